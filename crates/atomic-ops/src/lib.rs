@@ -1,0 +1,15 @@
+//! Every atomic operation and lock of the workspace. No other crate spells `Ordering`.
+//!
+//! **Not here.** Protocols: which word means what belongs to the box that holds the word.
+//! **Invariants.** The ordering of an operation stands in its name; a [`Lock`] is released by the thread that took it
+//! (or by its copy in a forked child); nothing here allocates.
+//! **Access.** [`Owned32`] and [`Owned64`] are written by one thread at a time and may be read by any (statistics).
+//! **Why.** Box 1 of the founding documents: weaker orderings do not leak out of the box that needs them.
+
+#![cfg_attr(not(test), no_std)]
+
+mod lock;
+mod words;
+
+pub use lock::{Lock, LockGuard};
+pub use words::{Flag, Owned32, Owned64, Shared32, Shared64, SharedPtr, SharedUsize, fence_seq_cst, spin_hint};

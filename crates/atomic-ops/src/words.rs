@@ -1,0 +1,368 @@
+//! Newtypes over the machine's atomic words.
+
+#![expect(clippy::disallowed_types, reason = "this module is where the newtypes are made")]
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// A full store-load fence between two words that two threads write and read crosswise.
+#[inline]
+pub fn fence_seq_cst() {
+    fence(Ordering::SeqCst);
+}
+
+/// Tells the processor that this is a spin loop.
+#[inline]
+pub fn spin_hint() {
+    core::hint::spin_loop();
+}
+
+macro_rules! shared_word {
+    ($(#[$doc:meta])* $name:ident, $atomic:ident, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name($atomic);
+
+        impl $name {
+            /// A word that holds `value`.
+            #[must_use]
+            pub const fn new(value: $value) -> Self {
+                Self($atomic::new(value))
+            }
+
+            /// Reads without ordering anything.
+            #[inline]
+            #[must_use]
+            pub fn load_relaxed(&self) -> $value {
+                self.0.load(Ordering::Relaxed)
+            }
+
+            /// Reads; what was written before the matching release is visible afterwards.
+            #[inline]
+            #[must_use]
+            pub fn load_acquire(&self) -> $value {
+                self.0.load(Ordering::Acquire)
+            }
+
+            /// Reads in the single total order of sequentially consistent operations.
+            #[inline]
+            #[must_use]
+            pub fn load_seq_cst(&self) -> $value {
+                self.0.load(Ordering::SeqCst)
+            }
+
+            /// Writes without ordering anything.
+            #[inline]
+            pub fn store_relaxed(&self, value: $value) {
+                self.0.store(value, Ordering::Relaxed);
+            }
+
+            /// Writes; everything written before is visible to whoever acquires this value.
+            #[inline]
+            pub fn store_release(&self, value: $value) {
+                self.0.store(value, Ordering::Release);
+            }
+
+            /// Writes in the single total order of sequentially consistent operations.
+            #[inline]
+            pub fn store_seq_cst(&self, value: $value) {
+                self.0.store(value, Ordering::SeqCst);
+            }
+
+            /// Exchanges, acquiring what the previous writer released.
+            #[inline]
+            pub fn swap_acquire(&self, value: $value) -> $value {
+                self.0.swap(value, Ordering::Acquire)
+            }
+
+            /// Exchanges, acquiring and releasing.
+            #[inline]
+            pub fn swap_acq_rel(&self, value: $value) -> $value {
+                self.0.swap(value, Ordering::AcqRel)
+            }
+
+            /// Replaces `current` by `new` or returns what stands there; may fail without a reason. Acquires and releases.
+            ///
+            /// # Errors
+            /// The value found, when it was not `current` or the processor gave up.
+            #[inline]
+            pub fn cas_weak_acq_rel(&self, current: $value, new: $value) -> Result<$value, $value> {
+                self.0.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+            }
+
+            /// Replaces `current` by `new` or returns what stands there; may fail without a reason. Releases on success.
+            ///
+            /// # Errors
+            /// The value found, when it was not `current` or the processor gave up.
+            #[inline]
+            pub fn cas_weak_release(&self, current: $value, new: $value) -> Result<$value, $value> {
+                self.0.compare_exchange_weak(current, new, Ordering::Release, Ordering::Relaxed)
+            }
+
+            /// Replaces `current` by `new` or returns what stands there. Acquires and releases.
+            ///
+            /// # Errors
+            /// The value found, when it was not `current`.
+            #[inline]
+            pub fn cas_acq_rel(&self, current: $value, new: $value) -> Result<$value, $value> {
+                self.0.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+            }
+
+            /// Replaces `current` by `new` or returns what stands there, in the single total order.
+            ///
+            /// # Errors
+            /// The value found, when it was not `current`.
+            #[inline]
+            pub fn cas_seq_cst(&self, current: $value, new: $value) -> Result<$value, $value> {
+                self.0.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
+            }
+        }
+    };
+}
+
+macro_rules! shared_number {
+    ($name:ident, $value:ty) => {
+        impl $name {
+            /// Adds (wrapping) without ordering anything; returns the previous value.
+            #[inline]
+            pub fn add_relaxed(&self, value: $value) -> $value {
+                self.0.fetch_add(value, Ordering::Relaxed)
+            }
+
+            /// Subtracts (wrapping) without ordering anything; returns the previous value.
+            #[inline]
+            pub fn sub_relaxed(&self, value: $value) -> $value {
+                self.0.fetch_sub(value, Ordering::Relaxed)
+            }
+
+            /// Raises the word to at least `value`.
+            #[inline]
+            pub fn max_relaxed(&self, value: $value) {
+                self.0.fetch_max(value, Ordering::Relaxed);
+            }
+
+            /// Sets bits, acquiring and releasing; returns the previous value.
+            #[inline]
+            pub fn or_acq_rel(&self, bits: $value) -> $value {
+                self.0.fetch_or(bits, Ordering::AcqRel)
+            }
+
+            /// Sets bits in the single total order; returns the previous value.
+            #[inline]
+            pub fn or_seq_cst(&self, bits: $value) -> $value {
+                self.0.fetch_or(bits, Ordering::SeqCst)
+            }
+
+            /// Clears all bits that are not in `mask`, acquiring and releasing; returns the previous value.
+            #[inline]
+            pub fn and_acq_rel(&self, mask: $value) -> $value {
+                self.0.fetch_and(mask, Ordering::AcqRel)
+            }
+        }
+    };
+}
+
+shared_word!(
+    /// A 32-bit word that several threads write.
+    Shared32, AtomicU32, u32
+);
+shared_word!(
+    /// A 64-bit word that several threads write.
+    Shared64, AtomicU64, u64
+);
+shared_word!(
+    /// A pointer-sized number that several threads write.
+    SharedUsize, AtomicUsize, usize
+);
+shared_number!(Shared32, u32);
+shared_number!(Shared64, u64);
+shared_number!(SharedUsize, usize);
+
+/// A pointer that several threads write.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct SharedPtr<T>(AtomicPtr<T>);
+
+impl<T> SharedPtr<T> {
+    /// A word that holds `pointer`.
+    #[must_use]
+    pub const fn new(pointer: *mut T) -> Self {
+        Self(AtomicPtr::new(pointer))
+    }
+
+    /// Reads without ordering anything.
+    #[inline]
+    #[must_use]
+    pub fn load_relaxed(&self) -> *mut T {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Reads; what was written before the matching release is visible afterwards.
+    #[inline]
+    #[must_use]
+    pub fn load_acquire(&self) -> *mut T {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Reads in the single total order of sequentially consistent operations.
+    #[inline]
+    #[must_use]
+    pub fn load_seq_cst(&self) -> *mut T {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Writes without ordering anything.
+    #[inline]
+    pub fn store_relaxed(&self, pointer: *mut T) {
+        self.0.store(pointer, Ordering::Relaxed);
+    }
+
+    /// Writes; everything written before is visible to whoever acquires this pointer.
+    #[inline]
+    pub fn store_release(&self, pointer: *mut T) {
+        self.0.store(pointer, Ordering::Release);
+    }
+
+    /// Writes in the single total order of sequentially consistent operations.
+    #[inline]
+    pub fn store_seq_cst(&self, pointer: *mut T) {
+        self.0.store(pointer, Ordering::SeqCst);
+    }
+
+    /// Exchanges, acquiring and releasing.
+    #[inline]
+    pub fn swap_acq_rel(&self, pointer: *mut T) -> *mut T {
+        self.0.swap(pointer, Ordering::AcqRel)
+    }
+
+    /// Replaces `current` by `new` or returns what stands there. Acquires and releases.
+    ///
+    /// # Errors
+    /// The pointer found, when it was not `current`.
+    #[inline]
+    pub fn cas_acq_rel(&self, current: *mut T, new: *mut T) -> Result<*mut T, *mut T> {
+        self.0.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+}
+
+/// A yes/no word that several threads write.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// A flag that is `value`.
+    #[must_use]
+    pub const fn new(value: bool) -> Self {
+        Self(AtomicBool::new(value))
+    }
+
+    /// Reads without ordering anything.
+    #[inline]
+    #[must_use]
+    pub fn is_set_relaxed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Reads; what was written before the flag was set is visible afterwards.
+    #[inline]
+    #[must_use]
+    pub fn is_set_acquire(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Writes; everything written before is visible to whoever acquires the flag.
+    #[inline]
+    pub fn store_release(&self, value: bool) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// Sets the flag; true for exactly one caller until it is cleared.
+    #[inline]
+    #[must_use]
+    pub fn try_set_acq_rel(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+macro_rules! owned_word {
+    ($name:ident, $atomic:ident, $value:ty, $doc:literal) => {
+        #[doc = $doc]
+        ///
+        /// Written by one thread at a time (a hand-over orders the writers); others may read a slightly old value.
+        /// Relaxed is enough: no other data travels with the word. Compiles to plain moves.
+        #[derive(Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name($atomic);
+
+        impl $name {
+            /// A word that holds `value`.
+            #[must_use]
+            pub const fn new(value: $value) -> Self {
+                Self($atomic::new(value))
+            }
+
+            /// Reads.
+            #[inline]
+            #[must_use]
+            pub fn get(&self) -> $value {
+                self.0.load(Ordering::Relaxed)
+            }
+
+            /// Writes. Only the word's present writer calls this.
+            #[inline]
+            pub fn set(&self, value: $value) {
+                self.0.store(value, Ordering::Relaxed);
+            }
+
+            /// Adds (wrapping). Only the word's present writer calls this: it is a load and a store, not one step.
+            #[inline]
+            pub fn add(&self, value: $value) {
+                self.set(self.get().wrapping_add(value));
+            }
+
+            /// Subtracts (wrapping). Only the word's present writer calls this.
+            #[inline]
+            pub fn sub(&self, value: $value) {
+                self.set(self.get().wrapping_sub(value));
+            }
+        }
+    };
+}
+
+owned_word!(Owned32, AtomicU32, u32, "A 32-bit word with a single writer.");
+owned_word!(Owned64, AtomicU64, u64, "A 64-bit word with a single writer.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_caller_sets_a_flag() {
+        let flag = Flag::new(false);
+        let winners = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| usize::from(flag.try_set_acq_rel()))).collect();
+            tries.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(winners, 1);
+        flag.store_release(false);
+        assert!(flag.try_set_acq_rel());
+    }
+
+    #[test]
+    fn owned_words_wrap() {
+        let word = Owned32::new(0);
+        word.sub(1);
+        assert_eq!(word.get(), u32::MAX);
+        word.add(2);
+        assert_eq!(word.get(), 1);
+    }
+
+    #[test]
+    fn cas_reports_what_it_found() {
+        let word = Shared64::new(5);
+        assert_eq!(word.cas_acq_rel(4, 6), Err(5));
+        assert_eq!(word.cas_acq_rel(5, 6), Ok(5));
+        assert_eq!(word.load_acquire(), 6);
+    }
+}

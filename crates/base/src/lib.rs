@@ -1,0 +1,17 @@
+//! What every box agrees on: sizes of slabs and superslabs, slab indices, size classes, and how a fatal finding is reported.
+//!
+//! **Not here.** State, system calls other than `write` and `abort`, atomics, policy.
+//! **Invariants.** Every constant that another constant relies on is tied to it by a const assertion; a [`SizeClass`] is
+//! always below [`CLASS_COUNT`]; nothing in this crate allocates.
+
+#![cfg_attr(not(feature = "testing"), no_std)]
+
+mod consts;
+mod fatal;
+mod size_class;
+mod slab_index;
+
+pub use consts::*;
+pub use fatal::{Line, fatal, fatal_ptr, fatal_ptr_class, report};
+pub use size_class::{CLASS_COUNT, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass};
+pub use slab_index::SlabIndex;

@@ -1,0 +1,3 @@
+//! Placeholder: filled in next.
+//!
+//! **Invariants.** None yet.

@@ -6,11 +6,13 @@
 
 #![cfg_attr(not(feature = "testing"), no_std)]
 
+mod block;
 mod consts;
 mod fatal;
 mod size_class;
 mod slab_index;
 
+pub use block::{read_link, write_link};
 pub use consts::*;
 pub use fatal::{Line, fatal, fatal_ptr, fatal_ptr_class, report};
 pub use size_class::{CLASS_COUNT, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass};

@@ -1,0 +1,252 @@
+//! Encoding and transitions of the route word.
+
+use hakmem_atomic_ops::SharedPtr;
+use hakmem_base::{BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SizeClass};
+use static_assertions::const_assert;
+
+/// Address of a bin: names the owning heap (8 KiB aligned) and, by its offset there, the size class. Never followed here.
+pub type BinPtr = *mut ();
+
+const TAG_MASK: usize = 0x7;
+/// `class << 8 | TAG_ORPHAN`: a slab without an owner.
+const TAG_ORPHAN: usize = 1;
+/// `bytes << 16 | units << 8 | TAG_RUN`: head of a run of slabs in use by one block.
+const TAG_RUN: usize = 2;
+/// `bytes (whole OS pages) | TAG_BIG`: head of a block that takes whole superslabs.
+const TAG_BIG: usize = 3;
+
+const_assert!(CLASS_COUNT * BIN_BYTES <= HEAP_RECORD_BYTES);
+const_assert!(OS_PAGE_BYTES > TAG_MASK);
+const_assert!(RUN_MAX_BYTES.is_power_of_two());
+// Tags live in address bits that bins, being 64-byte aligned, leave at zero.
+const_assert!(BIN_BYTES > TAG_MASK);
+
+/// What a unit of the window is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// Not handed out, or inside a run or big block: no block begins here.
+    Unused,
+    /// A slab that belongs to the heap whose bin this is.
+    Owned(BinPtr),
+    /// A slab that belongs to nobody.
+    Orphan(SizeClass),
+    /// The first unit of a run: `units` units, of which the block uses `bytes` bytes.
+    Run {
+        /// 64 KiB units.
+        units: u32,
+        /// Bytes usable by the block.
+        bytes: usize,
+    },
+    /// The first unit of a big block of `bytes` bytes (whole OS pages).
+    Big {
+        /// Bytes usable by the block.
+        bytes: usize,
+    },
+}
+
+/// Outcome of [`RouteWord::try_acquire`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Acquired {
+    /// The caller owns the slab now.
+    Won,
+    /// The slab has another owner, or is no slab any more.
+    Lost,
+}
+
+/// The route word of one unit. All zero means [`Route::Unused`].
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct RouteWord(SharedPtr<()>);
+
+/// The size class that a bin serves: its position in the heap record.
+#[inline]
+#[must_use]
+pub fn class_of_bin(bin: BinPtr) -> Option<SizeClass> {
+    SizeClass::from_index((bin.addr() & (HEAP_RECORD_BYTES - 1)) / BIN_BYTES)
+}
+
+impl RouteWord {
+    /// An unused unit's word.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(SharedPtr::new(core::ptr::null_mut()))
+    }
+
+    /// The word as it is, for the compare of the fast path: a bin's address, or something that is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn bits(&self) -> BinPtr {
+        self.0.load_relaxed()
+    }
+
+    /// Reads and decodes the word.
+    #[inline]
+    #[must_use]
+    pub fn route(&self) -> Route {
+        // ORDERING: pairs with `bind`, `release` and `retire`: a stranger that follows a changed route to a mailbox
+        // or list sees what its writer prepared there.
+        Self::decode(self.0.load_acquire())
+    }
+
+    /// Whether the slab belongs to the heap of `bin`.
+    #[inline]
+    #[must_use]
+    pub fn is_mine(&self, bin: BinPtr) -> bool {
+        self.0.load_relaxed() == bin
+    }
+
+    /// A unit that the caller has just taken becomes part of a slab that the caller owns.
+    #[inline]
+    pub fn bind(&self, bin: BinPtr) {
+        // ORDERING: pairs with `route`: the slab's initial state is visible to whoever finds its owner.
+        self.0.store_release(bin);
+    }
+
+    /// Makes the caller the owner of an orphan slab. Exactly one of several callers wins.
+    #[inline]
+    pub fn try_acquire(&self, class: SizeClass, bin: BinPtr) -> Acquired {
+        // ORDERING: pairs with `release`: the previous owner's last writes to the slab's state are visible to the winner.
+        match self.0.cas_acq_rel(orphan_bits(class), bin) {
+            Ok(_) => Acquired::Won,
+            Err(_) => Acquired::Lost,
+        }
+    }
+
+    /// Gives the slab up; it stays a slab of its class without an owner. Called by the owner only.
+    #[inline]
+    pub fn release(&self, class: SizeClass) {
+        // ORDERING: pairs with `try_acquire` and `route`.
+        self.0.store_release(orphan_bits(class));
+    }
+
+    /// The unit is no longer part of anything. Called by whoever holds it alone.
+    #[inline]
+    pub fn retire(&self) {
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::null_mut());
+    }
+
+    /// The unit is the head of a run of `units` units in use by one block of `bytes` bytes.
+    #[inline]
+    pub fn set_run(&self, units: u32, bytes: usize) {
+        let bits = (bytes << 16) | ((units as usize) << 8) | TAG_RUN;
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::without_provenance_mut(bits));
+    }
+
+    /// The unit is the head of a big block of `bytes` bytes, a whole number of OS pages.
+    #[inline]
+    pub fn set_big(&self, bytes: usize) {
+        hakmem_base::invariant!(bytes.is_multiple_of(OS_PAGE_BYTES), "big block is not a whole number of OS pages");
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::without_provenance_mut(bytes | TAG_BIG));
+    }
+
+    /// Takes the word from the block `expected` (a run or big block being freed) to unused. False if it is not (any more)
+    /// that block: freed twice, or by two threads at once.
+    #[inline]
+    #[must_use]
+    pub fn claim(&self, expected: Route) -> bool {
+        let bits = match expected {
+            Route::Run { units, bytes } => (bytes << 16) | ((units as usize) << 8) | TAG_RUN,
+            Route::Big { bytes } => bytes | TAG_BIG,
+            Route::Unused | Route::Owned(_) | Route::Orphan(_) => return false,
+        };
+        // ORDERING: pairs with `set_run`/`set_big`; the freeing thread takes over what the allocating one recorded.
+        self.0.cas_acq_rel(core::ptr::without_provenance_mut(bits), core::ptr::null_mut()).is_ok()
+    }
+
+    #[inline]
+    fn decode(word: BinPtr) -> Route {
+        let bits = word.addr();
+        match bits & TAG_MASK {
+            0 if bits == 0 => Route::Unused,
+            0 => Route::Owned(word),
+            TAG_ORPHAN => SizeClass::from_index(bits >> 8).map_or(Route::Unused, Route::Orphan),
+            TAG_RUN => Route::Run { units: ((bits >> 8) & 0xff) as u32, bytes: bits >> 16 },
+            _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
+        }
+    }
+}
+
+impl Default for RouteWord {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[inline]
+fn orphan_bits(class: SizeClass) -> BinPtr {
+    core::ptr::without_provenance_mut((class.index() << 8) | TAG_ORPHAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn class(index: usize) -> SizeClass {
+        SizeClass::from_index(index).unwrap()
+    }
+
+    fn bin(heap: usize, index: usize) -> BinPtr {
+        core::ptr::without_provenance_mut((heap + 1) * HEAP_RECORD_BYTES + index * BIN_BYTES)
+    }
+
+    #[test]
+    fn acquire_works_only_from_orphan() {
+        let word = RouteWord::new();
+        assert_eq!(word.try_acquire(class(3), bin(0, 3)), Acquired::Lost);
+        word.bind(bin(0, 3));
+        assert_eq!(word.try_acquire(class(3), bin(1, 3)), Acquired::Lost);
+        assert!(word.is_mine(bin(0, 3)));
+        word.release(class(3));
+        assert_eq!(word.route(), Route::Orphan(class(3)));
+        assert_eq!(word.try_acquire(class(4), bin(1, 4)), Acquired::Lost);
+        assert_eq!(word.try_acquire(class(3), bin(1, 3)), Acquired::Won);
+        assert_eq!(word.route(), Route::Owned(bin(1, 3)));
+    }
+
+    #[test]
+    fn exactly_one_of_many_threads_acquires() {
+        for _ in 0..200 {
+            let word = RouteWord::new();
+            word.release(class(7));
+            let winners = std::thread::scope(|scope| {
+                let word = &word;
+                let tries: Vec<_> = (0..4)
+                    .map(|heap| scope.spawn(move || word.try_acquire(class(7), bin(heap, 7)) == Acquired::Won))
+                    .collect();
+                tries.into_iter().map(|thread| thread.join().unwrap()).filter(|&won| won).count()
+            });
+            assert_eq!(winners, 1);
+        }
+    }
+
+    #[test]
+    fn a_block_is_claimed_once() {
+        let word = RouteWord::new();
+        word.set_run(3, 150_000);
+        let route = word.route();
+        assert!(word.claim(route));
+        assert!(!word.claim(route));
+        assert_eq!(word.route(), Route::Unused);
+    }
+
+    proptest! {
+        #[test]
+        fn routes_survive_the_encoding(units in 1_u32..=32, bytes in 1_usize..=RUN_MAX_BYTES, pages in 1_usize..(1 << 30), index in 0..CLASS_COUNT) {
+            let word = RouteWord::new();
+            word.set_run(units, bytes);
+            prop_assert_eq!(word.route(), Route::Run { units, bytes });
+            word.set_big(pages * OS_PAGE_BYTES);
+            prop_assert_eq!(word.route(), Route::Big { bytes: pages * OS_PAGE_BYTES });
+            word.release(class(index));
+            prop_assert_eq!(word.route(), Route::Orphan(class(index)));
+            word.bind(bin(5, index));
+            prop_assert_eq!(word.route(), Route::Owned(bin(5, index)));
+            prop_assert_eq!(class_of_bin(bin(5, index)), Some(class(index)));
+        }
+    }
+}

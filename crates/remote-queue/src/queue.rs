@@ -1,0 +1,294 @@
+//! The head of one slab's queue: first block, exact count and token in a single word.
+
+use hakmem_atomic_ops::Shared32;
+use hakmem_base::{SUPERSLAB_BYTES, SlabIndex, invariant, read_link, write_link};
+use static_assertions::const_assert;
+
+/// Blocks are eight-byte aligned, so offsets are kept in units of eight bytes.
+const GRANULE_SHIFT: u32 = 3;
+const OFFSET_BITS: u32 = 18;
+const COUNT_BITS: u32 = 13;
+const OFFSET_MASK: u32 = (1 << OFFSET_BITS) - 1;
+const COUNT_ONE: u32 = 1 << OFFSET_BITS;
+const COUNT_MAX: u32 = (1 << COUNT_BITS) - 1;
+const TOKEN: u32 = 1 << 31;
+
+const_assert!(OFFSET_BITS + COUNT_BITS + 1 == 32);
+const_assert!(SUPERSLAB_BYTES >> GRANULE_SHIFT == 1 << OFFSET_BITS);
+
+/// The remote head of one slab. All zero means empty, token free.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct RemoteHead {
+    /// `TOKEN | count << 18 | offset of the first block in the superslab / 8`. Written by strangers.
+    word: Shared32,
+    /// Next slab in the mailbox or published list that this slab stands in.
+    link: Shared32,
+}
+
+/// Blocks of one slab, linked through their link words, about to be handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    /// First block.
+    pub first: *mut u8,
+    /// Last block; its link word will be written.
+    pub last: *mut u8,
+    /// Number of blocks, at least 1.
+    pub count: u32,
+}
+
+/// What a push found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Pushed {
+    /// The pusher has taken the token: it has to notify the slab's owner, or publish the slab if nobody owns it.
+    pub token_taken: bool,
+    /// Blocks queued after the push.
+    pub count: u32,
+}
+
+/// What a drain took out: `count` blocks linked from `first`, the last one's link being null.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// First block, or null.
+    pub first: *mut u8,
+    /// Number of blocks.
+    pub count: u32,
+}
+
+/// Outcome of [`RemoteHead::release_token`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum TokenReleased {
+    /// The token is free; the next push takes it.
+    Released,
+    /// Blocks have arrived since the last drain: the caller still holds the token and drains again.
+    MoreFrees,
+}
+
+impl RemoteHead {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { word: Shared32::new(0), link: Shared32::new(0) }
+    }
+
+    /// Hands a chain over to whoever owns the slab.
+    ///
+    /// # Safety
+    /// - All blocks of `chain` belong to this queue's slab, are linked from `first` to `last`, and are held by the caller
+    ///   (freed by it and on no list).
+    #[inline]
+    pub unsafe fn push(&self, chain: Chain, superslab_base: *mut u8) -> Pushed {
+        let offset = chain.first.addr().wrapping_sub(superslab_base.addr());
+        invariant!(offset < SUPERSLAB_BYTES, "remote free outside its superslab");
+        let mut word = self.word.load_relaxed();
+        loop {
+            let count = count_of(word) + chain.count;
+            invariant!(count <= COUNT_MAX, "more remote frees than a slab has blocks");
+            let next = first_of(word, superslab_base);
+            // SAFETY: the caller holds the chain until the exchange below wins.
+            unsafe { write_link(chain.last, next) };
+            let new = TOKEN | (count * COUNT_ONE) | ((offset >> GRANULE_SHIFT) as u32 & OFFSET_MASK);
+            // ORDERING: pairs with `drain`: the blocks' links and the user's last writes to them travel.
+            // Acquire as well: the taker of the token reads the route word after the previous holder's release.
+            match self.word.cas_weak_acq_rel(word, new) {
+                Ok(_) => return Pushed { token_taken: word & TOKEN == 0, count },
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// Takes all queued blocks out. The token stays where it is.
+    ///
+    /// Only the slab's owner calls this, or the token's holder while the slab has no owner.
+    #[inline]
+    #[must_use]
+    pub fn drain(&self, superslab_base: *mut u8) -> Drained {
+        // ORDERING: pairs with `push`: the blocks' links and their users' last writes are visible afterwards.
+        let word = self.word.and_acq_rel(TOKEN);
+        Drained { first: first_of(word, superslab_base), count: count_of(word) }
+    }
+
+    /// Number of queued blocks at this moment.
+    #[inline]
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        count_of(self.word.load_relaxed())
+    }
+
+    /// Whether the queue is empty and nobody holds the token: the slab may be retired by its owner.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        // ORDERING: pairs with `release_token`: what the token's last holder did to the lists is over.
+        self.word.load_acquire() == 0
+    }
+
+    /// Takes the token if it is free.
+    #[inline]
+    #[must_use]
+    pub fn try_take_token(&self) -> bool {
+        // ORDERING: pairs with `release_token` (lists) and with `push` (queued blocks seen by the caller's next drain).
+        self.word.or_acq_rel(TOKEN) & TOKEN == 0
+    }
+
+    /// Gives the token back unless blocks have arrived in the meantime. Called by its holder.
+    #[inline]
+    pub fn release_token(&self) -> TokenReleased {
+        loop {
+            // ORDERING: pairs with `push` and `try_take_token`: the next holder sees the lists without this slab.
+            match self.word.cas_weak_acq_rel(TOKEN, 0) {
+                Ok(_) => return TokenReleased::Released,
+                Err(found) if count_of(found) != 0 => return TokenReleased::MoreFrees,
+                Err(_spurious) => {}
+            }
+        }
+    }
+
+    /// The next slab in the list that this slab stands in. Read by whoever holds the list or the token.
+    #[inline]
+    #[must_use]
+    pub fn link(&self) -> Option<SlabIndex> {
+        SlabIndex::from_link(self.link.load_relaxed())
+    }
+
+    /// Sets the next slab; `None` ends the list. Called by the token's holder, who then publishes the list's head.
+    #[inline]
+    pub fn set_link(&self, next: Option<SlabIndex>) {
+        self.link.store_relaxed(next.map_or(0, SlabIndex::get));
+    }
+}
+
+impl Chain {
+    /// The last block of a list of `count` blocks, found by walking it.
+    ///
+    /// # Safety
+    /// - `first` heads a list of at least `count >= 1` linked blocks that the caller holds.
+    #[must_use]
+    pub unsafe fn walk(first: *mut u8, count: u32) -> Self {
+        let mut last = first;
+        for _ in 1..count {
+            // SAFETY: the caller holds a list of `count` blocks; `last` is not yet its end.
+            last = unsafe { read_link(last) };
+        }
+        Self { first, last, count }
+    }
+}
+
+#[inline]
+fn count_of(word: u32) -> u32 {
+    (word & !TOKEN) >> OFFSET_BITS
+}
+
+#[inline]
+fn first_of(word: u32, superslab_base: *mut u8) -> *mut u8 {
+    if count_of(word) == 0 {
+        core::ptr::null_mut()
+    } else {
+        superslab_base.wrapping_add(((word & OFFSET_MASK) as usize) << GRANULE_SHIFT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of 64 bytes at the start of an imaginary superslab.
+    struct Slab(Vec<[u64; 8]>);
+
+    impl Slab {
+        fn new() -> Self {
+            Self(vec![[0; 8]; 512])
+        }
+
+        fn base(&mut self) -> *mut u8 {
+            self.0.as_mut_ptr().cast()
+        }
+
+        fn block(&mut self, index: usize) -> *mut u8 {
+            self.0[index].as_mut_ptr().cast()
+        }
+    }
+
+    fn single(block: *mut u8) -> Chain {
+        Chain { first: block, last: block, count: 1 }
+    }
+
+    fn addresses(drained: Drained) -> Vec<*mut u8> {
+        let mut found = Vec::new();
+        let mut block = drained.first;
+        while !block.is_null() {
+            found.push(block);
+            // SAFETY: drained blocks belong to this test.
+            block = unsafe { read_link(block) };
+        }
+        found
+    }
+
+    #[test]
+    fn drain_returns_every_block_once_and_leaves_count_zero() {
+        let mut slab = Slab::new();
+        let base = slab.base();
+        let head = RemoteHead::new();
+        for index in 0..5 {
+            // SAFETY: the block is the test's and pushed once.
+            let pushed = unsafe { head.push(single(slab.block(index)), base) };
+            assert_eq!(pushed, Pushed { token_taken: index == 0, count: index as u32 + 1 });
+        }
+        let drained = head.drain(base);
+        assert_eq!(drained.count, 5);
+        let expected: Vec<_> = (0..5).rev().map(|index| slab.block(index)).collect();
+        assert_eq!(addresses(drained), expected);
+        assert_eq!(head.count(), 0);
+        assert!(!head.is_quiet(), "the token is still out");
+        assert_eq!(head.release_token(), TokenReleased::Released);
+        assert!(head.is_quiet());
+    }
+
+    #[test]
+    fn the_token_is_not_released_over_new_frees() {
+        let mut slab = Slab::new();
+        let base = slab.base();
+        let head = RemoteHead::new();
+        // SAFETY: the block is the test's and pushed once.
+        let pushed = unsafe { head.push(single(slab.block(0)), base) };
+        assert!(pushed.token_taken);
+        assert_eq!(head.release_token(), TokenReleased::MoreFrees);
+        assert!(!head.try_take_token());
+        assert_eq!(head.drain(base).count, 1);
+        assert_eq!(head.release_token(), TokenReleased::Released);
+        assert!(head.try_take_token());
+    }
+
+    #[test]
+    fn concurrent_pushes_are_all_drained() {
+        // Hunts: a push lost between two others, and a count that disagrees with the list.
+        const THREADS: usize = 4;
+        const EACH: usize = 128;
+        let mut slab = Slab::new();
+        let base = slab.base().expose_provenance();
+        let blocks: Vec<usize> = (0..THREADS * EACH).map(|index| slab.block(index).expose_provenance()).collect();
+        let head = RemoteHead::new();
+        let (mut taken, mut total) = (0, 0);
+        std::thread::scope(|scope| {
+            let head = &head;
+            for share in blocks.chunks(EACH) {
+                scope.spawn(move || {
+                    for &address in share {
+                        let block = core::ptr::with_exposed_provenance_mut(address);
+                        // SAFETY: each block is pushed by one thread, once.
+                        let _pushed = unsafe { head.push(single(block), core::ptr::with_exposed_provenance_mut(base)) };
+                    }
+                });
+            }
+            while total < (THREADS * EACH) as u32 {
+                let drained = head.drain(core::ptr::with_exposed_provenance_mut(base));
+                taken += addresses(drained).len();
+                total += drained.count;
+            }
+        });
+        assert_eq!(taken, THREADS * EACH);
+        assert_eq!(head.count(), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! One heap's mailbox: a stack of its slabs that have remote frees.
+
+use crate::SlabWords;
+use hakmem_atomic_ops::Shared32;
+use hakmem_base::SlabIndex;
+
+const EMPTY: u32 = 0;
+const CLOSED: u32 = u32::MAX;
+
+/// Stack of slabs, linked through their remote heads. Strangers push, the heap's own thread takes all at once.
+///
+/// All zero is open and empty. Has its own cache line, because strangers write it.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Mailbox {
+    head: Shared32,
+}
+
+/// Outcome of [`Mailbox::post`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Posted {
+    /// The slab stands in the mailbox; the token with it.
+    Accepted,
+    /// The heap's thread has left. The caller keeps the token and looks at the route again.
+    Closed,
+}
+
+/// Slabs taken out of a mailbox, each with its token. Iterate to the end: what is left behind is lost.
+#[derive(Debug)]
+#[must_use]
+pub struct Mail<'a, W> {
+    words: &'a W,
+    next: Option<SlabIndex>,
+}
+
+impl Mailbox {
+    /// An open, empty mailbox.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { head: Shared32::new(EMPTY) }
+    }
+
+    /// Whether something has been posted.
+    #[inline]
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        self.head.load_relaxed() != EMPTY
+    }
+
+    /// Puts `slab`, whose token the caller holds, into the mailbox.
+    pub fn post<W: SlabWords>(&self, words: &W, slab: SlabIndex) -> Posted {
+        // ORDERING: pairs with `close`: a poster that finds the mailbox closed sees the released routes.
+        let mut head = self.head.load_acquire();
+        loop {
+            if head == CLOSED {
+                return Posted::Closed;
+            }
+            words.remote(slab).set_link(SlabIndex::from_link(head));
+            // ORDERING: pairs with `fetch` and `close`: the slab's link travels.
+            match self.head.cas_weak_acq_rel(head, slab.get()) {
+                Ok(_) => return Posted::Accepted,
+                Err(found) => head = found,
+            }
+        }
+    }
+
+    /// Takes everything out. Called by the heap's own thread.
+    #[inline]
+    pub fn fetch<'a, W: SlabWords>(&self, words: &'a W) -> Mail<'a, W> {
+        // ORDERING: pairs with `post`.
+        Mail { words, next: SlabIndex::from_link(self.head.swap_acq_rel(EMPTY)) }
+    }
+
+    /// Takes everything out and refuses further posts. Called by the heap's thread after it has released all its slabs.
+    pub fn close<'a, W: SlabWords>(&self, words: &'a W) -> Mail<'a, W> {
+        // ORDERING: pairs with `post`, both ways: links come in, released routes go out.
+        Mail { words, next: SlabIndex::from_link(self.head.swap_acq_rel(CLOSED)) }
+    }
+
+    /// Accepts posts again: the heap record has a new thread.
+    pub fn open(&self) {
+        // ORDERING: pairs with `post`: the record's new state is visible to whoever posts.
+        self.head.store_release(EMPTY);
+    }
+}
+
+impl<W: SlabWords> Iterator for Mail<'_, W> {
+    type Item = SlabIndex;
+
+    #[inline]
+    fn next(&mut self) -> Option<SlabIndex> {
+        let slab = self.next?;
+        // Read before the caller gives the token back, after which the link may change.
+        self.next = self.words.remote(slab).link();
+        Some(slab)
+    }
+}

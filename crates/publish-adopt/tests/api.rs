@@ -1,12 +1,13 @@
 //! The box through its public face: tokens are neither lost nor doubled, whoever leaves or arrives.
 
-use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, SizeClass, SlabIndex};
-
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "test helpers outside #[test] functions: a panic is the test's failure"
 )]
+
+use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, SizeClass, SlabIndex};
+
 use hakmem_ownership::{Acquired, BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Notified, Posted, Published, SlabWords, notify};
 use hakmem_remote_queue::{Chain, RemoteHead, TokenReleased};
@@ -110,7 +111,8 @@ fn tokens_survive_owners_that_leave_while_strangers_push() {
                             let block = core::ptr::with_exposed_provenance_mut::<u8>(base + index * 64);
                             let chain = Chain { first: block, last: block, count: 1 };
                             // SAFETY: every block is pushed once.
-                            let pushed = unsafe { words.remotes[5].push(chain, core::ptr::with_exposed_provenance_mut(base)) };
+                            let pushed =
+                                unsafe { words.remotes[5].push(chain, core::ptr::with_exposed_provenance_mut(base)) };
                             if pushed.token_taken {
                                 notify(words, published, slab);
                             }

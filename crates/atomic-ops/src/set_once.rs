@@ -29,7 +29,8 @@ impl<T> SetOnce<T> {
             return false;
         }
         // SAFETY: the claim makes this the only writer, and no reader looks before `ready`.
-        unsafe { (*self.value.get()).write(value) };
+        let slot = unsafe { &mut *self.value.get() };
+        slot.write(value);
         // ORDERING: pairs with `get`: the value travels.
         self.ready.store_release(true);
         true
@@ -41,8 +42,10 @@ impl<T> SetOnce<T> {
     pub fn get(&self) -> Option<&T> {
         // ORDERING: pairs with `set`.
         if self.ready.is_set_acquire() {
-            // SAFETY: `ready` is set after the value was written, and nothing writes it again.
-            Some(unsafe { (*self.value.get()).assume_init_ref() })
+            // SAFETY: nothing writes the slot once `ready` is set.
+            let slot = unsafe { &*self.value.get() };
+            // SAFETY: `ready` is set after the value was written.
+            Some(unsafe { slot.assume_init_ref() })
         } else {
             None
         }

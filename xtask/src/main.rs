@@ -1,1 +1,102 @@
-fn main() {}
+//! `cargo xtask`: the tasks of the project, each one command that a person or a machine runs and judges by its exit status.
+//!
+//! **Not here.** Anything that a user of the allocator needs at run time.
+//! **Invariants.** A task that could not do its work fails; what was skipped is named and, unless the caller allowed it, counts as a failure.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
+
+mod compat;
+mod dist;
+mod health;
+mod launch;
+mod project;
+mod report;
+mod run;
+mod table;
+mod tidy;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use project::Project;
+
+/// Tasks of the hakmem workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run a program under the preload library and say what hakmem did; without a program, compare a built-in workload.
+    Run {
+        /// Program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Run every test of the workspace.
+    Test {
+        /// Test the optimised build.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Formatting, lints, tidy and the mandated profiles.
+    Health {
+        /// Also the long stress runs.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Put libhakmem.so and hakmem.h into target/dist.
+    Dist,
+    /// Check layers, headers of the sources and generated documents.
+    Tidy {
+        /// Rewrite the generated documents.
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Run real programs with and without the preload library and compare what they print.
+    Compat {
+        /// A program that is not installed does not fail the command.
+        #[arg(long)]
+        allow_missing: bool,
+        /// Only this program (may be repeated).
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Install missing Debian packages with apt-get first.
+        #[arg(long)]
+        install: bool,
+        /// Only the runs without the preload library: twice, to see that a program's output repeats.
+        #[arg(long)]
+        baseline: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match perform(arguments.task) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    let project = Project::load()?;
+    match task {
+        Task::Run { command } => run::run(&project, &command),
+        Task::Test { release } => health::test(&project, release),
+        Task::Health { full } => health::health(&project, full),
+        Task::Dist => dist::dist(&project),
+        Task::Tidy { fix } => tidy::tidy(&project, fix),
+        Task::Compat { allow_missing, only, install, baseline } => {
+            compat::compat(&project, &compat::Options { allow_missing, only, install, baseline })
+        }
+    }
+}

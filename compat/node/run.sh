@@ -1,0 +1,2 @@
+set -euo pipefail
+node "$COMPAT_DIR/workers.js"

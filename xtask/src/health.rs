@@ -1,0 +1,121 @@
+//! `cargo xtask test` and `cargo xtask health`: every check a change must pass, judged by exit status.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::project::Project;
+use crate::{launch, table, tidy};
+
+/// A mandated profile: what the `health` binary is told and the policy profile it runs under.
+struct Profile {
+    name: &'static str,
+    what: &'static str,
+    policy: &'static str,
+}
+
+const PROFILES: [Profile; 4] = [
+    Profile { name: "tiny-mixed", what: "16–1024 B, 1 M operations, 400 slots", policy: "MIXED_TINYV3_C7_SAFE" },
+    Profile { name: "smallmid", what: "257–768 B", policy: "C6_HEAVY_LEGACY_POOLV1" },
+    Profile { name: "superslab", what: "superslabs and madvise, OS statistics", policy: "MIXED_TINYV3_C7_SAFE" },
+    Profile { name: "flatten", what: "pool flatten and its counters", policy: "C6_HEAVY_LEGACY_POOLV1" },
+];
+
+/// Seconds of each long stress run under `--full`.
+const FULL_STRESS_SECONDS: &str = "60";
+
+/// All tests of the workspace.
+pub fn test(project: &Project, release: bool) -> Result<ExitCode> {
+    // Tests of the preload library start programs under it.
+    project.preload_library()?;
+    let mut command = project.cargo(["test", "--workspace", "--no-fail-fast"]);
+    if release {
+        command.arg("--release");
+    }
+    let status = command.status().context("cargo does not start")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Steps of a health run with their results, so that all of them are seen and not only the first bad one.
+#[derive(Default)]
+struct Steps {
+    rows: Vec<Vec<String>>,
+    failed_count: usize,
+}
+
+impl Steps {
+    fn take(&mut self, name: &str, step: impl FnOnce() -> Result<bool>) {
+        eprintln!("== {name}");
+        let begin = Instant::now();
+        let verdict = match step() {
+            Ok(true) => "ok".to_owned(),
+            Ok(false) => "FAILED".to_owned(),
+            Err(error) => {
+                eprintln!("{error:#}");
+                "FAILED".to_owned()
+            }
+        };
+        if verdict != "ok" {
+            self.failed_count += 1;
+        }
+        self.rows.push(vec![name.to_owned(), verdict, format!("{:.1} s", begin.elapsed().as_secs_f64())]);
+    }
+
+    fn take_command(&mut self, name: &str, command: &mut Command) {
+        self.take(name, || Ok(command.status().with_context(|| format!("{name} does not start"))?.success()));
+    }
+
+    fn end(&self) -> ExitCode {
+        eprintln!("\nHealth:");
+        for line in table::lines(&self.rows, &[2]) {
+            eprintln!("  {line}");
+        }
+        if self.failed_count == 0 {
+            ExitCode::SUCCESS
+        } else {
+            eprintln!("{} of {} steps failed", self.failed_count, self.rows.len());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Formatting, lints, tidy, the mandated profiles; with `full` the long runs as well.
+pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    steps.take_command("fmt", &mut project.cargo(["fmt", "--all", "--check"]));
+    let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    steps.take_command("clippy", &mut project.cargo(clippy));
+    steps.take("tidy", || tidy::check(project));
+    let mut documents = project.cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
+    steps.take_command("doc", documents.env("RUSTDOCFLAGS", "--deny warnings"));
+    for profile in &PROFILES {
+        steps.take(&format!("profile {}", profile.name), || run_profile(project, profile));
+    }
+    if full {
+        for (package, test) in [("hakmem", "stress"), ("hakmem-preload", "stress")] {
+            let name = format!("stress {package}");
+            if !project.has_target(package, test) {
+                steps.take(&name, || anyhow::bail!("{package} has no test `{test}`"));
+                continue;
+            }
+            let arguments = ["test", "--release", "--package", package, "--test", test, "--", "--include-ignored"];
+            let mut command = project.cargo(arguments);
+            steps.take_command(&name, command.env("HAKMEM_STRESS_SECONDS", FULL_STRESS_SECONDS));
+        }
+    }
+    Ok(steps.end())
+}
+
+fn run_profile(project: &Project, profile: &Profile) -> Result<bool> {
+    project.build(&["--release", "--package", "hakmem-benches", "--bin", "health"])?;
+    eprintln!("{} under {}", profile.what, profile.policy);
+    let mut command = Command::new(project.target().join("release").join("health"));
+    command.arg(profile.name).env("HAKMEM_PROFILE", profile.policy);
+    launch::clean_environment(project, &mut command);
+    let finished = launch::wait_for(&mut command).context("the health binary does not start")?;
+    if !finished.status.success() {
+        eprintln!("profile {}: {}", profile.name, finished.describe());
+    }
+    Ok(finished.status.success())
+}

@@ -1,0 +1,187 @@
+//! `cargo xtask run`: one program under hakmem, or the built-in workload under hakmem and under the system allocator.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::launch::{self, Preload};
+use crate::project::Project;
+use crate::report::Summary;
+use crate::table;
+
+/// Rounds of the built-in comparison: an odd number, so that the median is a measured value.
+const ROUND_COUNT: usize = 3;
+
+/// Runs `command`, or the comparison when it is empty.
+pub fn run(project: &Project, command: &[OsString]) -> Result<ExitCode> {
+    match command.split_first() {
+        Some((program, arguments)) => run_program(project, program, arguments),
+        None => compare_workload(project),
+    }
+}
+
+fn run_program(project: &Project, program: &OsString, arguments: &[OsString]) -> Result<ExitCode> {
+    let library = project.preload_library()?;
+    let directory = tempfile::Builder::new().prefix("hakmem-run-").tempdir().context("no temporary directory")?;
+    let preload = Preload::new(library, directory.path().to_owned())?;
+
+    let mut command = Command::new(program);
+    command.args(arguments);
+    launch::clean_environment(project, &mut command);
+    preload.apply(&mut command);
+    launch::leave_interrupts_to_the_program();
+    let name = program.to_string_lossy();
+    let finished = match launch::wait_for(&mut command) {
+        Ok(finished) => finished,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("xtask: {name}: no such program");
+            return Ok(ExitCode::from(127));
+        }
+        Err(error) => {
+            eprintln!("xtask: {name} cannot be started: {error}");
+            return Ok(ExitCode::from(126));
+        }
+    };
+
+    eprintln!("\nhakmem under {name}: {}, {:.2} s", finished.describe(), finished.wall.as_secs_f64());
+    match Summary::read(preload.reports()) {
+        Ok(summary) => {
+            for line in summary.lines() {
+                eprintln!("  {line}");
+            }
+        }
+        // The program's own status still counts more than an unreadable report.
+        Err(error) => eprintln!("  reports cannot be read: {error:#}"),
+    }
+    Ok(ExitCode::from(finished.shell_code()))
+}
+
+struct Measured {
+    ops_per_second: f64,
+    peak_rss_bytes: u64,
+}
+
+fn compare_workload(project: &Project) -> Result<ExitCode> {
+    ensure!(
+        project.has_target("hakmem-benches", "workload"),
+        "package hakmem-benches has no binary `workload`, the built-in workload; name a program: cargo xtask run -- CMD"
+    );
+    let hakmem = build_workload(project, "hakmem")?;
+    let system = build_workload(project, "system")?;
+    let mut of_hakmem = Vec::new();
+    let mut of_system = Vec::new();
+    for round in 1..=ROUND_COUNT {
+        eprintln!("round {round} of {ROUND_COUNT}");
+        of_hakmem.push(measure(project, &hakmem)?);
+        of_system.push(measure(project, &system)?);
+    }
+    println!("Mixed multi-threaded workload, median of {ROUND_COUNT} interleaved runs:");
+    let ours = medians(&of_hakmem)?;
+    let theirs = medians(&of_system)?;
+    let mut rows = vec![vec!["allocator".to_owned(), "M ops/s".to_owned(), "peak RSS".to_owned()]];
+    for (name, measured) in [("hakmem", &ours), ("system", &theirs)] {
+        let speed = format!("{:.2}", measured.ops_per_second / 1e6);
+        rows.push(vec![name.to_owned(), speed, table::bytes(measured.peak_rss_bytes)]);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+    let memory = ours.peak_rss_bytes as f64 / theirs.peak_rss_bytes.max(1) as f64;
+    let speed = ours.ops_per_second / theirs.ops_per_second;
+    rows.push(vec!["hakmem / system".to_owned(), format!("{speed:.2}x"), format!("{memory:.2}x")]);
+    for line in table::lines(&rows, &[1, 2]) {
+        println!("  {line}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the workload with one allocator and keeps a copy, because the next build replaces the binary.
+fn build_workload(project: &Project, allocator: &str) -> Result<PathBuf> {
+    let mut arguments = vec!["--release", "--package", "hakmem-benches", "--bin", "workload"];
+    if allocator != "hakmem" {
+        arguments.extend(["--no-default-features", "--features", allocator]);
+    }
+    project.build(&arguments)?;
+    let built = project.target().join("release").join("workload");
+    let directory = project.target().join("xtask");
+    std::fs::create_dir_all(&directory)?;
+    let kept = directory.join(format!("workload-{allocator}"));
+    std::fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(kept)
+}
+
+fn measure(project: &Project, program: &Path) -> Result<Measured> {
+    let mut output = tempfile::tempfile().context("no temporary file")?;
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?);
+    launch::clean_environment(project, &mut command);
+    let finished = launch::wait_for(&mut command).with_context(|| format!("{} does not start", program.display()))?;
+    let text = {
+        use std::io::{Read as _, Seek as _};
+        let mut text = String::new();
+        output.rewind()?;
+        output.read_to_string(&mut text)?;
+        text
+    };
+    if !finished.status.success() {
+        bail!("{}: {}\n{text}", program.display(), finished.describe());
+    }
+    let Some(ops_per_second) = find_rate(&text) else {
+        bail!("{} printed no `… ops/s`:\n{text}", program.display());
+    };
+    Ok(Measured { ops_per_second, peak_rss_bytes: finished.peak_rss_bytes })
+}
+
+/// The number before `ops/s` (with an optional k, M or G before the unit) in the last line that has one.
+fn find_rate(text: &str) -> Option<f64> {
+    text.lines().rev().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.windows(2).rev().find_map(|pair| {
+            let &[number, unit] = pair else { return None };
+            let scale = unit.trim_end_matches(|mark: char| !mark.is_alphabetic()).strip_suffix("ops/s")?;
+            let scale = match scale {
+                "" => 1.0,
+                "k" => 1e3,
+                "M" => 1e6,
+                "G" => 1e9,
+                _ => return None,
+            };
+            let number: f64 = number.replace([',', '_'], "").parse().ok()?;
+            Some(number * scale)
+        })
+    })
+}
+
+fn medians(measured: &[Measured]) -> Result<Measured> {
+    let mut speeds: Vec<f64> = measured.iter().map(|run| run.ops_per_second).collect();
+    let mut peaks: Vec<u64> = measured.iter().map(|run| run.peak_rss_bytes).collect();
+    speeds.sort_by(f64::total_cmp);
+    peaks.sort_unstable();
+    let middle = measured.len() / 2;
+    match (speeds.get(middle), peaks.get(middle)) {
+        (Some(&ops_per_second), Some(&peak_rss_bytes)) => Ok(Measured { ops_per_second, peak_rss_bytes }),
+        _ => bail!("nothing was measured"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_found_in_the_ways_a_person_writes_it() {
+        assert_eq!(find_rate("threads 4\nworkload: 12345678 ops/s\n"), Some(12_345_678.0));
+        assert_eq!(find_rate("12.5 Mops/s, 3 errors"), Some(12_500_000.0));
+        assert_eq!(find_rate("total 1,000 ops/s"), Some(1000.0));
+        assert_eq!(find_rate("nothing here"), None);
+    }
+
+    #[test]
+    fn median_is_not_moved_by_one_outlier() {
+        let run = |speed, peak| Measured { ops_per_second: speed, peak_rss_bytes: peak };
+        let median = medians(&[run(5.0, 7), run(1000.0, 1), run(6.0, 9)]).unwrap();
+        assert_eq!((median.ops_per_second, median.peak_rss_bytes), (6.0, 7));
+        assert!(medians(&[]).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! What every source file of a box must say, and what only `atomic-ops` may say.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::project::Project;
+
+/// The one crate that spells memory orderings.
+const ORDERING_CRATE: &str = "hakmem-atomic-ops";
+
+/// Variants that tell a memory ordering from `core::cmp::Ordering`.
+const MEMORY_ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
+
+/// Headings that the face of a box has.
+const LIB_HEADINGS: [&str; 2] = ["**Not here.**", "**Invariants.**"];
+
+/// Findings in `crates/*/src` and in the manifests.
+pub fn findings(project: &Project) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in project.packages() {
+        let Some(directory) = package.manifest_path.as_std_path().parent() else { continue };
+        let manifest = std::fs::read_to_string(&package.manifest_path)?;
+        if !manifest.contains("[lints]\nworkspace = true") {
+            findings.push(format!("{}: does not take over the workspace's lints", shown(project, directory)));
+        }
+        if !directory.starts_with(project.root().join("crates")) {
+            continue;
+        }
+        let files = rust_files(&directory.join("src"))?;
+        if files.is_empty() {
+            findings.push(format!("{}: has no source file", shown(project, directory)));
+        }
+        for file in files {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let is_face = file.file_name().is_some_and(|name| name == "lib.rs");
+            let may_order = package.name.as_str() == ORDERING_CRATE;
+            let found = in_source(&text, is_face, may_order);
+            findings.extend(found.into_iter().map(|finding| format!("{}{finding}", shown(project, &file))));
+        }
+    }
+    Ok(findings)
+}
+
+fn shown(project: &Project, path: &Path) -> String {
+    path.strip_prefix(project.root()).unwrap_or(path).display().to_string()
+}
+
+/// Every `.rs` file under a directory, sorted.
+pub fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Findings of one file as `:line: what` (or `: what`).
+fn in_source(text: &str, is_face: bool, may_order: bool) -> Vec<String> {
+    let mut findings = Vec::new();
+    if !text.starts_with("//! ") {
+        findings.push(":1: does not begin with `//!` and a sentence".to_owned());
+    }
+    if is_face {
+        let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        for heading in LIB_HEADINGS {
+            if !header.iter().any(|line| line.contains(heading)) {
+                findings.push(format!(": the header has no `{heading}`"));
+            }
+        }
+        if header.iter().any(|line| line.contains("Placeholder")) {
+            findings.push(": the header is still a placeholder".to_owned());
+        }
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    for (position, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap_or(line);
+        if may_order {
+            continue;
+        }
+        let at = position + 1;
+        if MEMORY_ORDERINGS.iter().any(|variant| code.contains(&format!("Ordering::{variant}"))) {
+            findings.push(format!(":{at}: spells a memory ordering; only {ORDERING_CRATE} does"));
+        }
+        if code.contains("sync::atomic") {
+            findings.push(format!(":{at}: names sync::atomic; use the newtypes of {ORDERING_CRATE}"));
+        }
+        if is_ordered_access(code) && !has_ordering_comment(&lines, position) {
+            findings.push(format!(":{at}: an acquire or release without `// ORDERING:` in the lines above it"));
+        }
+    }
+    findings
+}
+
+/// A call of a newtype method whose name says acquire, release or both.
+fn is_ordered_access(code: &str) -> bool {
+    ["_acquire(", "_release(", "_acq_rel(", "_seq_cst("].iter().any(|suffix| {
+        // A call has a receiver; a definition or a function of our own of that name has none.
+        code.match_indices(suffix).any(|(at, _)| {
+            let name_begin =
+                code[..at].rfind(|mark: char| !mark.is_alphanumeric() && mark != '_').map_or(0, |at| at + 1);
+            let name = &code[name_begin..at];
+            let operation = ["load", "store", "swap", "cas", "cas_weak", "or", "and", "add", "sub"];
+            operation.contains(&name) && code[..name_begin].ends_with('.')
+        })
+    })
+}
+
+/// The comment stands on the line or between it and the start of the function, at most twelve lines above.
+fn has_ordering_comment(lines: &[&str], position: usize) -> bool {
+    let first = position.saturating_sub(12);
+    let Some(range) = lines.get(first..=position) else { return false };
+    for (distance, line) in range.iter().rev().enumerate() {
+        if line.contains("ORDERING:") {
+            return true;
+        }
+        if distance > 0 && *line == "}" {
+            return false;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACE: &str = "//! A box.\n//!\n//! **Not here.** X.\n//! **Invariants.** Y.\n";
+
+    #[test]
+    fn complete_header_passes() {
+        assert!(in_source(FACE, true, false).is_empty());
+    }
+
+    #[test]
+    fn header_that_misses_a_part_is_found() {
+        assert_eq!(in_source("use core::ptr;\n", false, false).len(), 1);
+        assert_eq!(in_source(&FACE.replace("**Invariants.**", "Invariants:"), true, false).len(), 1);
+        assert_eq!(in_source(&FACE.replace("**Not here.**", ""), true, false).len(), 1);
+        assert!(in_source(&FACE.replace("**Not here.**", ""), false, false).is_empty(), "only lib.rs is a face");
+    }
+
+    #[test]
+    fn memory_ordering_is_told_from_comparison() {
+        let spelled = format!("{FACE}let x = word.load(Ordering::Relaxed);\n");
+        assert_eq!(in_source(&spelled, true, false), [":5: spells a memory ordering; only hakmem-atomic-ops does"]);
+        assert!(in_source(&spelled, true, true).is_empty());
+        assert!(in_source(&format!("{FACE}Ordering::Less => 1, // not Ordering::Relaxed\n"), true, false).is_empty());
+    }
+
+    #[test]
+    fn ordered_access_needs_its_partner_named() {
+        let bare = format!("{FACE}fn f() {{\n    head.swap_acquire(0);\n}}\n");
+        assert_eq!(in_source(&bare, true, false).len(), 1);
+        let named =
+            format!("{FACE}fn f() {{\n    // ORDERING: takes what `push` released.\n    head.swap_acquire(0);\n}}\n");
+        assert!(in_source(&named, true, false).is_empty());
+        let elsewhere = format!("{FACE}// ORDERING: other.\nfn g() {{\n}}\nfn f() {{\n    head.swap_acquire(0);\n}}\n");
+        assert_eq!(in_source(&elsewhere, true, false).len(), 1);
+        assert!(in_source(&format!("{FACE}fn owner_acquire() {{ must_release(); }}\n"), true, false).is_empty());
+    }
+}

@@ -1,0 +1,308 @@
+//! The malloc family as the C standards, POSIX and glibc's manual describe it.
+//!
+//! Where they leave a choice, glibc 2.36 decides: `realloc(p, 0)` frees, `aligned_alloc` is `memalign`, and `memalign`
+//! rounds an alignment that is no power of two up to the next one.
+
+use crate::foreign;
+use crate::outcome::{MAX_BYTES, block_or_enomem, invalid_argument, out_of_memory};
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use hakmem::raw::{self, Freed, Reallocated};
+
+/// Alignment (bytes) of every block.
+const ALIGNMENT: usize = 16;
+
+/// Allocates `bytes` bytes, aligned to 16. Zero bytes give a block of its own.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
+    block_or_enomem(raw::allocate(bytes))
+}
+
+/// Allocates `count * bytes` bytes, all zero.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
+    match count.checked_mul(bytes) {
+        Some(bytes) => block_or_enomem(raw::allocate_zeroed(bytes)),
+        None => out_of_memory(),
+    }
+}
+
+/// Frees a block; null is allowed. `errno` stays as it was.
+///
+/// # Safety
+/// - `block` is null or was handed out by this family and not freed since.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn free(block: *mut c_void) {
+    // SAFETY: the caller hands back a block, or a pointer that the callee recognises as foreign by its address.
+    match unsafe { raw::free(block.cast()) } {
+        Freed::Done => {}
+        // SAFETY: the caller owns what the pointer points to; it is foreign.
+        Freed::Foreign => unsafe { foreign::free_slow(block) },
+    }
+}
+
+/// Changes the size of a block, which may move it. A null `block` allocates, zero `bytes` free.
+///
+/// # Safety
+/// - `block` is null or was handed out by this family and not freed since.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc(bytes);
+    }
+    if bytes == 0 {
+        // SAFETY: passed on.
+        unsafe { free(block) };
+        return null_mut();
+    }
+    if bytes > MAX_BYTES {
+        return out_of_memory();
+    }
+    // SAFETY: the block is not null, `bytes` is not zero, and the caller owns the block.
+    match unsafe { raw::reallocate(block.cast(), bytes) } {
+        Reallocated::Moved(moved) => moved.cast(),
+        Reallocated::OutOfMemory => out_of_memory(),
+        // SAFETY: the caller owns what the pointer points to; it is foreign.
+        Reallocated::Foreign => unsafe { foreign::realloc_slow(block, bytes) },
+    }
+}
+
+/// `realloc(block, count * bytes)`, refusing a product that overflows.
+///
+/// # Safety
+/// - As for [`realloc`].
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, bytes: usize) -> *mut c_void {
+    match count.checked_mul(bytes) {
+        // SAFETY: passed on.
+        Some(bytes) => unsafe { realloc(block, bytes) },
+        None => out_of_memory(),
+    }
+}
+
+/// Allocates with an alignment. Returns an error number instead of setting `errno`, and then leaves `*result` alone.
+///
+/// # Safety
+/// - `result` may be written.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, alignment: usize, bytes: usize) -> c_int {
+    if !alignment.is_power_of_two() || alignment < size_of::<*mut c_void>() {
+        return libc::EINVAL;
+    }
+    let block = allocate_aligned(bytes, alignment);
+    if block.is_null() {
+        return libc::ENOMEM;
+    }
+    // SAFETY: the caller vouches for `result`.
+    unsafe { result.write(block.cast()) };
+    0
+}
+
+/// Allocates with an alignment; as in glibc 2.36 the same as [`memalign`].
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn aligned_alloc(alignment: usize, bytes: usize) -> *mut c_void {
+    memalign(alignment, bytes)
+}
+
+/// Allocates with an alignment, rounded up to a power of two.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn memalign(alignment: usize, bytes: usize) -> *mut c_void {
+    match alignment.checked_next_power_of_two() {
+        Some(alignment) => block_or_enomem(allocate_aligned(bytes, alignment)),
+        None => invalid_argument(),
+    }
+}
+
+/// Allocates whole-page aligned memory.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn valloc(bytes: usize) -> *mut c_void {
+    memalign(hakmem_base::OS_PAGE_BYTES, bytes)
+}
+
+/// Allocates whole pages: [`valloc`] with `bytes` rounded up to a multiple of the page.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
+    match bytes.checked_next_multiple_of(hakmem_base::OS_PAGE_BYTES) {
+        Some(bytes) => memalign(hakmem_base::OS_PAGE_BYTES, bytes),
+        None => out_of_memory(),
+    }
+}
+
+/// The name that `free` had in SunOS; programs from before glibc 2.26 still call it.
+///
+/// # Safety
+/// - As for [`free`].
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn cfree(block: *mut c_void) {
+    // SAFETY: passed on.
+    unsafe { free(block) };
+}
+
+/// C23: frees a block whose size the caller knows. The size is not needed here.
+///
+/// # Safety
+/// - As for [`free`].
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn free_sized(block: *mut c_void, _bytes: usize) {
+    // SAFETY: passed on.
+    unsafe { free(block) };
+}
+
+/// C23: frees a block of [`aligned_alloc`] whose alignment and size the caller knows. Neither is needed here.
+///
+/// # Safety
+/// - As for [`free`].
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _alignment: usize, _bytes: usize) {
+    // SAFETY: passed on.
+    unsafe { free(block) };
+}
+
+/// Bytes that the user may write at `block`: at least what was asked for. Zero for null.
+///
+/// # Safety
+/// - `block` is null or was handed out by this family and not freed since.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    if block.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller owns the block, or the callee recognises it as foreign by its address.
+    match unsafe { raw::usable_size(block.cast::<u8>().cast_const()) } {
+        Some(bytes) => bytes,
+        // SAFETY: the caller owns what the pointer points to; it is foreign.
+        None => unsafe { foreign::usable_size_slow(block) },
+    }
+}
+
+/// A block of `bytes` bytes at a multiple of `alignment`, a power of two; null when there is none or the sum of both
+/// exceeds [`MAX_BYTES`].
+#[inline]
+pub(crate) fn allocate_aligned(bytes: usize, alignment: usize) -> *mut u8 {
+    if alignment <= ALIGNMENT {
+        raw::allocate(bytes)
+    } else if bytes > MAX_BYTES.saturating_sub(alignment) {
+        null_mut()
+    } else {
+        raw::allocate_aligned(bytes, alignment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{errno, set_errno};
+
+    /// Runs `call` with `errno` cleared and returns its result with the `errno` it left.
+    fn with_errno<T>(call: impl FnOnce() -> T) -> (T, c_int) {
+        set_errno(0);
+        let result = call();
+        (result, errno())
+    }
+
+    fn release(block: *mut c_void) {
+        assert!(!block.is_null());
+        // SAFETY: the tests hand in a block that they have just been given.
+        unsafe { free(block) };
+    }
+
+    #[test]
+    fn sizes_beyond_ptrdiff_max_are_refused_with_enomem() {
+        for bytes in [MAX_BYTES + 1, usize::MAX - 4096, usize::MAX] {
+            assert_eq!(with_errno(|| malloc(bytes)), (null_mut(), libc::ENOMEM));
+            assert_eq!(with_errno(|| calloc(1, bytes)), (null_mut(), libc::ENOMEM));
+            assert_eq!(with_errno(|| memalign(64, bytes)), (null_mut(), libc::ENOMEM));
+            assert_eq!(with_errno(|| valloc(bytes)), (null_mut(), libc::ENOMEM));
+            assert_eq!(with_errno(|| pvalloc(bytes)), (null_mut(), libc::ENOMEM));
+        }
+    }
+
+    #[test]
+    fn products_that_overflow_are_refused_and_leave_the_old_block_alone() {
+        let half = 1_usize << 32;
+        assert_eq!(with_errno(|| calloc(half, half)), (null_mut(), libc::ENOMEM));
+        let block = malloc(100);
+        // SAFETY: 100 bytes are ours.
+        unsafe { block.cast::<u8>().write_bytes(7, 100) };
+        // SAFETY: the block is live.
+        assert_eq!(with_errno(|| unsafe { reallocarray(block, half, half) }), (null_mut(), libc::ENOMEM));
+        // SAFETY: the block is live.
+        assert_eq!(with_errno(|| unsafe { realloc(block, usize::MAX) }), (null_mut(), libc::ENOMEM));
+        // SAFETY: a refused `realloc` leaves the block as it was.
+        let bytes = unsafe { core::slice::from_raw_parts(block.cast::<u8>(), 100) };
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        release(block);
+    }
+
+    #[test]
+    fn zero_bytes_give_distinct_blocks() {
+        let (first, second) = (malloc(0), calloc(0, 8));
+        assert!(first != second);
+        release(first);
+        release(second);
+    }
+
+    #[test]
+    fn realloc_of_null_allocates_and_to_zero_bytes_frees() {
+        // SAFETY: null is allowed.
+        let block = unsafe { realloc(null_mut(), 40) };
+        assert!(!block.is_null());
+        // SAFETY: the block is live and not used afterwards.
+        assert_eq!(with_errno(|| unsafe { realloc(block, 0) }), (null_mut(), 0));
+    }
+
+    #[test]
+    fn posix_memalign_refuses_bad_alignments_without_touching_errno_or_the_result() {
+        for alignment in [0, 1, 2, 4, 12, 24, 4097] {
+            let mut result = core::ptr::without_provenance_mut::<c_void>(0x77);
+            // SAFETY: `result` is a live local.
+            assert_eq!(with_errno(|| unsafe { posix_memalign(&raw mut result, alignment, 10) }), (libc::EINVAL, 0));
+            assert_eq!(result.addr(), 0x77);
+        }
+        let mut result = core::ptr::without_provenance_mut::<c_void>(0x77);
+        // SAFETY: `result` is a live local.
+        assert_eq!(with_errno(|| unsafe { posix_memalign(&raw mut result, 64, MAX_BYTES) }), (libc::ENOMEM, 0));
+        assert_eq!(result.addr(), 0x77);
+    }
+
+    #[test]
+    fn memalign_rounds_odd_alignments_up_and_refuses_those_beyond_half_the_address_space() {
+        for (asked, given) in [(0, 16), (1, 16), (17, 32), (24, 32), (48, 64), (4097, 8192)] {
+            let block = memalign(asked, 100);
+            assert_eq!(block.addr() % given, 0);
+            release(block);
+        }
+        assert_eq!(with_errno(|| memalign((1 << 63) + 1, 1)), (null_mut(), libc::EINVAL));
+        assert_eq!(with_errno(|| memalign(1 << 63, 1)), (null_mut(), libc::ENOMEM));
+    }
+
+    #[test]
+    fn pvalloc_gives_whole_pages() {
+        let block = pvalloc(5000);
+        assert_eq!(block.addr() % 4096, 0);
+        // SAFETY: the block is live.
+        assert!(unsafe { malloc_usable_size(block) } >= 8192);
+        release(block);
+    }
+
+    #[test]
+    fn usable_size_covers_the_request_and_is_zero_for_null() {
+        // SAFETY: null is allowed.
+        assert_eq!(unsafe { malloc_usable_size(null_mut()) }, 0);
+        for bytes in [0, 1, 16, 1000, 40_000, 3 << 20] {
+            let block = malloc(bytes);
+            // SAFETY: the block is live.
+            assert!(unsafe { malloc_usable_size(block) } >= bytes);
+            release(block);
+        }
+    }
+
+    #[test]
+    fn free_keeps_errno() {
+        set_errno(77);
+        release(malloc(10));
+        // SAFETY: null is allowed.
+        unsafe { free(null_mut()) };
+        assert_eq!(errno(), 77);
+    }
+}

@@ -1,0 +1,111 @@
+//! Pointers that hakmem did not hand out: passed on to the allocator behind this library, or refused.
+//!
+//! They come from memory allocated before the library was loaded, or inside libraries that carry an allocator of their own.
+//! A pointer is judged by its address alone and never dereferenced here.
+
+use crate::next::Next;
+use crate::outcome::{errno, out_of_memory, set_errno};
+use core::ffi::c_void;
+use core::mem::transmute;
+use hakmem::raw::{self, Foreign};
+use hakmem_atomic_ops::Flag;
+use hakmem_base::{Line, fatal_ptr};
+
+type Free = unsafe extern "C" fn(*mut c_void);
+type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+type UsableSize = unsafe extern "C" fn(*mut c_void) -> usize;
+
+static FREE: Next = Next::new(c"free");
+static REALLOC: Next = Next::new(c"realloc");
+static USABLE_SIZE: Next = Next::new(c"malloc_usable_size");
+static LOSS_REPORTED: Flag = Flag::new(false);
+
+/// Frees a foreign block, keeping `errno`.
+///
+/// # Safety
+/// - The caller owns what `block` points to, and hakmem does not know it.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe extern "C" fn free_slow(block: *mut c_void) {
+    if raw::foreign_policy() == Foreign::Reject {
+        fatal_ptr("free of a pointer that hakmem did not hand out", block.addr());
+    }
+    let kept = errno();
+    match FREE.find() {
+        Some(next) => {
+            // SAFETY: the address is that of a function named `free`, which has this type.
+            let next = unsafe { transmute::<*mut c_void, Free>(next.as_ptr()) };
+            // SAFETY: the caller owns the block; that it is the next allocator's is the program's promise, as without us.
+            unsafe { next(block) };
+        }
+        None => report_loss(block),
+    }
+    set_errno(kept);
+}
+
+/// Changes the size of a foreign block where it came from.
+///
+/// # Safety
+/// - The caller owns what `block` points to, and hakmem does not know it.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn realloc_slow(block: *mut c_void, bytes: usize) -> *mut c_void {
+    if raw::foreign_policy() == Foreign::Reject {
+        fatal_ptr("realloc of a pointer that hakmem did not hand out", block.addr());
+    }
+    let Some(next) = REALLOC.find() else {
+        return out_of_memory();
+    };
+    // SAFETY: the address is that of a function named `realloc`, which has this type.
+    let next = unsafe { transmute::<*mut c_void, Realloc>(next.as_ptr()) };
+    // SAFETY: the caller owns the block; that it is the next allocator's is the program's promise, as without us.
+    unsafe { next(block, bytes) }
+}
+
+/// Asks where a foreign block came from how large it is; zero if nobody can say.
+///
+/// # Safety
+/// - The caller owns what `block` points to, and hakmem does not know it.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn usable_size_slow(block: *mut c_void) -> usize {
+    if raw::foreign_policy() == Foreign::Reject {
+        fatal_ptr("malloc_usable_size of a pointer that hakmem did not hand out", block.addr());
+    }
+    let Some(next) = USABLE_SIZE.find() else {
+        return 0;
+    };
+    // SAFETY: the address is that of a function named `malloc_usable_size`, which has this type.
+    let next = unsafe { transmute::<*mut c_void, UsableSize>(next.as_ptr()) };
+    // SAFETY: the caller owns the block; that it is the next allocator's is the program's promise, as without us.
+    unsafe { next(block) }
+}
+
+/// Says once that a foreign block had to be left alone.
+fn report_loss(block: *mut c_void) {
+    if LOSS_REPORTED.try_set_acq_rel() {
+        Line::new().text("no next allocator to free a foreign pointer, left alone: ").hex(block.addr()).write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    #[test]
+    fn a_block_of_the_next_allocator_is_sized_grown_and_freed_there() {
+        // SAFETY: in this test binary `libc::malloc` is glibc's own.
+        let block = unsafe { libc::malloc(40) };
+        assert!(!raw::owns(block.cast()));
+        // SAFETY: the block is live and foreign.
+        assert!(unsafe { family::malloc_usable_size(block) } >= 40);
+        // SAFETY: the block is live and foreign.
+        let block = unsafe { family::realloc(block, 100_000) };
+        assert!(!raw::owns(block.cast()));
+        set_errno(5);
+        // SAFETY: the block is live and foreign.
+        unsafe { family::free(block) };
+        assert_eq!(errno(), 5);
+    }
+}

@@ -1,0 +1,355 @@
+//! Every `HAKMEM_*` variable, once.
+//!
+//! **Invariants.** Names are unique over variables and aliases; every alias names a variable; there are at most 128
+//! variables, so that the ones already seen fit into a word.
+
+use crate::knobs::KNOB_VARIABLES;
+use crate::settings::{Foreign, Mode, Profile, Settings};
+use crate::value::{Kind, Value, ValueError, bytes};
+use core::fmt::{self, Write};
+
+/// One variable.
+#[derive(Debug)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: &'static str,
+    /// The knob it sets, or `None` where it sets something outside the policy.
+    pub field: Option<&'static str>,
+    /// What it accepts.
+    pub kind: Kind,
+    /// What it means.
+    pub doc: &'static str,
+    /// Takes a value over into settings.
+    pub(crate) apply: for<'a> fn(&mut Settings<'a>, &'a [u8]) -> Result<(), ValueError>,
+    /// Writes the value that settings hold, as a text that `apply` takes.
+    pub(crate) show: fn(&Settings<'_>, &mut dyn Write) -> fmt::Result,
+}
+
+/// Another name for a variable; the variable itself wins when both are set.
+#[derive(Debug)]
+pub struct Alias {
+    /// The other name.
+    pub name: &'static str,
+    /// The variable it stands for.
+    pub target: &'static str,
+}
+
+/// The variable whose value is a profile; it is read before all others.
+pub(crate) const PROFILE_NAME: &str = "HAKMEM_PROFILE";
+/// What all names begin with; others are none of our business.
+pub(crate) const PREFIX: &[u8] = b"HAKMEM_";
+/// Beginnings of names that the project's own tools read, not the allocator.
+pub(crate) const TOOL_PREFIXES: [&[u8]; 3] = [b"HAKMEM_BENCH_", b"HAKMEM_STRESS_", b"HAKMEM_TEST_"];
+
+/// `HAKMEM_WINDOW_BYTES`: from the smallest useful window to what 47 address bits hold.
+const WINDOW_KIND: Kind = bytes(32 << 20, 1 << 46).or_zero();
+
+macro_rules! variable {
+    ($name:expr, $field:ident, $kind:expr, $doc:literal) => {
+        EnvVar {
+            name: $name,
+            field: None,
+            kind: $kind,
+            doc: $doc,
+            apply: |settings, text| {
+                settings.$field = Value::parse(text, &$kind)?;
+                Ok(())
+            },
+            show: |settings, out| settings.$field.show(&$kind, out),
+        }
+    };
+}
+
+macro_rules! text_variable {
+    ($name:expr, $field:ident, $doc:literal) => {
+        EnvVar {
+            name: $name,
+            field: None,
+            kind: Kind::Text,
+            doc: $doc,
+            apply: |settings, text| {
+                settings.$field = Some(text);
+                Ok(())
+            },
+            show: |settings, out| write_escaped(out, settings.$field.unwrap_or_default()),
+        }
+    };
+}
+
+const OTHER_VARIABLES: &[EnvVar] = &[
+    EnvVar {
+        name: PROFILE_NAME,
+        field: None,
+        kind: Profile::KIND,
+        doc: " The starting point that all other variables change, wherever they stand.",
+        apply: |settings, text| {
+            *settings = <Profile as Value>::parse(text, &Profile::KIND)?.settings();
+            Ok(())
+        },
+        show: |settings, out| out.write_str(settings.profile.name()),
+    },
+    EnvVar {
+        name: "HAKMEM_MODE",
+        field: None,
+        kind: Mode::KIND,
+        doc: " Whether policy changes while the program runs. OBSERVE and LEARN are not built yet: they are reported and FROZEN runs.",
+        apply: |_settings, text| match <Mode as Value>::parse(text, &Mode::KIND)? {
+            Mode::Frozen => Ok(()),
+            Mode::Observe | Mode::Learn => Err(ValueError::NotBuilt),
+        },
+        show: |settings, out| out.write_str(settings.mode.name()),
+    },
+    variable!(
+        "HAKMEM_WINDOW_BYTES",
+        window_bytes,
+        WINDOW_KIND,
+        " Address space to reserve at start; 0 is eight times the memory of the machine, at least 64G."
+    ),
+    variable!("HAKMEM_STATS", stats, Kind::Switch, " Statistics as text on stderr at exit."),
+    variable!("HAKMEM_SS_OS_STATS", ss_os_stats, Kind::Switch, " Statistics of the superslab box on stderr at exit."),
+    text_variable!(
+        "HAKMEM_STATS_FILE",
+        stats_file,
+        " File for statistics as JSON at exit; `%p` in it stands for the process id."
+    ),
+    variable!("HAKMEM_DUMP_SIGNAL", dump_signal, Kind::Switch, " SIGUSR2 writes a heap dump."),
+    text_variable!("HAKMEM_DUMP_DIR", dump_dir, " Folder for heap dumps; the working directory if not set."),
+    variable!("HAKMEM_TINY_RING", tiny_ring, Kind::Switch, " Events at the adoption boundary are recorded."),
+    variable!(
+        "HAKMEM_FOREIGN",
+        foreign,
+        Foreign::KIND,
+        " What the preload library does with a pointer that is not hakmem's: pass it to the next allocator, or abort."
+    ),
+    variable!("HAKMEM_VERBOSE", verbose, Kind::Switch, " One line on stderr at start says what runs."),
+];
+
+const ALIASES: &[Alias] = &[
+    Alias { name: "HAKMEM_SS_MADVISE_DSO_FAILFAST", target: "HAKMEM_MADVISE_GUARD_ABORT" },
+    Alias { name: "HAKMEM_TINY_SS_ADOPT", target: "HAKMEM_PUBLISH_ADOPT" },
+    Alias { name: "HAKMEM_TINY_MUST_ADOPT", target: "HAKMEM_MUST_ADOPT" },
+    Alias { name: "HAKMEM_TINY_RF_FORCE_NOTIFY", target: "HAKMEM_FORCE_NOTIFY" },
+    Alias { name: "HAKMEM_POOL_V1_FLATTEN_ENABLED", target: "HAKMEM_POOL_FLATTEN" },
+    Alias { name: "HAKMEM_BUDGET_MID", target: "HAKMEM_MID_BUDGET" },
+    Alias { name: "HAKMEM_BUDGET_LARGE", target: "HAKMEM_LARGE_BUDGET" },
+    Alias { name: "HAKMEM_MID_DYN1", target: "HAKMEM_DYN1_BYTES" },
+    Alias { name: "HAKMEM_DEBUG_VERBOSE", target: "HAKMEM_VERBOSE" },
+];
+
+const _: () = assert!(KNOB_VARIABLES.len() + OTHER_VARIABLES.len() <= u128::BITS as usize, "seen variables are a u128");
+
+/// All variables, those outside the policy first.
+pub fn variables() -> impl Iterator<Item = &'static EnvVar> {
+    OTHER_VARIABLES.iter().chain(KNOB_VARIABLES)
+}
+
+/// All other names of variables.
+pub fn aliases() -> impl Iterator<Item = &'static Alias> {
+    ALIASES.iter()
+}
+
+/// The variable of this name, with its position in [`variables`].
+pub(crate) fn find(name: &[u8]) -> Option<(usize, &'static EnvVar)> {
+    variables().enumerate().find(|(_, variable)| variable.name.as_bytes() == name)
+}
+
+/// The variable that sets this knob.
+pub(crate) fn variable_of(field: &str) -> Option<&'static EnvVar> {
+    KNOB_VARIABLES.iter().find(|variable| variable.field == Some(field))
+}
+
+impl EnvVar {
+    /// What the variable means, as sentences.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        self.doc.trim()
+    }
+
+    /// Writes the value that `settings` hold for this variable, as a text that the variable accepts.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_value(&self, settings: &Settings<'_>, out: &mut dyn Write) -> fmt::Result {
+        (self.show)(settings, out)
+    }
+}
+
+/// Writes foreign bytes as one line of ASCII; anything unusual becomes `\xNN`.
+pub(crate) fn write_escaped(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
+    for &byte in text {
+        if byte == b' ' || (byte.is_ascii_graphic() && byte != b'\\') {
+            out.write_char(char::from(byte))?;
+        } else {
+            out.write_str("\\x")?;
+            for digit in [byte >> 4, byte & 15] {
+                out.write_char(char::from_digit(u32::from(digit), 16).unwrap_or('?'))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Edits (insert, delete, replace) that a mistyped name may be away from a known one.
+const NEAR_EDITS: u8 = 2;
+/// Longest name that is compared.
+const NEAR_BYTES: usize = 48;
+
+/// The known name nearest to `name`, if at most two edits away.
+#[must_use]
+pub fn nearest_name(name: &[u8]) -> Option<&'static str> {
+    let names = variables().map(|variable| variable.name).chain(aliases().map(|alias| alias.name));
+    let distances = names.filter_map(|known| Some((edit_distance(known.as_bytes(), name)?, known)));
+    distances
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= NEAR_EDITS)
+        .map(|(_, known)| known)
+}
+
+/// Edits between two names, or `None` if their lengths alone rule out a small number.
+fn edit_distance(known: &[u8], given: &[u8]) -> Option<u8> {
+    if known.len().abs_diff(given.len()) > usize::from(NEAR_EDITS)
+        || given.len() > NEAR_BYTES
+        || known.len() > NEAR_BYTES
+    {
+        return None;
+    }
+    // One row of the table: edits between what was read of `known` and the first n bytes of `given`.
+    let mut row = [0_u8; NEAR_BYTES + 1];
+    for (length, slot) in (0_u8..).zip(row.iter_mut()) {
+        *slot = length;
+    }
+    for &known_byte in known {
+        let (first, rest) = row.split_first_mut()?;
+        let mut diagonal = *first;
+        *first += 1;
+        let mut left = *first;
+        for (slot, &given_byte) in rest.iter_mut().zip(given) {
+            let replaced = diagonal + u8::from(!known_byte.eq_ignore_ascii_case(&given_byte));
+            diagonal = *slot;
+            *slot = replaced.min(diagonal + 1).min(left + 1);
+            left = *slot;
+        }
+    }
+    row.get(given.len()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FrozenPolicy;
+    use std::collections::BTreeSet;
+
+    fn shown(variable: &EnvVar, settings: &Settings<'_>) -> String {
+        let mut text = String::new();
+        variable.write_value(settings, &mut text).unwrap();
+        text
+    }
+
+    /// A value that the variable accepts and that is not its default.
+    fn another_value(variable: &EnvVar) -> String {
+        let default = shown(variable, &Settings::DEFAULT);
+        let candidates: Vec<String> = match variable.kind {
+            Kind::Switch => vec!["0".into(), "1".into()],
+            Kind::Number { min, max, .. } => vec![min.to_string(), max.to_string()],
+            Kind::Five { min, max } => vec![min.to_string(), max.to_string()],
+            Kind::Classes => vec!["5,9-11".into()],
+            Kind::Choice(names) => names.iter().map(|name| (*name).to_string()).collect(),
+            Kind::Text => vec!["/tmp/%p".into()],
+        };
+        candidates.into_iter().find(|candidate| *candidate != default).unwrap()
+    }
+
+    #[test]
+    fn every_knob_has_exactly_one_variable() {
+        let mut set_by = Vec::new();
+        for variable in variables().filter(|variable| variable.field.is_some()) {
+            let text = another_value(variable);
+            let mut settings = Settings::DEFAULT;
+            (variable.apply)(&mut settings, text.as_bytes()).unwrap();
+            let mut changed = Vec::new();
+            settings.policy.for_each_difference(&FrozenPolicy::DEFAULT, &mut |field| changed.push(field));
+            assert_eq!(changed, [variable.field.unwrap()], "{} changes its own knob only", variable.name);
+            set_by.extend(changed);
+            settings.policy = FrozenPolicy::DEFAULT;
+            assert_eq!(settings, Settings::DEFAULT, "{} changes nothing outside the policy", variable.name);
+        }
+        assert_eq!(set_by, FrozenPolicy::FIELDS);
+        // The fields as the compiler sees them, so that a field outside the declaration would be found.
+        let debug = format!("{:?}", FrozenPolicy::DEFAULT);
+        assert_eq!(debug.matches(": ").count(), FrozenPolicy::FIELDS.len() + 1, "all knobs and the generation");
+    }
+
+    #[test]
+    fn a_knob_and_its_variable_have_the_same_name() {
+        for variable in variables() {
+            if let Some(field) = variable.field {
+                let expected = field.strip_suffix("_permille").unwrap_or(field).to_uppercase();
+                assert_eq!(variable.name, format!("HAKMEM_{expected}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_variable_takes_back_what_it_shows() {
+        for profile in Profile::ALL {
+            let settings = profile.settings();
+            for variable in variables().filter(|variable| variable.kind != Kind::Text) {
+                let text = shown(variable, &settings);
+                let mut again = settings.clone();
+                assert_eq!((variable.apply)(&mut again, text.as_bytes()), Ok(()), "{}={text}", variable.name);
+                assert_eq!(again, settings, "{}={text}", variable.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_begin_with_the_prefix() {
+        let names: Vec<_> =
+            variables().map(|variable| variable.name).chain(aliases().map(|alias| alias.name)).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        for name in names {
+            assert!(name.as_bytes().starts_with(PREFIX) && name.len() <= NEAR_BYTES, "{name}");
+            assert!(!TOOL_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix)), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_alias_names_a_variable() {
+        for alias in aliases() {
+            assert!(find(alias.target.as_bytes()).is_some(), "{}", alias.target);
+            assert!(find(alias.name.as_bytes()).is_none());
+        }
+    }
+
+    #[test]
+    fn mistyped_names_find_the_one_that_was_meant() {
+        assert_eq!(nearest_name(b"HAKMEM_CACHE_BLOKS"), Some("HAKMEM_CACHE_BLOCKS"));
+        assert_eq!(nearest_name(b"HAKMEM_PROFIL"), Some("HAKMEM_PROFILE"));
+        assert_eq!(nearest_name(b"hakmem_stats"), Some("HAKMEM_STATS"));
+        assert_eq!(nearest_name(b"HAKMEM_TINY_SS_ADOPTT"), Some("HAKMEM_TINY_SS_ADOPT"));
+        assert_eq!(nearest_name(b"HAKMEM_SOMETHING_ELSE"), None);
+        assert_eq!(nearest_name(&[b'H'; 500]), None);
+        assert_eq!(nearest_name(b""), None);
+    }
+
+    #[test]
+    fn edit_distance_counts_single_edits() {
+        for (known, given, edits) in [
+            ("KITTEN", "KITTEN", 0),
+            ("KITTEN", "KITTN", 1),
+            ("KITTEN", "SITTEN", 1),
+            ("KITTEN", "SITTING", 3),
+            ("AB", "", 2),
+        ] {
+            assert_eq!(edit_distance(known.as_bytes(), given.as_bytes()), Some(edits), "{known} {given}");
+        }
+        assert_eq!(edit_distance(b"KITTEN", b"KIT"), None);
+    }
+
+    #[test]
+    fn unusual_bytes_are_escaped() {
+        let mut text = String::new();
+        write_escaped(&mut text, b"a b\n\xff\\").unwrap();
+        assert_eq!(text, "a b\\x0a\\xff\\x5c");
+    }
+}

@@ -1,0 +1,259 @@
+//! Everything the environment can set: the boot policy, the choices with names, and the profiles.
+//!
+//! **Invariants.** A profile's policy is valid; a profile is a delta of the default and nothing else.
+
+use crate::knobs::FrozenPolicy;
+use crate::value::{Kind, Value, ValueError};
+use core::fmt::{self, Write};
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            pub(crate) const KIND: Kind = Kind::Choice(&[$($text,)+]);
+
+            /// The name as a variable spells it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// The one with this name; case does not matter, and `_` equals `-`.
+            #[must_use]
+            pub fn from_name(name: &[u8]) -> Option<Self> {
+                Self::ALL.iter().copied().find(|choice| is_same_name(choice.name().as_bytes(), name))
+            }
+        }
+
+        impl Value for $name {
+            fn parse(text: &[u8], _kind: &Kind) -> Result<Self, ValueError> {
+                Self::from_name(text).ok_or(ValueError::Malformed)
+            }
+
+            fn is_within(&self, _kind: &Kind) -> bool {
+                true
+            }
+
+            fn show(&self, _kind: &Kind, out: &mut dyn Write) -> fmt::Result {
+                out.write_str(self.name())
+            }
+        }
+    };
+}
+
+choice! {
+    /// Where blocks of a size class come from.
+    RouteProfile {
+        /// The thread cache and its slabs; the shared pool when they are dry.
+        TinyFirst = "tiny-first",
+        /// The thread cache and its slabs, nothing else.
+        TinyOnly = "tiny-only",
+        /// The shared pool without a thread cache.
+        PoolOnly = "pool-only",
+    }
+}
+
+choice! {
+    /// When the thread that purges an idle program's memory may be started.
+    Scavenger {
+        /// When much is purgeable and the program already has other threads.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+        /// Whenever much is purgeable.
+        On = "on",
+    }
+}
+
+choice! {
+    /// What the preload library does with a pointer that is not hakmem's.
+    Foreign {
+        /// Hands it to the next allocator.
+        Pass = "pass",
+        /// Reports it and aborts.
+        Reject = "reject",
+    }
+}
+
+choice! {
+    /// Whether policy changes while the program runs.
+    Mode {
+        /// The boot policy stays.
+        Frozen = "FROZEN",
+        /// Measures, changes nothing. Not built yet.
+        Observe = "OBSERVE",
+        /// Measures and publishes better policies. Not built yet.
+        Learn = "LEARN",
+    }
+}
+
+choice! {
+    /// A named starting point; single variables override it.
+    Profile {
+        /// The defaults.
+        Default = "DEFAULT",
+        /// Mixed small sizes (16 to 1024 bytes), the cautious one: pool flatten off, half the cache after growth, and a
+        /// `madvise` outside hakmem's ranges aborts.
+        MixedTinyv3C7Safe = "MIXED_TINYV3_C7_SAFE",
+        /// One narrow band of sizes under load (257 to 768 bytes): pool flatten on, caches start where they otherwise end
+        /// and grow to twice that, refills of 16 KiB, four empty slabs kept per class.
+        C6HeavyLegacyPoolv1 = "C6_HEAVY_LEGACY_POOLV1",
+        /// For looking at the front: ring and exit statistics on; caches neither trimmed nor shrunk, so that runs compare.
+        DebugTinyFrontPerf = "DEBUG_TINY_FRONT_PERF",
+    }
+}
+
+fn is_same_name(known: &[u8], given: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    known.iter().map(plain).eq(given.iter().map(plain))
+}
+
+/// What the environment says. `'a` is the life of its bytes: texts such as paths are not copied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings<'a> {
+    /// The boot policy.
+    pub policy: FrozenPolicy,
+    /// The profile it started from.
+    pub profile: Profile,
+    /// Whether policy changes while the program runs.
+    pub mode: Mode,
+    /// Bytes of the window to reserve; 0 lets the box decide.
+    pub window_bytes: usize,
+    /// Statistics as text on stderr at exit.
+    pub stats: bool,
+    /// Statistics of the superslab box on stderr at exit.
+    pub ss_os_stats: bool,
+    /// File for statistics as JSON at exit; `%p` in it stands for the process id.
+    pub stats_file: Option<&'a [u8]>,
+    /// SIGUSR2 writes a dump.
+    pub dump_signal: bool,
+    /// Folder for dumps.
+    pub dump_dir: Option<&'a [u8]>,
+    /// Events at the adoption boundary are recorded.
+    pub tiny_ring: bool,
+    /// What the preload library does with a pointer that is not hakmem's.
+    pub foreign: Foreign,
+    /// Says at start what runs.
+    pub verbose: bool,
+}
+
+impl Settings<'_> {
+    /// What an empty environment says.
+    pub const DEFAULT: Self = Self {
+        policy: FrozenPolicy::DEFAULT,
+        profile: Profile::Default,
+        mode: Mode::Frozen,
+        window_bytes: 0,
+        stats: false,
+        ss_os_stats: false,
+        stats_file: None,
+        dump_signal: false,
+        dump_dir: None,
+        tiny_ring: false,
+        foreign: Foreign::Pass,
+        verbose: false,
+    };
+}
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Profile {
+    /// What the profile sets when no other variable is there.
+    #[must_use]
+    pub const fn settings(self) -> Settings<'static> {
+        let mut settings = Settings::DEFAULT;
+        settings.profile = self;
+        match self {
+            Self::Default => {}
+            Self::MixedTinyv3C7Safe => {
+                settings.policy.pool_flatten = false;
+                settings.policy.cache_max_blocks = 128;
+                settings.policy.cache_max_bytes = 128 << 10;
+                settings.policy.madvise_guard_abort = true;
+            }
+            Self::C6HeavyLegacyPoolv1 => {
+                settings.policy.pool_flatten = true;
+                settings.policy.cache_blocks = 256;
+                settings.policy.cache_bytes = 256 << 10;
+                settings.policy.cache_max_blocks = 512;
+                settings.policy.cache_max_bytes = 512 << 10;
+                settings.policy.refill_bytes = 16 << 10;
+                settings.policy.keep_empty_slabs = 4;
+            }
+            Self::DebugTinyFrontPerf => {
+                settings.policy.idle_trim = false;
+                settings.policy.cache_shrink = false;
+                settings.tiny_ring = true;
+                settings.stats = true;
+            }
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed_knobs(profile: Profile) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        profile.settings().policy.for_each_difference(&FrozenPolicy::DEFAULT, &mut |field| changed.push(field));
+        changed
+    }
+
+    #[test]
+    fn every_profile_has_a_valid_policy_and_its_own_name() {
+        for profile in Profile::ALL {
+            let settings = profile.settings();
+            assert_eq!(settings.policy.validate(), Ok(()), "{profile:?}");
+            assert_eq!(settings.profile, *profile);
+            assert_eq!(Profile::from_name(profile.name().as_bytes()), Some(*profile));
+        }
+    }
+
+    #[test]
+    fn profiles_are_small_deltas_of_the_default() {
+        assert_eq!(changed_knobs(Profile::Default), [""; 0]);
+        assert_eq!(
+            changed_knobs(Profile::MixedTinyv3C7Safe),
+            ["cache_max_blocks", "cache_max_bytes", "madvise_guard_abort"]
+        );
+        assert_eq!(changed_knobs(Profile::C6HeavyLegacyPoolv1).len(), 7);
+        assert_eq!(changed_knobs(Profile::DebugTinyFrontPerf), ["cache_shrink", "idle_trim"]);
+    }
+
+    #[test]
+    fn flatten_belongs_to_the_legacy_pool_profile_alone() {
+        for profile in Profile::ALL {
+            assert_eq!(profile.settings().policy.pool_flatten, *profile == Profile::C6HeavyLegacyPoolv1);
+        }
+    }
+
+    #[test]
+    fn the_front_profile_turns_ring_and_statistics_on() {
+        let settings = Profile::DebugTinyFrontPerf.settings();
+        assert!(settings.tiny_ring && settings.stats);
+    }
+
+    #[test]
+    fn names_ignore_case_and_the_kind_of_dash() {
+        assert_eq!(RouteProfile::from_name(b"Tiny_Only"), Some(RouteProfile::TinyOnly));
+        assert_eq!(Profile::from_name(b"mixed-tinyv3-c7-safe"), Some(Profile::MixedTinyv3C7Safe));
+        assert_eq!(RouteProfile::from_name(b"tiny"), None);
+        assert_eq!(RouteProfile::from_name(b""), None);
+    }
+}

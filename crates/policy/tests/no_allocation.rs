@@ -1,0 +1,84 @@
+//! What the crate promises not to allocate, under an allocator that counts.
+
+use hakmem_policy::{FrozenPolicy, PolicyCell, parse_environment};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all calls go to the system allocator unchanged; counting touches a constant-initialised thread-local only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block came from `alloc` above, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations_of<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    let before = ALLOCATIONS.get();
+    let result = work();
+    (result, ALLOCATIONS.get() - before)
+}
+
+/// A fixed place that complaints are written to.
+struct Fixed([u8; 512], usize);
+
+impl std::fmt::Write for Fixed {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.1 + text.len();
+        self.0.get_mut(self.1..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.1 = end;
+        Ok(())
+    }
+}
+
+#[test]
+fn the_environment_is_read_without_allocating() {
+    let pairs: [(&[u8], &[u8]); 6] = [
+        (b"HAKMEM_PROFILE", b"C6_HEAVY_LEGACY_POOLV1"),
+        (b"HAKMEM_CACHE_BLOKS", b"1"),
+        (b"HAKMEM_ROUTE_TINY_CLASSES", b"0-3,7"),
+        (b"HAKMEM_MID_CAP", b"1,2,3,4,500"),
+        (b"HAKMEM_STATS_FILE", b"/tmp/%p.json"),
+        (b"HAKMEM_PURGE_DELAY_MS", b"soon"),
+    ];
+    let mut complaints = 0;
+    let (settings, allocations) = allocations_of(|| {
+        parse_environment(pairs.into_iter(), &mut |complaint| {
+            complaint.write_line(&mut Fixed([0; 512], 0)).unwrap();
+            complaints += 1;
+        })
+    });
+    assert_eq!((allocations, complaints), (0, 3));
+    assert!(settings.policy.pool_flatten);
+}
+
+#[test]
+fn the_boot_policy_never_allocates_and_a_publication_does() {
+    static CELL: PolicyCell = PolicyCell::new();
+    let (_, allocations) = allocations_of(|| {
+        CELL.set_boot(FrozenPolicy { cache_blocks: 3, ..FrozenPolicy::DEFAULT }).unwrap();
+        assert_eq!(CELL.with(|policy| policy.cache_blocks), 3);
+        assert!(CELL.load().is_none());
+        assert_eq!(CELL.generation(), 0);
+    });
+    assert_eq!(allocations, 0);
+    let (_, allocations) = allocations_of(|| CELL.publish(FrozenPolicy::DEFAULT).unwrap());
+    assert!(allocations > 0, "the counter counts");
+    // The first read of this thread was paid for by its publication; now reading is free.
+    let (_, allocations) = allocations_of(|| CELL.with(|policy| policy.generation));
+    assert_eq!(allocations, 0);
+}

@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Random;
+use hakmem_testkit::Random;
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use hakmem_benches::suite::Bench;
-use hakmem_benches::{ALLOCATOR, ALLOCATOR_NAME, Allocator, peak_rss_kib};
+use hakmem_benches::{ALLOCATOR, ALLOCATOR_NAME, Allocator};
+use hakmem_testkit::peak_rss_kib;
 
 #[global_allocator]
 static GLOBAL: Allocator = ALLOCATOR;

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hakmem_benches::{ALLOCATOR, ALLOCATOR_NAME, Allocator, Blocks, Filled, Random, peak_rss_kib};
+use hakmem_benches::{ALLOCATOR, ALLOCATOR_NAME, Allocator};
+use hakmem_testkit::{Blocks, Filled, Random, peak_rss_kib};
 
 #[global_allocator]
 static GLOBAL: Allocator = ALLOCATOR;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use hakmem_benches::suite::Bench;
-use hakmem_benches::{Random, available_kib};
+use hakmem_testkit::{Random, available_kib};
 
 use crate::build::Variant;
 

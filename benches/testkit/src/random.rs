@@ -35,6 +35,17 @@ impl Random {
     }
 }
 
+/// The number that the environment gives for `name`, or `default`.
+///
+/// # Panics
+/// When it is there and is no number: a long run asked for wrongly must not silently be a short one.
+#[must_use]
+#[expect(clippy::panic, reason = "see above")]
+pub fn number_from_env(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return default };
+    text.trim().parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
+}
+
 /// Maps 32 random bits to `0..bound` by multiplication.
 #[inline]
 const fn scale(bits: u64, bound: usize) -> usize {

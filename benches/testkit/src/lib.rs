@@ -1,0 +1,17 @@
+//! What the tests and benchmarks of hakmem share: patterned blocks, random numbers, memory readings, child processes.
+//!
+//! **Not here.** The allocator: everything here allocates from whichever the program has made its global one.
+//! **Invariants.** Every byte of a [`Filled`] block is checked before the block is freed; a child never outlives its
+//! time limit; the same seed gives the same numbers.
+
+#![allow(clippy::indexing_slicing, reason = "programs that may stop; no box, and not on the path of malloc")]
+
+mod blocks;
+mod child;
+mod memory;
+mod random;
+
+pub use blocks::{Blocks, Damage, Filled};
+pub use child::{Child, Ended};
+pub use memory::{Memory, available_kib, peak_rss_kib};
+pub use random::{Random, number_from_env};

@@ -26,10 +26,11 @@ pub const HAK_ERROR_NULL: c_int = 4;
 /// Writing to the file descriptor failed; `errno` says why.
 pub const HAK_ERROR_WRITE: c_int = 5;
 
-/// What hakmem holds, in bytes, and what it did since the process started. Begin with `HAK_STATS_INIT`.
+/// What hakmem holds, in bytes, and what it did since the process started.
 #[repr(C)]
 #[derive(Debug)]
-pub struct HakStats {
+#[allow(non_camel_case_types, reason = "the name that C programs use")]
+pub struct hak_stats_t {
     /// In: `HAKMEM_ABI_MAGIC`.
     pub magic: u32,
     /// In: `HAKMEM_ABI_VERSION`.
@@ -46,8 +47,8 @@ pub struct HakStats {
     pub reserved: [u64; 16],
 }
 
-const _: () = assert!(offset_of!(HakStats, struct_size) == 8, "the three fields that every version has");
-const _: () = assert!(size_of::<HakStats>() == 16 + 3 * 8 + 16 * 8);
+const _: () = assert!(offset_of!(hak_stats_t, struct_size) == 8, "the three fields that every version has");
+const _: () = assert!(size_of::<hak_stats_t>() == 16 + 3 * 8 + 16 * 8);
 
 /// The version of this API that the loaded library has.
 #[unsafe(no_mangle)]
@@ -130,7 +131,7 @@ pub extern "C" fn hak_collect() {
 /// # Safety
 /// - `stats` is null or points to at least `stats->struct_size` bytes, at least sixteen, that may be read and written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hak_stats(stats: *mut HakStats) -> c_int {
+pub unsafe extern "C" fn hak_stats(stats: *mut hak_stats_t) -> c_int {
     if stats.is_null() {
         Line::new().text("hak_stats: the pointer is null").write();
         return HAK_ERROR_NULL;
@@ -145,13 +146,13 @@ pub unsafe extern "C" fn hak_stats(stats: *mut HakStats) -> c_int {
     }
     // SAFETY: the caller vouches for sixteen bytes, where every version has this field.
     let struct_size = unsafe { (*stats).struct_size };
-    if struct_size < size_of::<HakStats>() {
+    if struct_size < size_of::<hak_stats_t>() {
         let line = Line::new().text("ABI refused: hak_stats_t of ").number(struct_size);
-        line.text(" bytes, this version needs ").number(size_of::<HakStats>()).write();
+        line.text(" bytes, this version needs ").number(size_of::<hak_stats_t>()).write();
         return HAK_ERROR_STRUCT_SIZE;
     }
     let now = hakmem::stats();
-    let filled = HakStats {
+    let filled = hak_stats_t {
         magic,
         abi_version,
         struct_size,
@@ -183,11 +184,11 @@ pub extern "C" fn hak_dump_dot(fd: c_int) -> c_int {
 mod tests {
     use super::*;
 
-    fn fresh() -> HakStats {
-        HakStats {
+    fn fresh() -> hak_stats_t {
+        hak_stats_t {
             magic: HAKMEM_ABI_MAGIC,
             abi_version: HAKMEM_ABI_VERSION,
-            struct_size: size_of::<HakStats>(),
+            struct_size: size_of::<hak_stats_t>(),
             live_bytes: 0,
             committed_bytes: 0,
             cached_bytes: 0,
@@ -210,10 +211,10 @@ mod tests {
     #[test]
     fn every_mismatch_is_refused_and_nothing_is_written() {
         let cases = [
-            (HakStats { magic: 1, ..fresh() }, HAK_ERROR_MAGIC),
-            (HakStats { abi_version: HAKMEM_ABI_VERSION + 1, ..fresh() }, HAK_ERROR_VERSION),
-            (HakStats { abi_version: 0, ..fresh() }, HAK_ERROR_VERSION),
-            (HakStats { struct_size: size_of::<HakStats>() - 8, ..fresh() }, HAK_ERROR_STRUCT_SIZE),
+            (hak_stats_t { magic: 1, ..fresh() }, HAK_ERROR_MAGIC),
+            (hak_stats_t { abi_version: HAKMEM_ABI_VERSION + 1, ..fresh() }, HAK_ERROR_VERSION),
+            (hak_stats_t { abi_version: 0, ..fresh() }, HAK_ERROR_VERSION),
+            (hak_stats_t { struct_size: size_of::<hak_stats_t>() - 8, ..fresh() }, HAK_ERROR_STRUCT_SIZE),
         ];
         for (mut stats, error) in cases {
             // SAFETY: a live structure of full size.
@@ -226,10 +227,10 @@ mod tests {
 
     #[test]
     fn a_larger_structure_of_the_same_version_is_accepted() {
-        let mut stats = HakStats { struct_size: size_of::<HakStats>() + 64, ..fresh() };
+        let mut stats = hak_stats_t { struct_size: size_of::<hak_stats_t>() + 64, ..fresh() };
         // SAFETY: a live structure; the library writes no more than its own version has.
         assert_eq!(unsafe { hak_stats(&raw mut stats) }, HAK_OK);
-        assert_eq!(stats.struct_size, size_of::<HakStats>() + 64);
+        assert_eq!(stats.struct_size, size_of::<hak_stats_t>() + 64);
     }
 
     #[test]

@@ -128,17 +128,17 @@ knobs! {
     idle_trim_ticks: u32 = 16, count(1, MIB), "HAKMEM_IDLE_TRIM_TICKS";
     /// Allocations of one size class between two heartbeats, the visits of a slow path that also purge what is due.
     heartbeat_allocs: u32 = 4096, count(64, 1 << 24), "HAKMEM_HEARTBEAT_ALLOCS";
-    /// Where blocks up to 32 KiB come from: thread caches with the pool behind them, the caches' slabs alone, or the pool alone.
+    /// Which blocks up to 32 KiB go through thread caches: all (tiny-first), those up to 1 KiB (tiny-only), or none (pool-only).
     route_profile: RouteProfile = RouteProfile::TinyFirst, RouteProfile::KIND, "HAKMEM_ROUTE_PROFILE";
-    /// Size classes that are served tiny-only, whatever the route profile says.
+    /// Size classes that go through thread caches, whatever the route profile says.
     route_tiny_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_TINY_CLASSES";
-    /// Size classes that are served pool-only, whatever the route profile says.
+    /// Size classes that take the pool's route, whatever the route profile says.
     route_pool_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_POOL_CLASSES";
-    /// A slab goes to another size class only after its last block and all its remote frees came home, checked again at the hand-over.
+    /// The free list of an empty slab is walked and counted before another size class may use the slab.
     slab_reuse_guard: bool = true, Kind::Switch, "HAKMEM_SLAB_REUSE_GUARD";
     /// Empty slabs that a thread keeps per size class before it returns one.
     keep_empty_slabs: u32 = 1, count(0, 1024), "HAKMEM_KEEP_EMPTY_SLABS";
-    /// Freed mid blocks (1 KiB to 32 KiB) go straight to the freeing thread's cache instead of their slab's owner.
+    /// Blocks on the pool's route go through the thread's cache all the same, instead of one by one to and from their slab.
     pool_flatten: bool = false, Kind::Switch, "HAKMEM_POOL_FLATTEN";
     /// A block whose first word looks like a free-list link when it is freed gets a closer look.
     double_free_check: bool = true, Kind::Switch, "HAKMEM_DOUBLE_FREE_CHECK";
@@ -151,7 +151,7 @@ knobs! {
     publish_adopt: bool = true, Kind::Switch, "HAKMEM_PUBLISH_ADOPT";
     /// A refill searches every published slab of its class before it may take a fresh superslab.
     must_adopt: bool = false, Kind::Switch, "HAKMEM_MUST_ADOPT";
-    /// Every hand-over of remote frees notifies the owner, not only the first one into an empty queue (finds lost notifications).
+    /// A refill looks for remote frees that nobody announced before it takes a fresh slab (finds lost notifications).
     force_notify: bool = false, Kind::Switch, "HAKMEM_FORCE_NOTIFY";
 
     /// Bytes of freed runs (32 KiB to 2 MiB) that a thread caches.
@@ -234,13 +234,13 @@ impl FrozenPolicy {
         first.map_or(Ok(()), Err)
     }
 
-    /// The route of one size class: its own if it has one, else the route profile.
+    /// The route profile as one size class sees it: pool-only or tiny-first where the class is listed, else the general one.
     #[must_use]
     pub const fn route_of(&self, class_index: u32) -> RouteProfile {
         if is_member(self.route_pool_classes, class_index) {
             RouteProfile::PoolOnly
         } else if is_member(self.route_tiny_classes, class_index) {
-            RouteProfile::TinyOnly
+            RouteProfile::TinyFirst
         } else {
             self.route_profile
         }
@@ -342,10 +342,16 @@ mod tests {
 
     #[test]
     fn a_class_may_have_a_route_of_its_own() {
-        let policy = FrozenPolicy { route_tiny_classes: 1 << 3, route_pool_classes: 1 << 127, ..FrozenPolicy::DEFAULT };
-        assert_eq!(policy.route_of(3), RouteProfile::TinyOnly);
+        let route_profile = RouteProfile::TinyOnly;
+        let policy = FrozenPolicy {
+            route_profile,
+            route_tiny_classes: 1 << 3,
+            route_pool_classes: 1 << 127,
+            ..FrozenPolicy::DEFAULT
+        };
+        assert_eq!(policy.route_of(3), RouteProfile::TinyFirst);
         assert_eq!(policy.route_of(127), RouteProfile::PoolOnly);
-        assert_eq!(policy.route_of(4), RouteProfile::TinyFirst);
-        assert_eq!(policy.route_of(128), RouteProfile::TinyFirst);
+        assert_eq!(policy.route_of(4), RouteProfile::TinyOnly);
+        assert_eq!(policy.route_of(128), RouteProfile::TinyOnly);
     }
 }

@@ -52,13 +52,13 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Where blocks of a size class come from.
+    /// Which blocks up to 32 KiB go through thread caches, and which take the pool's route to the slabs themselves.
     RouteProfile {
-        /// The thread cache and its slabs; the shared pool when they are dry.
+        /// All go through thread caches.
         TinyFirst = "tiny-first",
-        /// The thread cache and its slabs, nothing else.
+        /// Those up to 1 KiB go through thread caches, mid blocks take the pool's route.
         TinyOnly = "tiny-only",
-        /// The shared pool without a thread cache.
+        /// All take the pool's route.
         PoolOnly = "pool-only",
     }
 }
@@ -105,8 +105,8 @@ choice! {
         /// Mixed small sizes (16 to 1024 bytes), the cautious one: pool flatten off, half the cache after growth, and a
         /// `madvise` outside hakmem's ranges aborts.
         MixedTinyv3C7Safe = "MIXED_TINYV3_C7_SAFE",
-        /// One narrow band of sizes under load (257 to 768 bytes): pool flatten on, caches start where they otherwise end
-        /// and grow to twice that, refills of 16 KiB, four empty slabs kept per class.
+        /// One narrow band of sizes under load (257 to 768 bytes): all blocks on the pool's route, flattened; caches start
+        /// where they otherwise end and grow to twice that; refills of 16 KiB; four empty slabs kept per class.
         C6HeavyLegacyPoolv1 = "C6_HEAVY_LEGACY_POOLV1",
         /// For looking at the front: ring and exit statistics on; caches neither trimmed nor shrunk, so that runs compare.
         DebugTinyFrontPerf = "DEBUG_TINY_FRONT_PERF",
@@ -186,6 +186,7 @@ impl Profile {
                 settings.policy.madvise_guard_abort = true;
             }
             Self::C6HeavyLegacyPoolv1 => {
+                settings.policy.route_profile = RouteProfile::PoolOnly;
                 settings.policy.pool_flatten = true;
                 settings.policy.cache_blocks = 256;
                 settings.policy.cache_bytes = 256 << 10;
@@ -232,14 +233,18 @@ mod tests {
             changed_knobs(Profile::MixedTinyv3C7Safe),
             ["cache_max_blocks", "cache_max_bytes", "madvise_guard_abort"]
         );
-        assert_eq!(changed_knobs(Profile::C6HeavyLegacyPoolv1).len(), 7);
+        assert_eq!(changed_knobs(Profile::C6HeavyLegacyPoolv1).len(), 8);
         assert_eq!(changed_knobs(Profile::DebugTinyFrontPerf), ["cache_shrink", "idle_trim"]);
     }
 
     #[test]
     fn flatten_belongs_to_the_legacy_pool_profile_alone() {
         for profile in Profile::ALL {
-            assert_eq!(profile.settings().policy.pool_flatten, *profile == Profile::C6HeavyLegacyPoolv1);
+            let policy = profile.settings().policy;
+            let is_legacy = *profile == Profile::C6HeavyLegacyPoolv1;
+            assert_eq!(policy.pool_flatten, is_legacy);
+            // Flatten without the pool's route would be a switch that nothing reads.
+            assert_eq!(policy.route_profile == RouteProfile::PoolOnly, is_legacy);
         }
     }
 

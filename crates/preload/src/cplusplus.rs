@@ -150,3 +150,35 @@ extern "C-unwind" fn new_aligned_nothrow_slow(bytes: usize, alignment: usize, no
 fn nobody_to_throw() -> ! {
     fatal("out of memory in operator new, and no C++ runtime to throw std::bad_alloc")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_new_has_its_delete_and_aligns() {
+        let nothrow = core::ptr::null();
+        for alignment in [1, 16, 64, 4096, 1 << 16] {
+            let block = _ZnwmSt11align_val_t(100, alignment);
+            assert_eq!(block.addr() % alignment.max(16), 0);
+            // SAFETY: the block is live.
+            unsafe { _ZdlPvmSt11align_val_t(block, 100, alignment) };
+            let block = _ZnamSt11align_val_tRKSt9nothrow_t(100, alignment, nothrow);
+            assert_eq!(block.addr() % alignment.max(16), 0);
+            // SAFETY: the block is live.
+            unsafe { _ZdaPvSt11align_val_tRKSt9nothrow_t(block, alignment, nothrow) };
+        }
+        for block in [_Znwm(0), _Znam(8), _ZnwmRKSt9nothrow_t(8, nothrow), _ZnamRKSt9nothrow_t(9000, nothrow)] {
+            assert!(!block.is_null());
+            // SAFETY: the block is live.
+            unsafe { _ZdlPv(block) };
+        }
+    }
+
+    #[test]
+    fn a_nothrow_new_that_fails_without_a_runtime_returns_null() {
+        let nothrow = core::ptr::null();
+        assert!(_ZnwmRKSt9nothrow_t(usize::MAX, nothrow).is_null());
+        assert!(_ZnwmSt11align_val_tRKSt9nothrow_t(8, 24, nothrow).is_null());
+    }
+}

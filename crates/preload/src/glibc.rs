@@ -1,6 +1,6 @@
 //! Names that only glibc has: the `__libc_` aliases of the family, which old programs and libraries link to.
 
-use crate::family;
+use crate::{family, reports};
 use core::ffi::{c_int, c_void};
 
 /// [`family::malloc`] under its internal name.
@@ -81,4 +81,16 @@ pub extern "C" fn __libc_pvalloc(bytes: usize) -> *mut c_void {
 pub unsafe extern "C" fn __posix_memalign(result: *mut *mut c_void, alignment: usize, bytes: usize) -> c_int {
     // SAFETY: passed on.
     unsafe { family::posix_memalign(result, alignment, bytes) }
+}
+
+/// [`reports::mallopt`] under its internal name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn __libc_mallopt(parameter: c_int, value: c_int) -> c_int {
+    reports::mallopt(parameter, value)
+}
+
+/// [`reports::mallinfo`] under its internal name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn __libc_mallinfo() -> libc::mallinfo {
+    reports::mallinfo()
 }

@@ -110,3 +110,54 @@ fn totals() -> Totals {
 fn narrow(bytes: usize) -> c_int {
     c_int::try_from(bytes).unwrap_or(c_int::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mallopt_judges_as_glibc_does() {
+        assert_eq!(mallopt(M_MXFAST, 64), 1);
+        assert_eq!(mallopt(M_MXFAST, 161), 0);
+        assert_eq!(mallopt(M_MXFAST, -1), 0);
+        assert_eq!(mallopt(-8, 1), 1, "M_ARENA_MAX");
+    }
+
+    #[test]
+    fn mallinfo2_balances() {
+        let info = mallinfo2();
+        assert_eq!(info.arena, info.uordblks + info.fordblks);
+    }
+
+    #[test]
+    fn old_fields_stop_at_their_largest_value() {
+        assert_eq!(narrow(usize::MAX), c_int::MAX);
+        assert_eq!(narrow(5), 5);
+    }
+
+    #[test]
+    fn malloc_info_writes_balanced_xml_and_refuses_options() {
+        // SAFETY: takes no argument.
+        let stream = unsafe { libc::tmpfile() };
+        // SAFETY: the stream is open.
+        assert_eq!(unsafe { malloc_info(1, stream) }, libc::EINVAL);
+        // SAFETY: the stream is open.
+        assert_eq!(unsafe { libc::ftell(stream) }, 0);
+        // SAFETY: the stream is open.
+        assert_eq!(unsafe { malloc_info(0, stream) }, 0);
+        // SAFETY: the stream is open.
+        unsafe { libc::rewind(stream) };
+        let mut text = [0_u8; 4096];
+        // SAFETY: the stream is open and the buffer has this size.
+        let read = unsafe { libc::fread(text.as_mut_ptr().cast(), 1, text.len(), stream) };
+        // SAFETY: the stream is open and not used afterwards.
+        unsafe { libc::fclose(stream) };
+        let text = core::str::from_utf8(&text[..read]).unwrap();
+        assert!(text.starts_with("<malloc version=\"1\">\n<heap nr=\"0\">"));
+        assert!(text.ends_with("</malloc>\n"));
+        let sizes: Vec<_> = text.split("type=\"current\" size=\"").skip(1).map(|rest| rest.split('"').next()).collect();
+        assert_eq!(sizes.len(), 2, "one heap and the sum of all");
+        assert_eq!(sizes[0], sizes[1]);
+        assert!(sizes[0].unwrap().parse::<usize>().is_ok());
+    }
+}

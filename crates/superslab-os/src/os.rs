@@ -1,0 +1,501 @@
+//! The public face: every operation takes the lock, lets the pool decide, and makes system calls.
+
+use crate::policy::{OsPolicy, WindowConfig};
+use crate::pool::Pool;
+use crate::purge::{Batch, Scope};
+use crate::record::{HUGE, Kind};
+use crate::stats::OsStats;
+use crate::sys;
+use crate::window::{Reservation, Window};
+use hakmem_atomic_ops::{Lock, LockGuard, Shared64};
+use hakmem_base::{
+    OS_PAGE_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal,
+};
+
+/// Superslabs by which the committed part grows at most in one step (64 MiB).
+const MAX_COMMIT_STEP: u32 = 32;
+/// Nothing waits for a purge.
+const NEVER: u64 = u64::MAX;
+
+/// Contiguous units inside one superslab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first unit.
+    pub first: SlabIndex,
+    /// Bit i: unit i of the run is known to read as zero.
+    pub clean: u32,
+}
+
+/// Contiguous whole superslabs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// First unit of the first superslab.
+    pub first: SlabIndex,
+    /// How many superslabs.
+    pub superslabs: u32,
+    /// Whether all of it is known to read as zero.
+    pub zeroed: bool,
+}
+
+/// What becomes of the OS pages behind an extent that is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purge {
+    /// They go back to the kernel before the call returns.
+    Now,
+    /// They stay for the next user until the purge delay is over.
+    Later,
+    /// There are none worth keeping: the caller knows that all of the extent reads as zero
+    /// (after [`SuperslabOs::move_pages`] or [`SuperslabOs::decommit`]).
+    Clean,
+}
+
+/// The window and everything in it.
+#[derive(Debug)]
+pub struct SuperslabOs {
+    pool: Lock<Pool>,
+    /// Held by whoever has units in a purger's hands, so that a fork can wait for them. Taken before `pool`.
+    purger: Lock<Batch>,
+    reservation: Reservation,
+    /// Coarse time (ms) at which a purge is due. Written under `pool`; relaxed, because a purger looks again under it.
+    due_at_ms: Shared64,
+}
+
+fn index_of_superslab(superslab: u32) -> SlabIndex {
+    SlabIndex::new(superslab * SLABS_PER_SUPERSLAB)
+}
+
+impl SuperslabOs {
+    /// A box without a window.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            pool: Lock::new(Pool::empty()),
+            purger: Lock::new(Batch::new()),
+            reservation: Reservation::new(),
+            due_at_ms: Shared64::new(NEVER),
+        }
+    }
+
+    /// Reserves the window, or returns the one that exists. Asks for less after each refusal, down to 32 MiB; takes at most
+    /// half of a limited address space. `None`: nothing could be had.
+    pub fn reserve(&self, config: WindowConfig) -> Option<Window> {
+        let mut pool = self.pool.lock();
+        if let Some(window) = self.reservation.window() {
+            return Some(window);
+        }
+        self.reservation.reserve(config, |window| {
+            let phase = (window.base.addr() >> SUPERSLAB_SHIFT) as u32;
+            pool.attach(window.slab_count / SLABS_PER_SUPERSLAB, phase)
+        })
+    }
+
+    /// The window, once reserved.
+    #[inline]
+    #[must_use]
+    pub fn window(&self) -> Option<Window> {
+        self.reservation.window()
+    }
+
+    /// Replaces the policy. What the warm pool keeps waits for a purge anew.
+    pub fn set_policy(&self, policy: OsPolicy) {
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        pool.policy = policy;
+        pool.unpark_all(now as u32);
+        // ORDERING: a switch of its own, read relaxed; no data travels.
+        self.reservation.guard_abort.store_release(policy.madvise_guard_abort);
+        self.publish(&pool, now);
+    }
+
+    /// Hands out 1 to 32 contiguous units inside one superslab, the first at a multiple of `align_units` (a power of two, at
+    /// most 32). `None`: window or memory limit exhausted, or the kernel refused.
+    #[must_use]
+    pub fn take_run(&self, units: u32, align_units: u32) -> Option<Run> {
+        if units == 0
+            || units > SLABS_PER_SUPERSLAB
+            || !align_units.is_power_of_two()
+            || align_units > SLABS_PER_SUPERSLAB
+        {
+            return None;
+        }
+        let taken = self.try_take_run(units, align_units).or_else(|| {
+            self.wait_for_purger();
+            self.try_take_run(units, align_units)
+        });
+        let (run, wants_huge) = taken?;
+        if wants_huge {
+            let _is_done = self.reservation.advise_huge(index_of_superslab(run.first.superslab()), 0, SUPERSLAB_BYTES);
+        }
+        self.purge_due();
+        Some(run)
+    }
+
+    fn try_take_run(&self, units: u32, align_units: u32) -> Option<(Run, bool)> {
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        self.check_limit(&pool, u64::from(units))?;
+        let mut was_unused = false;
+        let (superslab, slot) = match pool.place_units(units, align_units) {
+            Some(place) => place,
+            None => {
+                let superslab = pool.place_superslab()?;
+                self.ensure_committed(&mut pool, superslab + 1)?;
+                was_unused = true;
+                (superslab, 0)
+            }
+        };
+        let clean = pool.take_units(superslab, slot, units, now as u32);
+        let wants_huge = pool.claim_huge(superslab, was_unused);
+        self.publish(&pool, now);
+        Some((Run { first: index_of_superslab(superslab).add(slot), clean }, wants_huge))
+    }
+
+    /// Takes a run back. Its content counts as dirty from now on.
+    pub fn give_run(&self, first: SlabIndex, units: u32) {
+        self.give_units(first, units);
+        self.purge_due();
+    }
+
+    fn give_units(&self, first: SlabIndex, units: u32) {
+        if units == 0 {
+            return;
+        }
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        pool.give_units(first.superslab(), first.slot(), units, now as u32);
+        self.publish(&pool, now);
+    }
+
+    /// Lengthens a run in place, if the units behind it are free. Returns the clean bits of the units added.
+    #[must_use]
+    pub fn grow_run(&self, first: SlabIndex, units: u32, new_units: u32) -> Option<u32> {
+        let added = new_units.checked_sub(units).filter(|&added| added > 0)?;
+        let slot = first.slot() + units;
+        if slot.checked_add(added)? > SLABS_PER_SUPERSLAB {
+            return None;
+        }
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        self.check_limit(&pool, u64::from(added))?;
+        let wanted = crate::bits::mask(slot, added);
+        let record = pool.read(first.superslab());
+        if record.kind != Kind::Slabs || record.free & wanted != wanted {
+            return None;
+        }
+        let clean = pool.take_units(first.superslab(), slot, added, now as u32);
+        self.publish(&pool, now);
+        Some(clean)
+    }
+
+    /// Takes the units of a run behind the first `keep_units` back.
+    pub fn shrink_run(&self, first: SlabIndex, units: u32, keep_units: u32) {
+        if keep_units < units {
+            self.give_run(first.add(keep_units), units - keep_units);
+        }
+    }
+
+    /// Hands out whole contiguous superslabs, aligned by address to `align_superslabs` superslabs (a power of two). `room`
+    /// more behind them are left free while there is another place.
+    #[must_use]
+    pub fn take_extent(&self, superslabs: u32, room: u32, align_superslabs: u32) -> Option<Extent> {
+        if superslabs == 0 || !align_superslabs.is_power_of_two() {
+            return None;
+        }
+        let extent = self.try_take_extent(superslabs, room, align_superslabs).or_else(|| {
+            self.wait_for_purger();
+            self.try_take_extent(superslabs, room, align_superslabs)
+        });
+        self.purge_due();
+        extent
+    }
+
+    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Option<Extent> {
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
+        let first = pool.place_extent(superslabs, room, align)?;
+        self.ensure_committed(&mut pool, first + superslabs)?;
+        let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, now as u32);
+        pool.describe_extent(first, superslabs, room);
+        self.publish(&pool, now);
+        Some(Extent { first: index_of_superslab(first), superslabs, zeroed })
+    }
+
+    /// Takes an extent back.
+    pub fn give_extent(&self, first: SlabIndex, superslabs: u32, purge: Purge) {
+        let is_clean = match purge {
+            Purge::Now => self.reservation.discard(first, 0, (superslabs as usize) << SUPERSLAB_SHIFT),
+            Purge::Later => false,
+            Purge::Clean => true,
+        };
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        Self::check_extent(&pool, first, superslabs);
+        pool.describe_extent(first.superslab(), superslabs, 0);
+        pool.give_superslabs(first.superslab(), superslabs, is_clean, now as u32);
+        if purge == Purge::Now && is_clean {
+            let units = u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB);
+            self.reservation.counters.purged_bytes.add_relaxed(units << SLAB_SHIFT);
+        }
+        self.publish(&pool, now);
+        drop(pool);
+        self.purge_due();
+    }
+
+    fn check_extent(pool: &Pool, first: SlabIndex, superslabs: u32) {
+        let head = pool.read(first.superslab());
+        if first.slot() != 0 || head.kind != Kind::ExtentHead || head.extent_superslabs != superslabs {
+            fatal("an extent was named that is not handed out");
+        }
+    }
+
+    /// Lengthens an extent in place, if the superslabs behind it are free. Returns whether the added part reads as zero.
+    #[must_use]
+    pub fn grow_extent(&self, first: SlabIndex, superslabs: u32, new_superslabs: u32) -> Option<bool> {
+        let added = new_superslabs.checked_sub(superslabs).filter(|&added| added > 0)?;
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        Self::check_extent(&pool, first, superslabs);
+        self.check_limit(&pool, u64::from(added) * u64::from(SLABS_PER_SUPERSLAB))?;
+        let start = first.superslab() + superslabs;
+        if !pool.map.are_free(start, added) {
+            return None;
+        }
+        self.ensure_committed(&mut pool, start + added)?;
+        let zeroed = pool.take_superslabs(start, added, Kind::ExtentTail, now as u32);
+        let room = pool.read(first.superslab()).room.saturating_sub(added);
+        pool.describe_extent(first.superslab(), new_superslabs, room);
+        self.publish(&pool, now);
+        Some(zeroed)
+    }
+
+    /// Takes the superslabs of an extent behind the first `keep` back; `keep` is at least 1.
+    pub fn shrink_extent(&self, first: SlabIndex, superslabs: u32, keep: u32) {
+        if keep == 0 || keep >= superslabs {
+            return;
+        }
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        Self::check_extent(&pool, first, superslabs);
+        pool.describe_extent(first.superslab(), keep, 0);
+        pool.give_superslabs(first.superslab() + keep, superslabs - keep, false, now as u32);
+        self.publish(&pool, now);
+        drop(pool);
+        self.purge_due();
+    }
+
+    /// Moves the OS pages of `bytes` bytes (rounded up to an OS page) from one place that the caller holds to another, whose
+    /// content is lost. `from` reads as zero afterwards. `false`: nothing moved, and the caller copies.
+    #[must_use]
+    pub fn move_pages(&self, from: SlabIndex, to: SlabIndex, bytes: usize) -> bool {
+        let Some(bytes) = bytes.checked_next_multiple_of(OS_PAGE_BYTES) else { return false };
+        if !self.reservation.move_pages(from, to, bytes) {
+            return false;
+        }
+        // The huge-page advice travels with the mapping.
+        if from.slot() == 0 && to.slot() == 0 {
+            let mut pool = self.pool.lock();
+            for offset in 0..(bytes >> SUPERSLAB_SHIFT) as u32 {
+                let is_huge = pool.read(from.superslab() + offset).has(HUGE);
+                let target = pool.record(to.superslab() + offset);
+                if is_huge { target.set(HUGE) } else { target.clear(HUGE) }
+            }
+        }
+        true
+    }
+
+    /// Asks for huge pages behind the whole superslabs within `bytes` bytes from `first` on, which the caller holds.
+    pub fn advise_huge(&self, first: SlabIndex, bytes: usize) -> bool {
+        let begin = first.superslab() + u32::from(first.slot() != 0);
+        let end = ((first.to_usize() << SLAB_SHIFT).saturating_add(bytes) >> SUPERSLAB_SHIFT) as u32;
+        if begin >= end {
+            return false;
+        }
+        let is_done =
+            self.reservation.advise_huge(index_of_superslab(begin), 0, ((end - begin) as usize) << SUPERSLAB_SHIFT);
+        if is_done {
+            let mut pool = self.pool.lock();
+            (begin..end).for_each(|superslab| pool.record(superslab).set(HUGE));
+        }
+        is_done
+    }
+
+    /// Gives the whole OS pages within a range that the caller holds back to the kernel; they read as zero afterwards.
+    pub fn decommit(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        let start = offset_bytes.next_multiple_of(OS_PAGE_BYTES);
+        let end = offset_bytes.saturating_add(bytes) & !(OS_PAGE_BYTES - 1);
+        start < end && self.reservation.discard(first, start, end - start)
+    }
+
+    /// Purges one batch of what has been free and dirty for longer than the delay. Returns the bytes purged. Cheap when
+    /// nothing is due; does nothing when another thread is purging.
+    #[inline]
+    pub fn purge_due(&self) -> usize {
+        let due_at = self.due_at_ms.load_relaxed();
+        if due_at == NEVER || sys::coarse_clock_ms() < due_at { 0 } else { self.purge_due_slow() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn purge_due_slow(&self) -> usize {
+        self.purger.try_lock().map_or(0, |mut batch| self.purge_batch(&mut batch, Scope::Due).unwrap_or(0))
+    }
+
+    /// Purges everything that is free and dirty, the warm pool included. Returns the bytes purged.
+    pub fn purge_all(&self) -> usize {
+        let mut batch = self.purger.lock();
+        self.pool.lock().unpark_all(sys::coarse_clock_ms() as u32);
+        let mut total = 0;
+        while let Some(bytes) = self.purge_batch(&mut batch, Scope::All).filter(|&bytes| bytes > 0) {
+            total += bytes;
+        }
+        total
+    }
+
+    /// `None`: nothing to purge.
+    fn purge_batch(&self, batch: &mut Batch, scope: Scope) -> Option<usize> {
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        let has_work = pool.collect(batch, scope, now as u32);
+        self.publish(&pool, now);
+        drop(pool);
+        if !has_work {
+            return None;
+        }
+        batch.discard_ranges(|first, units| self.reservation.discard(first, 0, (units as usize) << SLAB_SHIFT));
+        let now = sys::coarse_clock_ms();
+        let mut pool = self.pool.lock();
+        let purged_bytes = (pool.finish(batch, now as u32) as usize) << SLAB_SHIFT;
+        self.publish(&pool, now);
+        drop(pool);
+        self.reservation.counters.purges.add_relaxed(1);
+        self.reservation.counters.purged_bytes.add_relaxed(purged_bytes as u64);
+        Some(purged_bytes)
+    }
+
+    /// Waits until no unit is in a purger's hands: what looked exhausted may not be.
+    #[cold]
+    fn wait_for_purger(&self) {
+        drop(self.purger.lock());
+    }
+
+    /// Bytes that are free but dirty.
+    #[inline]
+    #[must_use]
+    pub fn purgeable_bytes(&self) -> usize {
+        self.reservation.counters.free_dirty_bytes.load_relaxed()
+    }
+
+    /// Milliseconds until [`SuperslabOs::purge_due`] has something to do; `None` if nothing waits for it.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u32> {
+        let due_at = self.due_at_ms.load_relaxed();
+        let wait = due_at.saturating_sub(sys::coarse_clock_ms());
+        (due_at != NEVER).then(|| u32::try_from(wait).unwrap_or(u32::MAX))
+    }
+
+    /// A reading of all counters.
+    #[must_use]
+    pub fn stats(&self) -> OsStats {
+        let mut stats = OsStats::default();
+        self.reservation.counters.fill(&mut stats);
+        let pool = self.pool.lock();
+        stats.window_bytes = (pool.superslab_count() as usize) << SUPERSLAB_SHIFT;
+        stats.committed_bytes = ((pool.committed - 1) as usize) << SUPERSLAB_SHIFT;
+        stats.in_use_bytes = pool.units_in_use as usize * SLAB_BYTES;
+        stats.in_use_peak_bytes = pool.peak_units_in_use as usize * SLAB_BYTES;
+        stats.free_dirty_bytes = pool.free_dirty_units as usize * SLAB_BYTES;
+        stats.hot_superslabs = pool.hot;
+        stats.draining_superslabs = pool.draining;
+        stats.free_warm_superslabs = pool.warm;
+        stats.extent_superslabs = pool.extent_superslabs;
+        let others = pool.hot + pool.draining + pool.warm + pool.extent_superslabs;
+        stats.free_clean_superslabs = (pool.committed - 1).saturating_sub(others);
+        stats.parked_superslabs = pool.parked;
+        stats.warm_hits = pool.warm_hits;
+        stats.fresh_superslabs = pool.fresh_superslabs;
+        stats
+    }
+
+    /// Checks the bits of every superslab against counts, lists and queue; a violation is fatal. For tests.
+    pub fn check_invariants(&self) {
+        self.pool.lock().check();
+    }
+
+    /// Waits for purges in flight and takes every lock, before a fork.
+    pub fn lock_for_fork(&self) {
+        self.purger.lock_for_fork();
+        self.pool.lock_for_fork();
+    }
+
+    /// Releases what [`SuperslabOs::lock_for_fork`] took, in parent and child.
+    ///
+    /// # Safety
+    /// - This thread (or the thread that it is a forked copy of) called `lock_for_fork`.
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.pool.unlock_after_fork() };
+        // SAFETY: as above.
+        unsafe { self.purger.unlock_after_fork() };
+    }
+
+    /// Where the unit begins. Meaningful for indices of the window.
+    #[inline]
+    #[must_use]
+    pub fn address_of(&self, index: SlabIndex) -> *mut u8 {
+        self.reservation.address_of(index)
+    }
+
+    /// The unit that the address lies in, if it lies in the window.
+    #[inline]
+    #[must_use]
+    pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
+        self.reservation.index_of(address)
+    }
+
+    fn check_limit(&self, pool: &Pool, units: u64) -> Option<()> {
+        if pool.is_within_limit(units) {
+            return Some(());
+        }
+        self.reservation.counters.limit_refused.add_relaxed(1);
+        None
+    }
+
+    /// Makes the superslabs below `end` writable, in growing steps so that there are few system calls and one mapping.
+    fn ensure_committed(&self, pool: &mut LockGuard<'_, Pool>, end: u32) -> Option<()> {
+        if end <= pool.committed {
+            return Some(());
+        }
+        let step = pool.commit_step.max(pool.policy.prefill_superslabs);
+        let ahead = end.max(pool.committed.saturating_add(step)).min(pool.superslab_count());
+        for target in [ahead, end] {
+            if self.reservation.commit(pool.committed, target) {
+                pool.committed = target;
+                pool.commit_step = (pool.commit_step * 2).min(MAX_COMMIT_STEP);
+                return Some(());
+            }
+            self.reservation.counters.mprotect_refused.add_relaxed(1);
+            pool.commit_step = 1;
+            if target == end {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Makes the outcome of a change visible to those who read without the lock.
+    fn publish(&self, pool: &Pool, now: u64) {
+        let due_at = match pool.due_in(now as u32) {
+            None => NEVER,
+            Some(wait) => (now + u64::from(wait)).max(self.reservation.paused_until_ms()),
+        };
+        self.due_at_ms.store_relaxed(due_at);
+        self.reservation.counters.free_dirty_bytes.store_relaxed(pool.free_dirty_units as usize * SLAB_BYTES);
+    }
+}
+
+impl Default for SuperslabOs {
+    fn default() -> Self {
+        Self::new()
+    }
+}

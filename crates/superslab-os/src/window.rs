@@ -1,0 +1,265 @@
+//! The reserved address range: how it is obtained, committed, and kept from every address that is not in it.
+//!
+//! **Invariants.** No advice reaches the kernel for a range that is not inside the committed part of the window.
+//! **Orderings.** `publish` (release of `base`) → `window` (acquire): whoever sees the base sees the size.
+
+use crate::policy::WindowConfig;
+use crate::stats::Counters;
+use crate::sys::{self, Refusal};
+use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedPtr, SharedUsize};
+use hakmem_base::{Line, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal_ptr};
+
+/// The smallest window that is worth having.
+const MIN_WINDOW_BYTES: usize = 32 << 20;
+/// A window of the automatic size is at least this large before it is cut down by limits.
+const AUTO_MIN_BYTES: usize = 64 << 30;
+/// Keeps slab indices in 32 bits and leaves room for others in 47 bits of address space.
+const MAX_WINDOW_BYTES: usize = 1 << 45;
+/// Below this a window is so small that large blocks soon go elsewhere, and the operator should know.
+const SMALL_WINDOW_BYTES: usize = 1 << 30;
+/// Consecutive refusals after which madvise is left alone for [`MADVISE_PAUSE_MS`].
+const MADVISE_PATIENCE: u32 = 8;
+/// How long (ms) madvise is left alone. Free memory stays dirty meanwhile.
+const MADVISE_PAUSE_MS: u64 = 10_000;
+
+/// The address range in which everything that the allocator hands out lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Where it begins; aligned to a superslab.
+    pub base: *mut u8,
+    /// Slabs (64 KiB units) in it, including those of superslab 0, which are never handed out.
+    pub slab_count: u32,
+}
+
+// SAFETY: an address and a count; what may be done at the address is decided elsewhere.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+/// The reservation behind the window, and the state of its system calls.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    /// Null until reserved. Written once.
+    base: SharedPtr<u8>,
+    /// Written once, before `base`.
+    slab_count: Shared32,
+    /// Bytes from the base that are writable; only grows, under the pool's lock. Relaxed: whoever asks about a range holds
+    /// it, so its commit happened before in this thread or in the thread that handed it over.
+    committed_bytes: SharedUsize,
+    pub(crate) counters: Counters,
+    /// Whether a range outside the window aborts.
+    pub(crate) guard_abort: Flag,
+    guard_reported: Flag,
+    /// Consecutive refusals of madvise. Relaxed: a lost step delays the pause by a call.
+    refusals: Shared32,
+    /// Coarse time (ms) until which madvise is left alone. Relaxed: a hint.
+    paused_until_ms: Shared64,
+}
+
+/// Bytes to reserve first.
+fn wanted_bytes(config: WindowConfig) -> usize {
+    let bytes = if config.bytes == 0 {
+        sys::physical_bytes().saturating_mul(8).clamp(AUTO_MIN_BYTES, MAX_WINDOW_BYTES).next_power_of_two()
+    } else {
+        config.bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
+    };
+    let limit = sys::address_space_limit().map_or(usize::MAX, |limit| limit / 2);
+    bytes.min(limit.max(MIN_WINDOW_BYTES)) & !(SUPERSLAB_BYTES - 1)
+}
+
+impl Reservation {
+    pub(crate) const fn new() -> Self {
+        Self {
+            base: SharedPtr::new(core::ptr::null_mut()),
+            slab_count: Shared32::new(0),
+            committed_bytes: SharedUsize::new(0),
+            counters: Counters::new(),
+            guard_abort: Flag::new(false),
+            guard_reported: Flag::new(false),
+            refusals: Shared32::new(0),
+            paused_until_ms: Shared64::new(0),
+        }
+    }
+
+    pub(crate) fn window(&self) -> Option<Window> {
+        // ORDERING: pairs with `publish`; the slab count travels.
+        let base = self.base.load_acquire();
+        (!base.is_null()).then(|| Window { base, slab_count: self.slab_count.load_relaxed() })
+    }
+
+    /// Reserves address space, half as much after each refusal. `accept` sees each window and may turn it down. The caller
+    /// holds the pool's lock and found no window.
+    pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
+        let wanted = wanted_bytes(config);
+        let mut bytes = wanted;
+        while bytes >= MIN_WINDOW_BYTES {
+            // The superslab behind the window stays reserved too: so something is mapped behind every block.
+            match sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
+                Ok(base) => {
+                    let window = Window { base: base.as_ptr(), slab_count: (bytes >> SLAB_SHIFT) as u32 };
+                    if accept(window) {
+                        self.publish(window);
+                        self.report_small(bytes, wanted);
+                        return Some(window);
+                    }
+                    // SAFETY: reserved just now; `accept` declined it, so nobody knows it.
+                    unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
+                }
+                Err(_) => {
+                    self.counters.mmap_refused.add_relaxed(1);
+                }
+            }
+            bytes = (bytes / 2) & !(SUPERSLAB_BYTES - 1);
+        }
+        self.counters.mmap_refused.add_relaxed(1);
+        None
+    }
+
+    fn publish(&self, window: Window) {
+        self.slab_count.store_relaxed(window.slab_count);
+        self.committed_bytes.store_relaxed(SUPERSLAB_BYTES);
+        // ORDERING: pairs with `window`; the slab count travels.
+        self.base.store_release(window.base);
+    }
+
+    fn report_small(&self, bytes: usize, wanted: usize) {
+        let asked_for = wanted.max(bytes);
+        let limited = sys::address_space_limit().is_some() || asked_for > bytes;
+        if bytes < SMALL_WINDOW_BYTES && limited {
+            let line = Line::new().text("only ").number(bytes >> 20).text(" MiB of address space could be reserved");
+            line.text("; larger heaps will be slow (address-space limit?)").write();
+        }
+    }
+
+    /// Makes the superslabs from `committed` up to `end` writable.
+    pub(crate) fn commit(&self, committed: u32, end: u32) -> bool {
+        let base = self.base.load_relaxed();
+        let start = base.wrapping_add((committed as usize) << SUPERSLAB_SHIFT);
+        let bytes = ((end - committed) as usize) << SUPERSLAB_SHIFT;
+        // SAFETY: the pool asks for superslabs below its count, which is the window's.
+        if unsafe { sys::make_writable(start, bytes) }.is_err() {
+            return false;
+        }
+        self.committed_bytes.store_relaxed((end as usize) << SUPERSLAB_SHIFT);
+        true
+    }
+
+    #[inline]
+    pub(crate) fn address_of(&self, index: SlabIndex) -> *mut u8 {
+        self.base.load_relaxed().wrapping_add(index.to_usize() << SLAB_SHIFT)
+    }
+
+    #[inline]
+    pub(crate) fn index_of(&self, address: usize) -> Option<SlabIndex> {
+        let base = self.base.load_relaxed();
+        let index = address.wrapping_sub(base.addr()) >> SLAB_SHIFT;
+        // Before the reservation the count is 0; both may only be missing together for an address that is not ours.
+        (index < self.slab_count.load_relaxed() as usize && !base.is_null()).then(|| SlabIndex::new(index as u32))
+    }
+
+    /// The start of the range if all of it is committed memory of the window; else the range is counted and reported.
+    fn guarded(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> Option<*mut u8> {
+        let offset = (first.to_usize() << SLAB_SHIFT).checked_add(offset_bytes);
+        let end = offset.and_then(|offset| offset.checked_add(bytes));
+        let is_inside = first.get() >= SLABS_PER_SUPERSLAB
+            && end.is_some_and(|end| end <= self.committed_bytes.load_relaxed())
+            && bytes != 0;
+        if is_inside {
+            return Some(self.address_of(first).wrapping_add(offset_bytes));
+        }
+        self.counters.outside_range.add_relaxed(1);
+        let address = self.address_of(first).addr().wrapping_add(offset_bytes);
+        if self.guard_abort.is_set_relaxed() {
+            fatal_ptr("advice for a range outside the committed window", address);
+        }
+        // ORDERING: one winner reports; no data travels.
+        if self.guard_reported.try_set_acq_rel() {
+            let line = Line::new().text("advice for a range outside the committed window was skipped: ");
+            line.hex(address).text(", bytes ").number(bytes).write();
+        }
+        None
+    }
+
+    /// Gives the memory behind the range back. `false`: outside, paused or refused, and the content is unchanged.
+    pub(crate) fn discard(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
+        // SAFETY: inside the committed window, and the callers (purge, give, decommit) hold the units and drop their content.
+        self.advise(|| unsafe { sys::discard(start, bytes) })
+    }
+
+    /// Asks for huge pages behind the range.
+    pub(crate) fn advise_huge(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
+        let is_done = self.advise(|| sys::advise_huge(start, bytes));
+        if is_done {
+            self.counters.huge_advised_bytes.add_relaxed(bytes as u64);
+        }
+        is_done
+    }
+
+    fn advise(&self, call: impl FnOnce() -> Result<(), Refusal>) -> bool {
+        if self.paused_until_ms.load_relaxed() > sys::coarse_clock_ms() {
+            return false;
+        }
+        self.counters.madvise_calls.add_relaxed(1);
+        match call() {
+            Ok(()) => {
+                if self.refusals.load_relaxed() != 0 {
+                    self.refusals.store_relaxed(0);
+                }
+                true
+            }
+            Err(refusal) => {
+                self.note_refusal(refusal);
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn note_refusal(&self, refusal: Refusal) {
+        let counters = &self.counters;
+        let counter = if refusal.is_enomem() { &counters.madvise_enomem } else { &counters.madvise_failed };
+        counter.add_relaxed(1);
+        if self.refusals.add_relaxed(1) + 1 >= MADVISE_PATIENCE {
+            self.refusals.store_relaxed(0);
+            self.paused_until_ms.store_relaxed(sys::coarse_clock_ms() + MADVISE_PAUSE_MS);
+            counters.madvise_disabled.add_relaxed(1);
+        }
+    }
+
+    /// Coarse time (ms) before which a purge would be in vain.
+    pub(crate) fn paused_until_ms(&self) -> u64 {
+        self.paused_until_ms.load_relaxed()
+    }
+
+    /// Moves OS pages between two ranges that the caller holds.
+    pub(crate) fn move_pages(&self, from: SlabIndex, to: SlabIndex, bytes: usize) -> bool {
+        let (Some(source), Some(target)) = (self.guarded(from, 0, bytes), self.guarded(to, 0, bytes)) else {
+            return false;
+        };
+        let (low, high) = (source.min(target), source.max(target));
+        if high.addr() - low.addr() < bytes {
+            return false;
+        }
+        // SAFETY: both lie in the committed window (guarded), do not overlap (checked), and the caller holds both.
+        let is_done = unsafe { sys::move_pages(source, target, bytes) }.is_ok();
+        let counters = &self.counters;
+        if is_done {
+            counters.moved_pages_bytes.add_relaxed(bytes as u64);
+        } else {
+            counters.move_refused.add_relaxed(1);
+        }
+        is_done
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(window) = self.window() {
+            let bytes = (window.slab_count as usize) << SLAB_SHIFT;
+            // SAFETY: `reserve` mapped these bytes and the superslab behind them; the owner gives the whole box up.
+            unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
+        }
+    }
+}

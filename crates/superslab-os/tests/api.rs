@@ -1,0 +1,395 @@
+//! The box through its public face, with real memory.
+
+use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
+use hakmem_superslab_os::{MetaArena, OsPolicy, Purge, SuperslabOs, WindowConfig};
+
+fn os_with(policy: OsPolicy) -> SuperslabOs {
+    let os = SuperslabOs::new();
+    os.set_policy(policy);
+    assert!(os.reserve(WindowConfig { bytes: 256 << 20 }).is_some());
+    os
+}
+
+fn never() -> OsPolicy {
+    OsPolicy { purge_delay_ms: u32::MAX, ..OsPolicy::default() }
+}
+
+fn bytes_at(os: &SuperslabOs, first: SlabIndex, bytes: usize) -> &mut [u8] {
+    // SAFETY: the test holds the units that it names.
+    unsafe { core::slice::from_raw_parts_mut(os.address_of(first), bytes) }
+}
+
+/// Resident bytes of this process.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn nothing_can_be_had_before_the_window_is_reserved() {
+    let os = SuperslabOs::new();
+    assert!(os.window().is_none() && os.take_run(1, 1).is_none() && os.take_extent(1, 0, 1).is_none());
+    assert!(os.index_of(0).is_none() && os.index_of(usize::MAX).is_none());
+    os.check_invariants();
+}
+
+#[test]
+fn reserving_twice_gives_the_same_window() {
+    let os = os_with(never());
+    let (first, second) = (os.window().unwrap(), os.reserve(WindowConfig::default()).unwrap());
+    assert_eq!((first.base, first.slab_count), (second.base, second.slab_count));
+    assert_eq!(first.base.addr() % SUPERSLAB_BYTES, 0);
+}
+
+#[test]
+fn the_automatic_window_is_large() {
+    let os = SuperslabOs::new();
+    let window = os.reserve(WindowConfig::default()).unwrap();
+    let bytes = window.slab_count as usize * SLAB_BYTES;
+    assert!(bytes >= 64 << 30 && bytes.is_power_of_two());
+    assert!(os.take_run(1, 1).is_some());
+}
+
+#[test]
+fn addresses_and_indices_are_inverse_inside_the_window_only() {
+    let os = os_with(never());
+    let window = os.window().unwrap();
+    let run = os.take_run(3, 1).unwrap();
+    let address = os.address_of(run.first).addr();
+    assert_eq!(os.index_of(address + 3 * SLAB_BYTES - 1), Some(run.first.add(2)));
+    assert_eq!(os.index_of(window.base.addr() - 1), None);
+    assert_eq!(os.index_of(window.base.addr() + window.slab_count as usize * SLAB_BYTES), None);
+}
+
+#[test]
+fn superslab_zero_is_never_handed_out() {
+    let os = os_with(never());
+    let mut lowest = u32::MAX;
+    while let Some(run) = os.take_run(32, 1) {
+        lowest = lowest.min(run.first.get());
+    }
+    assert_eq!(lowest, 32);
+    assert_eq!(os.stats().in_use_bytes, (256 << 20) - SUPERSLAB_BYTES);
+    os.check_invariants();
+}
+
+#[test]
+fn a_dirty_unit_is_reused_before_a_clean_one() {
+    let os = os_with(never());
+    let runs: Vec<_> = (0..4).map(|_| os.take_run(1, 1).unwrap()).collect();
+    assert!(runs.iter().all(|run| run.clean == 1));
+    os.give_run(runs[2].first, 1);
+    assert_eq!(os.take_run(1, 1).unwrap(), hakmem_superslab_os::Run { first: runs[2].first, clean: 0 });
+    os.check_invariants();
+}
+
+#[test]
+fn the_fullest_superslab_is_preferred() {
+    let os = os_with(never());
+    let full: Vec<_> = (0..3).map(|_| os.take_run(32, 1).unwrap().first).collect();
+    os.shrink_run(full[0], 32, 4);
+    os.shrink_run(full[1], 32, 28);
+    os.shrink_run(full[2], 32, 20);
+    assert_eq!(os.take_run(2, 1).unwrap().first, full[1].add(28));
+    assert_eq!(os.take_run(3, 1).unwrap().first, full[2].add(20), "the fullest that has three units in a row");
+    let stats = os.stats();
+    assert_eq!((stats.hot_superslabs, stats.draining_superslabs), (2, 1));
+}
+
+#[test]
+fn runs_grow_in_place_while_neighbours_are_free() {
+    let os = os_with(never());
+    let run = os.take_run(4, 1).unwrap();
+    assert_eq!(os.grow_run(run.first, 4, 10), Some(0b11_1111));
+    let next = os.take_run(1, 1).unwrap();
+    assert_eq!(next.first, run.first.add(10));
+    assert_eq!(os.grow_run(run.first, 10, 11), None);
+    assert_eq!(os.grow_run(next.first, 1, 23), None, "a run does not leave its superslab");
+    os.shrink_run(run.first, 10, 4);
+    assert_eq!(os.grow_run(run.first, 4, 10), Some(0), "given back means dirty");
+    os.check_invariants();
+}
+
+#[test]
+fn extents_keep_room_and_grow_into_it() {
+    let os = os_with(never());
+    let extent = os.take_extent(2, 3, 1).unwrap();
+    let other = os.take_extent(1, 0, 1).unwrap();
+    let run = os.take_run(1, 1).unwrap();
+    assert!(extent.zeroed && other.first.superslab() == extent.first.superslab() + 5);
+    assert!(run.first.superslab() > other.first.superslab());
+    assert_eq!(os.grow_extent(extent.first, 2, 5), Some(true));
+    assert_eq!(os.grow_extent(extent.first, 5, 6), None);
+    os.shrink_extent(extent.first, 5, 1);
+    assert_eq!(os.grow_extent(extent.first, 1, 2), Some(false));
+    os.give_extent(extent.first, 2, Purge::Now);
+    assert_eq!(os.take_extent(2, 0, 1).map(|extent| extent.zeroed), Some(true));
+    os.check_invariants();
+}
+
+#[test]
+fn room_is_used_when_nothing_else_is_left() {
+    let os = os_with(never());
+    assert!(os.take_extent(1, 120, 1).is_some());
+    let mut count = 1;
+    while os.take_extent(1, 0, 1).is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 127);
+    os.check_invariants();
+}
+
+#[test]
+fn extents_are_aligned_by_address() {
+    let os = os_with(never());
+    for align in [1_u32, 2, 4, 8, 16] {
+        let extent = os.take_extent(1, 0, align).unwrap();
+        assert_eq!(os.address_of(extent.first).addr() % (align as usize * SUPERSLAB_BYTES), 0);
+    }
+}
+
+#[test]
+#[should_panic(expected = "not handed out")]
+fn a_run_given_back_twice_is_fatal() {
+    let os = os_with(never());
+    let run = os.take_run(2, 1).unwrap();
+    let _keeps_superslab_cut = os.take_run(1, 1);
+    os.give_run(run.first, 2);
+    os.give_run(run.first, 2);
+}
+
+#[test]
+#[should_panic(expected = "not handed out")]
+fn an_extent_named_with_the_wrong_length_is_fatal() {
+    let os = os_with(never());
+    let extent = os.take_extent(2, 0, 1).unwrap();
+    os.give_extent(extent.first, 1, Purge::Later);
+}
+
+#[test]
+fn the_memory_limit_refuses_and_counts() {
+    let os = os_with(OsPolicy { memory_limit_bytes: 4 << 20, ..never() });
+    let extent = os.take_extent(1, 0, 1).unwrap();
+    let run = os.take_run(31, 1).unwrap();
+    assert!(os.take_run(2, 1).is_none() && os.take_extent(1, 0, 1).is_none());
+    assert!(os.grow_run(run.first, 31, 32).is_some() && os.grow_extent(extent.first, 1, 2).is_none());
+    assert_eq!(os.stats().limit_refused, 3);
+}
+
+#[test]
+fn resident_memory_falls_after_a_purge_and_units_read_as_zero() {
+    let os = os_with(never());
+    let bytes = 64 << 20;
+    let extent = os.take_extent((bytes / SUPERSLAB_BYTES) as u32, 0, 1).unwrap();
+    bytes_at(&os, extent.first, bytes).fill(0x5a);
+    let before = resident_bytes();
+    os.give_extent(extent.first, extent.superslabs, Purge::Later);
+    assert_eq!((os.purgeable_bytes(), os.purge_due(), os.next_due_ms()), (bytes, 0, None));
+    assert_eq!(os.purge_all(), bytes);
+    assert!(resident_bytes() + (48 << 20) < before, "the kernel got the memory back");
+    let again = os.take_extent(extent.superslabs, 0, 1).unwrap();
+    assert!(again.zeroed && bytes_at(&os, again.first, bytes).iter().all(|&byte| byte == 0));
+    let stats = os.stats();
+    assert_eq!((stats.madvise_calls, stats.purged_bytes), (2, bytes as u64), "two batches, one range each");
+    os.check_invariants();
+}
+
+#[test]
+fn memory_that_is_free_for_longer_than_the_delay_is_purged_by_the_next_operation() {
+    let os = os_with(OsPolicy { purge_delay_ms: 40, warm_superslabs: 0, ..OsPolicy::default() });
+    let keep = os.take_run(1, 1).unwrap();
+    let run = os.take_run(8, 1).unwrap();
+    bytes_at(&os, run.first, 8 * SLAB_BYTES).fill(1);
+    os.give_run(run.first, 8);
+    assert!(os.next_due_ms().is_some_and(|wait| wait <= 60));
+    assert_eq!(os.purge_due(), 0);
+    std::thread::sleep(std::time::Duration::from_millis(90));
+    assert_eq!(os.purge_due(), 8 * SLAB_BYTES);
+    assert_eq!((os.next_due_ms(), os.purgeable_bytes()), (None, 0));
+    assert_eq!(os.grow_run(keep.first, 1, 9), Some(0xff));
+    os.check_invariants();
+}
+
+#[test]
+fn a_delay_of_zero_purges_at_once_and_eager_free_only_whole_superslabs() {
+    let os = os_with(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..OsPolicy::default() });
+    let run = os.take_run(3, 1).unwrap();
+    os.give_run(run.first, 3);
+    assert_eq!((os.purgeable_bytes(), os.stats().purged_bytes), (0, 3 * SLAB_BYTES as u64));
+
+    let os = os_with(OsPolicy { eager_free: true, ..OsPolicy::default() });
+    let (first, second) = (os.take_run(3, 1).unwrap(), os.take_run(3, 1).unwrap());
+    os.give_run(first.first, 3);
+    assert_eq!(os.purgeable_bytes(), 3 * SLAB_BYTES);
+    os.give_run(second.first, 3);
+    assert_eq!((os.purgeable_bytes(), os.stats().free_clean_superslabs), (0, 1));
+    os.check_invariants();
+}
+
+#[test]
+fn moved_pages_arrive_and_leave_zeros() {
+    let os = os_with(never());
+    let bytes = 4 << 20;
+    let (from, to) = (os.take_extent(2, 0, 1).unwrap(), os.take_extent(3, 0, 1).unwrap());
+    bytes_at(&os, from.first, bytes).fill(0x77);
+    bytes_at(&os, to.first, 3 * SUPERSLAB_BYTES).fill(0x11);
+    assert!(os.move_pages(from.first, to.first, bytes));
+    assert!(bytes_at(&os, to.first, bytes).iter().all(|&byte| byte == 0x77));
+    assert!(bytes_at(&os, to.first.add(64), SUPERSLAB_BYTES).iter().all(|&byte| byte == 0x11));
+    assert!(bytes_at(&os, from.first, bytes).iter().all(|&byte| byte == 0));
+    assert!(!os.move_pages(to.first, to.first.add(32), bytes), "overlapping");
+    os.give_extent(from.first, 2, Purge::Clean);
+    assert_eq!(os.take_extent(2, 0, 1), Some(from));
+    assert_eq!(os.stats().moved_pages_bytes, bytes as u64);
+    os.check_invariants();
+}
+
+#[test]
+fn a_source_across_two_mappings_is_refused_and_both_sides_stay_intact() {
+    let os = os_with(never());
+    let (from, to) = (os.take_extent(2, 0, 1).unwrap(), os.take_extent(2, 0, 1).unwrap());
+    bytes_at(&os, from.first, 4 << 20).fill(0x77);
+    bytes_at(&os, to.first, 4 << 20).fill(0x11);
+    // The advice splits the mapping in the middle of the source.
+    if !os.advise_huge(from.first, SUPERSLAB_BYTES) {
+        return;
+    }
+    let moved = os.move_pages(from.first, to.first, 4 << 20);
+    let expected = if moved { 0x77 } else { 0x11 };
+    assert!(bytes_at(&os, to.first, 4 << 20).iter().all(|&byte| byte == expected));
+    assert!(moved || bytes_at(&os, from.first, 4 << 20).iter().all(|&byte| byte == 0x77));
+    assert_eq!(os.stats().move_refused, u64::from(!moved));
+}
+
+#[test]
+fn decommit_zeroes_whole_pages_inside_the_range_only() {
+    let os = os_with(never());
+    let run = os.take_run(2, 1).unwrap();
+    bytes_at(&os, run.first, 2 * SLAB_BYTES).fill(9);
+    assert!(os.decommit(run.first, 100, 3 * 4096));
+    let bytes = bytes_at(&os, run.first, 2 * SLAB_BYTES);
+    assert!(bytes[..4096].iter().all(|&byte| byte == 9) && bytes[3 * 4096..].iter().all(|&byte| byte == 9));
+    assert!(bytes[4096..3 * 4096].iter().all(|&byte| byte == 0));
+    assert!(!os.decommit(run.first, 1, 4096), "no whole page");
+}
+
+#[test]
+fn ranges_outside_the_committed_window_never_reach_the_kernel() {
+    let os = os_with(never());
+    let run = os.take_run(1, 1).unwrap();
+    let committed_units = (os.stats().committed_bytes / SLAB_BYTES) as u32 + 32;
+    assert!(!os.decommit(SlabIndex::new(committed_units), 0, 4096));
+    assert!(!os.decommit(SlabIndex::new(0), 0, 4096), "superslab 0");
+    assert!(!os.decommit(run.first, usize::MAX & !0xffff, 1 << 20));
+    let stats = os.stats();
+    assert_eq!((stats.outside_range, stats.madvise_calls), (3, 0));
+}
+
+#[test]
+#[should_panic(expected = "outside the committed window")]
+fn a_range_outside_aborts_on_request() {
+    let os = os_with(OsPolicy { madvise_guard_abort: true, ..never() });
+    let _never_returns = os.decommit(SlabIndex::new(4000), 0, 4096);
+}
+
+#[test]
+fn large_heaps_get_huge_pages_before_the_first_touch() {
+    let os = os_with(OsPolicy { thp_heap_bytes: 4 << 20, ..never() });
+    for _ in 0..4 {
+        assert!(os.take_run(32, 1).is_some());
+    }
+    let stats = os.stats();
+    // Where the kernel lacks huge pages every advice fails.
+    assert_eq!(stats.huge_advised_bytes / SUPERSLAB_BYTES as u64 + stats.madvise_failed, 2);
+}
+
+#[test]
+fn filled_superslabs_get_huge_pages_once() {
+    let os = os_with(OsPolicy { thp_fill_units: 16, ..never() });
+    for _ in 0..32 {
+        assert!(os.take_run(1, 1).is_some());
+    }
+    assert_eq!(os.stats().madvise_calls, 1);
+}
+
+#[test]
+fn the_arena_and_the_window_survive_a_fork_with_purges_in_flight() {
+    let os = os_with(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..OsPolicy::default() });
+    let arena = MetaArena::new();
+    let stop = hakmem_atomic_ops::Flag::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.is_set_relaxed() {
+                    let run = os.take_run(5, 1).unwrap();
+                    bytes_at(&os, run.first, SLAB_BYTES).fill(3);
+                    os.give_run(run.first, 5);
+                }
+            });
+        }
+        for _ in 0..50 {
+            os.lock_for_fork();
+            arena.lock_for_fork();
+            // SAFETY: the child uses this box only, whose locks are held by this thread, and leaves with `_exit`.
+            let child = unsafe { libc::fork() };
+            // SAFETY: this thread, or the one that it is a copy of, took the locks above.
+            unsafe { arena.unlock_after_fork() };
+            // SAFETY: as above.
+            unsafe { os.unlock_after_fork() };
+            if child == 0 {
+                let works = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    os.check_invariants();
+                    os.purge_all();
+                    let run = os.take_run(32, 1).is_some();
+                    os.check_invariants();
+                    let stats = os.stats();
+                    let free = stats.committed_bytes - stats.in_use_bytes;
+                    run && arena.allocate(64, 8).is_some() && free <= stats.committed_bytes
+                }));
+                // SAFETY: ends the child without running what the parent's threads left half done.
+                unsafe { libc::_exit(i32::from(!works.unwrap_or(false))) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!((waited, status), (child, 0));
+        }
+        stop.store_release(true);
+    });
+    os.check_invariants();
+}
+
+#[test]
+fn threads_never_share_a_unit() {
+    let os = os_with(OsPolicy { purge_delay_ms: 1, ..OsPolicy::default() });
+    std::thread::scope(|scope| {
+        for thread in 1..=4_u8 {
+            let os = &os;
+            scope.spawn(move || {
+                let mut held = Vec::new();
+                let mut random = u32::from(thread) * 7919;
+                for _ in 0..4000 {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    if random >> 31 == 0 || held.len() > 40 {
+                        if let Some((first, units)) = held.pop() {
+                            let slice = bytes_at(os, first, units as usize * SLAB_BYTES);
+                            assert!(slice.iter().step_by(4096).all(|&byte| byte == thread));
+                            os.give_run(first, units);
+                        }
+                    } else if let Some(run) = os.take_run(1 + (random >> 20) % 6, 1) {
+                        let units = 1 + (random >> 20) % 6;
+                        let slice = bytes_at(os, run.first, units as usize * SLAB_BYTES);
+                        for unit in 0..units as usize {
+                            let is_zero =
+                                slice[unit * SLAB_BYTES..][..SLAB_BYTES].iter().step_by(4096).all(|&byte| byte == 0);
+                            assert!(is_zero || run.clean & (1 << unit) == 0, "reported clean");
+                        }
+                        slice.iter_mut().step_by(4096).for_each(|byte| *byte = thread);
+                        held.push((run.first, units));
+                    }
+                }
+            });
+        }
+    });
+    os.check_invariants();
+}

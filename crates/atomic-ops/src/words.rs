@@ -333,6 +333,16 @@ macro_rules! owned_word {
 owned_word!(Owned32, AtomicU32, u32, "A 32-bit word with a single writer.");
 owned_word!(Owned64, AtomicU64, u64, "A 64-bit word with a single writer.");
 
+macro_rules! zero_valid {
+    ($($name:ty),*) => {$(
+        // SAFETY: an atomic number without other fields: zero is a value and nothing is dropped.
+        unsafe impl hakmem_base::ZeroValid for $name {}
+    )*};
+}
+zero_valid!(Shared32, Shared64, SharedUsize, Owned32, Owned64);
+// SAFETY: an atomic pointer without other fields: null is a value and nothing is dropped.
+unsafe impl<T> hakmem_base::ZeroValid for SharedPtr<T> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

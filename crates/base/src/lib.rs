@@ -11,9 +11,11 @@ mod consts;
 mod fatal;
 mod size_class;
 mod slab_index;
+mod zero_valid;
 
 pub use block::{read_link, write_link};
 pub use consts::*;
 pub use fatal::{Line, fatal, fatal_ptr, fatal_ptr_class, report};
 pub use size_class::{CLASS_COUNT, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass};
 pub use slab_index::SlabIndex;
+pub use zero_valid::ZeroValid;

@@ -170,6 +170,9 @@ impl RouteWord {
     }
 }
 
+// SAFETY: zero is `Unused`, and nothing is dropped.
+unsafe impl hakmem_base::ZeroValid for RouteWord {}
+
 impl Default for RouteWord {
     fn default() -> Self {
         Self::new()

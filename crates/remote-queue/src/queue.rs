@@ -66,6 +66,9 @@ pub enum TokenReleased {
     MoreFrees,
 }
 
+// SAFETY: zero is an empty queue, and nothing is dropped.
+unsafe impl hakmem_base::ZeroValid for RemoteHead {}
+
 impl RemoteHead {
     /// An empty queue.
     #[must_use]

@@ -35,5 +35,6 @@ pub use faults::{Call, refuse_calls, refuse_nothing};
 pub use os::{Extent, Purge, Run, SuperslabOs};
 pub use policy::{OsPolicy, WindowConfig};
 pub use stats::OsStats;
-pub use table::{FlatTable, ZeroValid};
+pub use hakmem_base::ZeroValid;
+pub use table::FlatTable;
 pub use window::Window;

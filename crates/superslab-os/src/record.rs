@@ -1,7 +1,7 @@
 //! What is known about one superslab. Plain data; the pool's lock covers it.
 
 use crate::bits::ALL;
-use crate::table::ZeroValid;
+use hakmem_base::ZeroValid;
 use hakmem_base::SLABS_PER_SUPERSLAB;
 
 /// Bytes of metadata per superslab: 0.002 % of it.

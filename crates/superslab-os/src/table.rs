@@ -2,23 +2,7 @@
 
 use crate::sys;
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{Owned32, Owned64, Shared32, Shared64, SharedUsize};
-use hakmem_base::OS_PAGE_BYTES;
-
-/// Types for which memory full of zeros is a value.
-///
-/// # Safety
-/// - All-zero bytes are a valid value of the type.
-/// - Dropping a value has no effect: tables never drop what they hold.
-pub unsafe trait ZeroValid {}
-
-macro_rules! zero_valid {
-    ($($name:ty),*) => {$(
-        // SAFETY: a number, or an atomic number without other fields: zero is a value and nothing is dropped.
-        unsafe impl ZeroValid for $name {}
-    )*};
-}
-zero_valid!(u8, u16, u32, u64, usize, Shared32, Shared64, SharedUsize, Owned32, Owned64);
+use hakmem_base::{OS_PAGE_BYTES, ZeroValid};
 
 /// A flat, zero-initialised table of fixed length in memory of its own. Untouched parts cost address space only.
 #[derive(Debug)]

@@ -1,0 +1,102 @@
+//! What a heap counts, on slow paths only.
+
+use hakmem_atomic_ops::Owned64;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
+        /// Counters of one heap: written by its thread, read by any. They survive the thread: a recycled record goes on.
+        #[derive(Debug, Default)]
+        pub struct FrontCounters {
+            $($(#[doc = $doc])* pub $name: Owned64,)*
+        }
+
+        /// Sums of [`FrontCounters`] over heaps.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct FrontReport {
+            $($(#[doc = $doc])* pub $name: u64,)*
+            /// Allocations served, as far as counted (batches of a heartbeat; exact for the calling thread).
+            pub allocs: u64,
+            /// Pool-routed allocations that the flattened pool served from the thread cache.
+            pub pool_flatten_hits: u64,
+            /// Bytes of blocks that are out of their slabs: live, cached, or waiting in outboxes and queues.
+            pub delivered_bytes: u64,
+            /// Bytes of blocks in thread caches, as of each class's last slow path.
+            pub cached_bytes: u64,
+        }
+
+        impl FrontCounters {
+            /// All zero.
+            #[must_use]
+            pub const fn new() -> Self {
+                Self { $($name: Owned64::new(0),)* }
+            }
+
+            /// Adds these counters to a report.
+            pub fn add_to(&self, report: &mut FrontReport) {
+                $(report.$name = report.$name.wrapping_add(self.$name.get());)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Slow-path visits because a class's cache was empty.
+    refills,
+    /// Refills served from a slab's free list.
+    partial_hits,
+    /// Refills served by carving fresh blocks.
+    carves,
+    /// Blocks returned to their slab because the cache had no room.
+    spills,
+    /// Fresh slabs taken from the superslab box.
+    fresh_slabs,
+    /// Slabs given back to the superslab box.
+    retired_slabs,
+    /// Slabs that could not be given back yet because their token was out.
+    guarded_slabs,
+    /// Slabs adopted.
+    adopts,
+    /// Published slabs taken that had nothing to offer.
+    adopt_misses,
+    /// Slabs released without an owner.
+    released_slabs,
+    /// Blocks freed that another thread owns.
+    remote_frees,
+    /// Chains of such blocks handed over.
+    remote_pushes,
+    /// Blocks drained from remote queues.
+    drained_blocks,
+    /// Slabs received by mail.
+    mails,
+    /// Mailed slabs that were somebody else's by then, and passed on.
+    forwarded_mails,
+    /// Remote frees found without a notification (only counted with `force_notify`).
+    missed_notifications,
+    /// Blocks borrowed from a larger class.
+    borrowed,
+    /// Heartbeats.
+    beats,
+    /// Classes trimmed because they were idle.
+    idle_trims,
+    /// Pool-routed allocations and frees that the flattened pool could not serve from the thread cache.
+    pool_flatten_fallbacks,
+    /// Refills that found no memory.
+    out_of_memory,
+}
+
+/// One class of one heap, for a dump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassReport {
+    /// Bytes of one block.
+    pub block_bytes: u32,
+    /// Slabs of the class that the heap owns.
+    pub slabs: u32,
+    /// Of these, slabs with blocks on their free list.
+    pub partial_slabs: u32,
+    /// Blocks out of their slabs.
+    pub delivered: u32,
+    /// Blocks in the thread cache when it was last looked at.
+    pub cached: u32,
+    /// Present cap of the cache, in blocks.
+    pub cap: u32,
+}

@@ -1,0 +1,260 @@
+//! What all heaps share: the window's tables, the superslab box, the published slabs.
+
+use core::ptr::NonNull;
+use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
+use hakmem_base::{SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_ownership::{BinPtr, Route, RouteWord};
+use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
+use hakmem_remote_queue::RemoteHead;
+use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
+
+use crate::raw;
+use crate::ring::Ring;
+use crate::slab_state::{SlabList, SlabState};
+
+/// The window and its flat tables: 32 bytes per slab, split by who writes them.
+#[derive(Debug)]
+pub struct Tables {
+    /// The reserved window.
+    pub window: Window,
+    /// Owner and class of each unit: read by every free, written on bind and unbind.
+    pub routes: FlatTable<RouteWord>,
+    /// Owner-only state.
+    pub slabs: FlatTable<SlabState>,
+    /// Written by strangers.
+    pub remotes: FlatTable<RemoteHead>,
+}
+
+/// Shared state of the front. Usable as a static, and several times in one test.
+#[derive(Debug)]
+pub struct Front {
+    /// Copies of what `tables` holds, for the fast path; zero until the window is reserved, which sends every free to the
+    /// slow path. Written once; whoever has a block to free has seen them.
+    base: SharedUsize,
+    slab_count: SharedUsize,
+    routes: SharedPtr<RouteWord>,
+    /// `routes` moved back by the window's base, so that it is indexed by `address >> 16`.
+    routes_by_address: SharedPtr<RouteWord>,
+    tables: SetOnce<Tables>,
+    /// The superslab box.
+    pub os: SuperslabOs,
+    pub(crate) published: Published,
+    /// The last events around the adoption boundary.
+    pub ring: Ring,
+    /// Slabs without an owner.
+    pub(crate) orphan_slabs: Shared32,
+    /// Bytes of blocks that are out of orphan slabs, as of their release.
+    pub(crate) orphan_bytes: Shared64,
+    /// Bytes freed to orphan slabs since the last reap.
+    pub(crate) orphan_freed: Shared64,
+    pub(crate) reaping: Flag,
+    /// Blocks handed over for which the pusher had no heap to count in.
+    pub(crate) heapless_frees: Shared64,
+}
+
+impl Front {
+    /// Nothing reserved yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            base: SharedUsize::new(0),
+            slab_count: SharedUsize::new(0),
+            routes: SharedPtr::new(core::ptr::null_mut()),
+            routes_by_address: SharedPtr::new(core::ptr::null_mut()),
+            tables: SetOnce::new(),
+            os: SuperslabOs::new(),
+            published: Published::new(),
+            ring: Ring::new(),
+            orphan_slabs: Shared32::new(0),
+            orphan_bytes: Shared64::new(0),
+            orphan_freed: Shared64::new(0),
+            reaping: Flag::new(false),
+            heapless_frees: Shared64::new(0),
+        }
+    }
+
+    /// Reserves window and tables. Idempotent; called with the facade's set-up lock held.
+    ///
+    /// # Errors
+    /// `false` when the kernel grants no address space.
+    #[must_use]
+    pub fn reserve(&self, window_bytes: usize) -> bool {
+        if self.tables.get().is_some() {
+            return true;
+        }
+        let config = hakmem_superslab_os::WindowConfig { bytes: window_bytes };
+        let Some(window) = self.os.reserve(config) else { return false };
+        let count = window.slab_count as usize;
+        let (Some(routes), Some(slabs), Some(remotes)) =
+            (FlatTable::<RouteWord>::reserve(count), FlatTable::reserve(count), FlatTable::reserve(count))
+        else {
+            return false;
+        };
+        let base = window.base.addr();
+        let first = routes.as_ptr().cast_mut();
+        if !self.tables.set(Tables { window, routes, slabs, remotes }) {
+            return true;
+        }
+        self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
+        self.routes.store_relaxed(first);
+        self.base.store_relaxed(base);
+        // ORDERING: last and released, for a thread that asks `route_of` about a pointer it did not get from here.
+        self.slab_count.store_release(count);
+        true
+    }
+
+    /// The tables, once reserved.
+    #[inline]
+    #[must_use]
+    pub fn tables(&self) -> Option<&Tables> {
+        self.tables.get()
+    }
+
+    /// Route word of the unit that `address` lies in; `None` outside the window. One subtraction, one compare.
+    #[inline(always)]
+    #[must_use]
+    pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
+        let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
+        if index < self.slab_count.load_relaxed() {
+            // SAFETY: the index is below the table's length.
+            Some(unsafe { raw::entry(self.routes.load_relaxed(), index) })
+        } else {
+            None
+        }
+    }
+
+    /// Route word of the unit that a live block of ours lies in, without asking whether it is ours.
+    ///
+    /// # Safety
+    /// - `block` was handed out by this front and has not been freed.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn route_of_own(&self, block: NonNull<u8>) -> BinPtr {
+        let word = self.routes_by_address.load_relaxed().wrapping_add(block.addr().get() >> SLAB_SHIFT);
+        // SAFETY: the block lies in the window, so the word lies in the table.
+        unsafe { raw::entry(word, 0) }.bits()
+    }
+
+    /// Index of the unit that `address` lies in.
+    #[inline]
+    #[must_use]
+    pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
+        let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
+        (index < self.slab_count.load_relaxed()).then(|| SlabIndex::new(index as u32))
+    }
+
+    /// Bytes of the block that a slab pointer belongs to and whether the pointer is the block's start; `None` if `route`
+    /// names no slab.
+    #[must_use]
+    pub fn block_at(&self, index: SlabIndex, address: usize) -> Option<(usize, bool)> {
+        let tables = self.tables()?;
+        let class = match tables.route_word(index).route() {
+            Route::Owned(bin) => hakmem_ownership::class_of_bin(bin)?,
+            Route::Orphan(class) => class,
+            Route::Unused | Route::Run { .. } | Route::Big { .. } => return None,
+        };
+        let head = tables.head_of(index, class);
+        let offset = (address - tables.address_of(head).addr()) as u32;
+        Some((class.block_bytes(), class.geometry().block_at(offset).is_some()))
+    }
+
+    /// Slabs without an owner, and the bytes of their blocks that were out when they were released.
+    #[must_use]
+    pub fn orphans(&self) -> (u32, u64) {
+        (self.orphan_slabs.load_relaxed(), self.orphan_bytes.load_relaxed())
+    }
+
+    /// Blocks freed by threads without a heap.
+    #[must_use]
+    pub fn heapless_frees(&self) -> u64 {
+        self.heapless_frees.load_relaxed()
+    }
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tables {
+    /// State of a slab in use.
+    #[inline]
+    pub(crate) fn state(&self, slab: SlabIndex) -> &SlabState {
+        // SAFETY: slab indices are made from addresses inside the window or come from the superslab box: below the length.
+        unsafe { raw::entry(self.slabs.as_ptr(), slab.to_usize()) }
+    }
+
+    /// Start of a unit.
+    #[inline]
+    #[must_use]
+    pub fn address_of(&self, slab: SlabIndex) -> *mut u8 {
+        self.window.base.wrapping_add(slab.to_usize() * SLAB_BYTES)
+    }
+
+    /// Start of the superslab that a unit lies in.
+    #[inline]
+    pub(crate) fn superslab_base(&self, slab: SlabIndex) -> *mut u8 {
+        self.window.base.wrapping_add(slab.superslab() as usize * SUPERSLAB_BYTES)
+    }
+
+    /// First unit of the slab of `class` that `unit` is part of.
+    #[inline]
+    pub(crate) fn head_of(&self, unit: SlabIndex, class: SizeClass) -> SlabIndex {
+        if class.geometry().units == 1 {
+            unit
+        } else {
+            SlabIndex::new(unit.get() - self.state(unit).units_back())
+        }
+    }
+
+    /// Unit that an address in the window lies in.
+    #[inline]
+    pub(crate) fn unit_of(&self, address: usize) -> SlabIndex {
+        SlabIndex::new((address.wrapping_sub(self.window.base.addr()) >> SLAB_SHIFT) as u32)
+    }
+
+    /// A list of slabs with this head.
+    #[inline]
+    pub(crate) fn list<'a>(
+        &'a self,
+        head: &'a hakmem_atomic_ops::Owned32,
+    ) -> SlabList<'a, impl Fn(SlabIndex) -> &'a SlabState> {
+        SlabList { head, state_of: move |slab| self.state(slab) }
+    }
+
+    /// First block on a slab's free list, or null.
+    #[inline]
+    pub(crate) fn first_free(&self, slab: SlabIndex) -> *mut u8 {
+        self.state(slab)
+            .free_offset()
+            .map_or(core::ptr::null_mut(), |offset| self.address_of(slab).wrapping_add(offset as usize))
+    }
+
+    /// Makes `block` the first one on its slab's free list.
+    #[inline]
+    pub(crate) fn set_first_free(&self, slab: SlabIndex, block: *mut u8) {
+        let offset = block.addr() - self.address_of(slab).addr();
+        self.state(slab).set_free_offset(Some(offset as u32));
+    }
+}
+
+impl SlabWords for Tables {
+    #[inline]
+    fn remote(&self, slab: SlabIndex) -> &RemoteHead {
+        // SAFETY: as for `state`: indices of slabs in use are below the table's length.
+        unsafe { raw::entry(self.remotes.as_ptr(), slab.to_usize()) }
+    }
+
+    #[inline]
+    fn route_word(&self, slab: SlabIndex) -> &RouteWord {
+        // SAFETY: as for `state`: indices of slabs in use are below the table's length.
+        unsafe { raw::entry(self.routes.as_ptr(), slab.to_usize()) }
+    }
+
+    #[inline]
+    fn mailbox_of(&self, bin: BinPtr) -> &Mailbox {
+        // SAFETY: the bin comes from a route word that names an owner.
+        &unsafe { raw::heap_of(bin) }.mailbox
+    }
+}

@@ -1,0 +1,206 @@
+//! Giving back: a heartbeat's idle trim, `collect`, and the end of a thread.
+
+use core::ptr::NonNull;
+use hakmem_base::{SizeClass, SlabIndex, fatal};
+use hakmem_publish_adopt::SlabWords;
+
+use crate::bin::Bin;
+use crate::counters::{ClassReport, FrontReport};
+use crate::front::{Front, Tables};
+use crate::heap::Heap;
+use crate::raw;
+use crate::warm::Keep;
+
+impl Front {
+    /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle.
+    #[cold]
+    #[inline(never)]
+    pub fn beat_slow(&self, heap: &Heap, class: SizeClass) {
+        let bin = heap.bin(class);
+        bin.wind_up(heap.policy.get().heartbeat_allocs);
+        heap.counters.beats.add(1);
+        let Some(tables) = self.tables() else { return };
+        if heap.mailbox.has_mail() {
+            self.read_mail(tables, heap);
+        }
+        let beats = heap.beats_since_trim.get() + 1;
+        heap.beats_since_trim.set(beats);
+        if heap.policy.get().idle_trim && beats >= heap.policy.get().idle_trim_beats {
+            heap.beats_since_trim.set(0);
+            self.idle_trim(tables, heap);
+        }
+    }
+
+    /// Classes that have allocated nothing since the last trim give their cached blocks back, and their cap halves.
+    fn idle_trim(&self, tables: &Tables, heap: &Heap) {
+        let policy = heap.policy.get();
+        for (class, bin) in heap.classes() {
+            if !bin.is_set_up() {
+                continue;
+            }
+            bin.wind_up(bin.reload.get());
+            let allocs = bin.allocs.get() as u32;
+            if bin.trimmed_at.replace(allocs) != allocs {
+                continue;
+            }
+            if bin.cached() != 0 || bin.carve.get() != 0 {
+                heap.counters.idle_trims.add(1);
+                self.flush_bin(tables, heap, bin, class, Keep::Nothing);
+            }
+            let smallest = policy.initial_cap(class) / 4;
+            if policy.cache_shrink && bin.cap.get() > smallest.max(2) {
+                bin.set_cap((bin.cap.get() / 2).max(2));
+            }
+        }
+    }
+
+    /// Gives back everything that the heap holds and nobody uses: outbox, mail, caches, empty slabs.
+    pub fn collect(&self, heap: &Heap) {
+        let Some(tables) = self.tables() else { return };
+        self.flush_outbox(heap);
+        self.read_mail(tables, heap);
+        for (class, bin) in heap.classes() {
+            if bin.is_set_up() {
+                self.flush_bin(tables, heap, bin, class, Keep::Nothing);
+            }
+        }
+        self.reap(tables);
+    }
+
+    /// The heap's thread ends: caches to their slabs, empty slabs to the superslab box, the others left to whoever adopts
+    /// them. Afterwards the heap is as good as new; its mailbox stays closed until [`Heap::open`].
+    pub fn leave(&self, heap: &Heap) {
+        let Some(tables) = self.tables() else { return };
+        self.flush_outbox(heap);
+        self.read_mail(tables, heap);
+        for (class, bin) in heap.classes() {
+            if !bin.is_set_up() {
+                continue;
+            }
+            self.flush_bin(tables, heap, bin, class, Keep::Nothing);
+            for head in [&bin.partial, &bin.full] {
+                while let Some(slab) = tables.list(head).first() {
+                    tables.list(head).remove(slab);
+                    bin.delivered.sub(tables.state(slab).used());
+                    if tables.state(slab).used() == 0 && tables.remote(slab).is_quiet() {
+                        heap.counters.retired_slabs.add(1);
+                        self.give_back(tables, class, slab);
+                    } else {
+                        self.release_slab(tables, heap, class, slab);
+                    }
+                }
+            }
+            bin.carve.set(0);
+        }
+        for slab in heap.mailbox.close(tables) {
+            heap.counters.forwarded_mails.add(1);
+            self.announce(tables, slab);
+        }
+    }
+
+    /// Returns the cached blocks of a class to their slabs.
+    fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
+        bin.wind_up(bin.reload.get());
+        let mut next = NonNull::new(bin.head.get());
+        bin.install(core::ptr::null_mut(), 0);
+        while let Some(block) = next {
+            // SAFETY: the list was the cache's; this thread holds it.
+            next = NonNull::new(unsafe { raw::behind(block.as_ptr()) });
+            // SAFETY: cached blocks belong to slabs of this heap and are on no other list now.
+            unsafe { self.return_block(tables, heap, bin, class, block, keep) };
+        }
+        // A kept empty slab has no cached block that would lead here.
+        if let (Keep::Nothing, Some(slab)) = (keep, SlabIndex::from_link(bin.carve.get()))
+            && tables.state(slab).used() == 0
+        {
+            self.slab_is_empty(tables, heap, bin, class, slab, keep);
+        }
+    }
+
+    /// Adds the heap's counters to a report. Any thread may ask; numbers of other threads are up to a heartbeat old.
+    pub fn report(&self, heap: &Heap, report: &mut FrontReport) {
+        heap.counters.add_to(report);
+        let policy = heap.policy.get();
+        let mut pool_allocs = 0;
+        for (class, bin) in heap.classes() {
+            if policy.pool_flatten && policy.is_pool_routed(class) {
+                pool_allocs += bin.allocs.get();
+            }
+            report.allocs += bin.allocs.get();
+            report.delivered_bytes += u64::from(bin.delivered.get()) * class.block_bytes() as u64;
+            report.cached_bytes += u64::from(bin.cached_seen.get()) * class.block_bytes() as u64;
+        }
+        report.pool_flatten_hits += pool_allocs.saturating_sub(heap.counters.pool_flatten_fallbacks.get());
+    }
+
+    /// Brings the numbers of the calling thread's own heap up to date before a report.
+    pub fn settle_counts(&self, heap: &Heap) {
+        for (_, bin) in heap.classes() {
+            if bin.is_set_up() {
+                bin.wind_up(bin.reload.get());
+            }
+        }
+    }
+
+    /// One class of a heap, for a dump. Called by the heap's own thread: the lists are walked.
+    #[must_use]
+    pub fn class_report(&self, heap: &Heap, class: SizeClass) -> ClassReport {
+        let bin = heap.bin(class);
+        let mut report = ClassReport {
+            block_bytes: class.geometry().block_bytes,
+            delivered: bin.delivered.get(),
+            cached: bin.cached(),
+            cap: bin.cap.get(),
+            ..ClassReport::default()
+        };
+        let Some(tables) = self.tables() else { return report };
+        tables.list(&bin.partial).for_each(|_| report.partial_slabs += 1);
+        tables.list(&bin.full).for_each(|_| report.slabs += 1);
+        report.slabs += report.partial_slabs;
+        report
+    }
+
+    /// Checks the balance of a heap: every list against every count. Called by the heap's own thread, in tests.
+    ///
+    /// # Panics
+    /// Reports the first violation through [`fatal`].
+    pub fn check_invariants(&self, heap: &Heap) {
+        let Some(tables) = self.tables() else { return };
+        for (class, bin) in heap.classes() {
+            let (mut used, mut cached) = (0, 0);
+            let mut block = bin.head.get();
+            while !block.is_null() {
+                cached += 1;
+                // SAFETY: the cache's list is this thread's.
+                block = unsafe { raw::behind(block) };
+            }
+            check(cached == bin.cached(), "cached blocks disagree with the room counter");
+            let mut visit = |slab: SlabIndex, partial: bool| {
+                let state = tables.state(slab);
+                used += state.used();
+                check(state.has_free() == partial, "slab stands in the wrong list");
+                check(tables.route_word(slab).is_mine(heap.bin_ptr(class)), "slab in a list of a stranger");
+                check(state.used() <= state.carved(), "more blocks out than carved");
+                check(state.carved() <= u32::from(class.geometry().capacity), "more blocks carved than fit");
+                check(tables.remote(slab).count() <= state.used(), "more remote frees than blocks out");
+                let (mut free, mut block) = (0, tables.first_free(slab));
+                while !block.is_null() {
+                    free += 1;
+                    // SAFETY: the slab's free list is its owner's.
+                    block = unsafe { raw::behind(block) };
+                }
+                check(free + state.used() == state.carved(), "free + used != carved");
+            };
+            tables.list(&bin.partial).for_each(|slab| visit(slab, true));
+            tables.list(&bin.full).for_each(|slab| visit(slab, false));
+            check(used == bin.delivered.get(), "delivered blocks disagree with the slabs");
+            check(cached <= used, "more cached blocks than delivered ones");
+        }
+    }
+}
+
+fn check(fact: bool, what: &'static str) {
+    if !fact {
+        fatal(what);
+    }
+}

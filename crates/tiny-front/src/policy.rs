@@ -1,0 +1,137 @@
+//! The numbers of a policy snapshot that the front uses, as a plain copy inside each heap.
+
+use hakmem_base::{SizeClass, TINY_MAX_BYTES};
+use hakmem_policy::{FrozenPolicy, RouteProfile};
+
+/// Copied from a [`FrozenPolicy`] when a heap is set up and whenever it picks up a new generation.
+#[derive(Clone, Copy, Debug)]
+pub struct FrontPolicy {
+    /// Generation of the snapshot.
+    pub generation: u32,
+    /// Cap of a class at first, in blocks.
+    pub cache_blocks: u32,
+    /// Cap of a class at first, in bytes.
+    pub cache_bytes: u32,
+    /// Largest cap that growth reaches, in blocks.
+    pub cache_max_blocks: u32,
+    /// Largest cap that growth reaches, in bytes.
+    pub cache_max_bytes: u32,
+    /// Whether caps grow when a class overflows its cache.
+    pub cache_growth: bool,
+    /// Whether caps of idle classes shrink.
+    pub cache_shrink: bool,
+    /// Whether idle classes give their cached blocks back.
+    pub idle_trim: bool,
+    /// Heartbeats between two idle trims.
+    pub idle_trim_beats: u32,
+    /// Fresh bytes carved per refill.
+    pub refill_bytes: u32,
+    /// Most blocks carved per refill.
+    pub refill_max_blocks: u32,
+    /// Carve a single block per refill.
+    pub refill_one: bool,
+    /// Allocations of a class between two heartbeats.
+    pub heartbeat_allocs: u32,
+    /// Which classes use the thread cache.
+    pub route_profile: RouteProfile,
+    /// Pool-routed classes use the thread cache all the same.
+    pub pool_flatten: bool,
+    /// Empty slabs kept per bin.
+    pub keep_empty_slabs: u32,
+    /// Walk a slab's free list before it is given back.
+    pub slab_reuse_guard: bool,
+    /// Blocks collected per target slab before they are handed over.
+    pub outbox_blocks: u32,
+    /// Bytes collected per target slab before they are handed over.
+    pub outbox_bytes: u32,
+    /// Whether slabs without an owner are adopted.
+    pub publish_adopt: bool,
+    /// Try every published slab of the class before a fresh one is taken.
+    pub must_adopt: bool,
+    /// Look for remote frees that nobody announced before a fresh slab is taken.
+    pub force_notify: bool,
+    /// A mid block may be served from a larger class up to this factor (in 1/1000) of the class's own size.
+    pub w_max_permille: u32,
+}
+
+impl FrontPolicy {
+    /// The numbers of [`FrozenPolicy::DEFAULT`].
+    pub const DEFAULT: Self = Self::from_frozen(&FrozenPolicy::DEFAULT);
+
+    /// Copies what the front needs.
+    #[must_use]
+    pub const fn from_frozen(policy: &FrozenPolicy) -> Self {
+        Self {
+            generation: policy.generation,
+            cache_blocks: policy.cache_blocks,
+            cache_bytes: policy.cache_bytes,
+            cache_max_blocks: policy.cache_max_blocks,
+            cache_max_bytes: policy.cache_max_bytes,
+            cache_growth: policy.cache_growth,
+            cache_shrink: policy.cache_shrink,
+            idle_trim: policy.idle_trim,
+            idle_trim_beats: policy.idle_trim_ticks,
+            refill_bytes: policy.refill_bytes,
+            refill_max_blocks: policy.refill_max_blocks,
+            refill_one: policy.refill_one,
+            heartbeat_allocs: policy.heartbeat_allocs,
+            route_profile: policy.route_profile,
+            pool_flatten: policy.pool_flatten,
+            keep_empty_slabs: policy.keep_empty_slabs,
+            slab_reuse_guard: policy.slab_reuse_guard,
+            outbox_blocks: policy.outbox_blocks,
+            outbox_bytes: policy.outbox_bytes,
+            publish_adopt: policy.publish_adopt,
+            must_adopt: policy.must_adopt,
+            force_notify: policy.force_notify,
+            w_max_permille: policy.w_max_mid_permille,
+        }
+    }
+
+    /// Cap of a class at first, in blocks: at least 2.
+    #[must_use]
+    pub fn initial_cap(&self, class: SizeClass) -> u32 {
+        blocks(self.cache_blocks, self.cache_bytes, class)
+    }
+
+    /// Largest cap of a class, in blocks: at least 2.
+    #[must_use]
+    pub fn max_cap(&self, class: SizeClass) -> u32 {
+        blocks(self.cache_max_blocks, self.cache_max_bytes, class).max(self.initial_cap(class))
+    }
+
+    /// Fresh blocks carved per refill: at least 1.
+    #[must_use]
+    pub fn refill_blocks(&self, class: SizeClass) -> u32 {
+        if self.refill_one || self.bypasses_cache(class) {
+            return 1;
+        }
+        (self.refill_bytes / class.geometry().block_bytes).clamp(1, self.refill_max_blocks.max(1))
+    }
+
+    /// Whether allocations of this class go past the thread cache, straight to its slabs.
+    #[must_use]
+    pub fn bypasses_cache(&self, class: SizeClass) -> bool {
+        self.is_pool_routed(class) && !self.pool_flatten
+    }
+
+    /// Whether the route profile sends this class to the pool.
+    #[must_use]
+    pub fn is_pool_routed(&self, class: SizeClass) -> bool {
+        match self.route_profile {
+            RouteProfile::TinyFirst => false,
+            RouteProfile::TinyOnly => class.block_bytes() > TINY_MAX_BYTES,
+            RouteProfile::PoolOnly => true,
+        }
+    }
+
+    /// Blocks that an outbox collects for one slab.
+    #[must_use]
+    pub fn outbox_limit(&self, class: SizeClass) -> u32 {
+        (self.outbox_bytes / class.geometry().block_bytes).clamp(1, self.outbox_blocks.max(1))
+    }
+}
+
+fn blocks(most: u32, bytes: u32, class: SizeClass) -> u32 {
+    (bytes / class.geometry().block_bytes).min(most).max(2)
+}

@@ -1,0 +1,82 @@
+//! The one place of this box where raw memory is touched: table entries, bins behind route words, links of blocks.
+
+use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, read_link, write_link};
+use hakmem_ownership::BinPtr;
+
+use crate::bin::Bin;
+use crate::heap::Heap;
+
+/// The entry `index` of a flat table.
+///
+/// # Safety
+/// - `table` points to at least `index + 1` entries that live as long as `'t`.
+#[inline(always)]
+pub(crate) unsafe fn entry<'t, T>(table: *const T, index: usize) -> &'t T {
+    // SAFETY: the caller vouches for the table's length.
+    let entry = unsafe { table.add(index) };
+    // SAFETY: entries are initialised (all zero is valid) and shared only through atomics.
+    unsafe { &*entry }
+}
+
+/// The bin behind a route word that was found to lie in the caller's own heap.
+///
+/// # Safety
+/// - `bin` lies inside the bins of a heap that the caller's thread holds.
+#[inline(always)]
+pub(crate) unsafe fn own_bin<'h>(bin: BinPtr) -> &'h Bin {
+    // SAFETY: heap records are never unmapped; the caller's thread is the only one that uses this heap's cells.
+    unsafe { &*bin.cast::<Bin>() }
+}
+
+/// The heap record that a bin belongs to.
+///
+/// # Safety
+/// - `bin` came from a route word that named an owner: it points into a heap record, which is never unmapped.
+#[inline]
+pub(crate) unsafe fn heap_of<'h>(bin: BinPtr) -> &'h Heap {
+    let record = bin.map_addr(|address| address & !(HEAP_RECORD_BYTES - 1)).cast::<Heap>();
+    // SAFETY: records are aligned to their size and type-stable; strangers touch only the record's shared fields.
+    unsafe { &*record }
+}
+
+/// The bin at `index` of the heap's bins, as the address that route words carry.
+#[inline]
+pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
+    core::ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES)
+}
+
+/// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, the last one's link being null.
+///
+/// # Safety
+/// - The memory of these blocks belongs to the caller's slab and to nobody else.
+pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize) {
+    let mut block = first;
+    for _ in 1..count {
+        let next = block.wrapping_add(block_bytes);
+        // SAFETY: the block is part of the caller's fresh memory.
+        unsafe { write_link(block, next) };
+        block = next;
+    }
+    // SAFETY: as above; this is the last one.
+    unsafe { write_link(block, core::ptr::null_mut()) };
+}
+
+/// Takes the first block off a list: `(block, rest)`.
+///
+/// # Safety
+/// - `head` is a free block on a list that the caller holds.
+#[inline(always)]
+pub(crate) unsafe fn behind(head: *mut u8) -> *mut u8 {
+    // SAFETY: the caller holds the list.
+    unsafe { read_link(head) }
+}
+
+/// Puts `block` before `head`.
+///
+/// # Safety
+/// - The caller holds `block`, which is on no list, and the list of `head`.
+#[inline(always)]
+pub(crate) unsafe fn link_before(block: *mut u8, head: *mut u8) {
+    // SAFETY: the caller holds the block.
+    unsafe { write_link(block, head) };
+}

@@ -1,0 +1,174 @@
+//! Blocks that other threads own: out through the outbox, in through mail and drain.
+
+use core::ptr::NonNull;
+use hakmem_base::{SizeClass, SlabIndex, invariant};
+use hakmem_ownership::{BinPtr, Route};
+use hakmem_publish_adopt::{SlabWords, notify};
+use hakmem_remote_queue::{Chain, TokenReleased};
+
+use crate::bin::Bin;
+use crate::front::{Front, Tables};
+use crate::heap::Heap;
+use crate::raw;
+use crate::ring::RingEvent;
+use crate::warm::{Keep, check_block, full_to_partial};
+
+/// A slab that the caller does not own, as its route word names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remote {
+    /// It belongs to the heap of this bin.
+    Owned(BinPtr),
+    /// It belongs to nobody.
+    Orphan(SizeClass),
+}
+
+impl Remote {
+    fn class(self) -> Option<SizeClass> {
+        match self {
+            Self::Owned(bin) => hakmem_ownership::class_of_bin(bin),
+            Self::Orphan(class) => Some(class),
+        }
+    }
+}
+
+impl Front {
+    /// Frees a block of a slab that the caller does not own. With a heap it is collected in the outbox, without one it is
+    /// handed over at once.
+    ///
+    /// # Safety
+    /// - `block` lies in a slab that `remote` describes, and its user hands it back.
+    #[inline(never)]
+    pub unsafe fn free_remote_slow(&self, heap: Option<&Heap>, remote: Remote, block: NonNull<u8>) {
+        let (Some(tables), Some(class)) = (self.tables(), remote.class()) else { return };
+        let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
+        check_block(tables, slab, class, block);
+        let Some(heap) = heap else {
+            self.heapless_frees.add_relaxed(1);
+            let chain = Chain { first: block.as_ptr(), last: block.as_ptr(), count: 1 };
+            return self.hand_over(tables, slab, chain);
+        };
+        heap.counters.remote_frees.add(1);
+        crate::warm::count_flatten_fallback(heap, class);
+        let limit = heap.policy.get().outbox_limit(class);
+        // SAFETY: the block is its user's no longer, and on no list.
+        if let Some((slab, chain)) = unsafe { heap.outbox.add(slab, block.as_ptr(), limit) } {
+            heap.counters.remote_pushes.add(1);
+            self.hand_over(tables, slab, chain);
+        }
+    }
+
+    /// Pushes a chain to its slab's remote queue, and notifies when the push took the token.
+    fn hand_over(&self, tables: &Tables, slab: SlabIndex, chain: Chain) {
+        // SAFETY: chains come from an outbox, or are a single checked block: they belong to this slab.
+        let pushed = unsafe { tables.remote(slab).push(chain, tables.superslab_base(slab)) };
+        self.ring.record(RingEvent::RemotePush, slab, chain.count);
+        if pushed.token_taken {
+            self.announce(tables, slab);
+        }
+        if let Route::Orphan(class) = tables.route_word(slab).route() {
+            self.freed_to_orphan(tables, u64::from(chain.count) * class.block_bytes() as u64);
+        }
+    }
+
+    /// Delivers the token of `slab`, which the caller holds.
+    pub(crate) fn announce(&self, tables: &Tables, slab: SlabIndex) {
+        self.ring.record(RingEvent::MailboxPublish, slab, tables.remote(slab).count());
+        notify(tables, &self.published, slab);
+    }
+
+    /// Hands over everything that the heap has collected for others.
+    pub fn flush_outbox(&self, heap: &Heap) {
+        let Some(tables) = self.tables() else { return };
+        while let Some((slab, chain)) = heap.outbox.take_any() {
+            heap.counters.remote_pushes.add(1);
+            self.hand_over(tables, slab, chain);
+        }
+    }
+
+    /// Drains the slabs that strangers have posted to this heap.
+    pub(crate) fn read_mail(&self, tables: &Tables, heap: &Heap) {
+        for slab in heap.mailbox.fetch(tables) {
+            self.receive(tables, heap, slab);
+        }
+    }
+
+    /// One mailed slab with its token: drained if it is this heap's, else passed on.
+    pub(crate) fn receive(&self, tables: &Tables, heap: &Heap, slab: SlabIndex) {
+        heap.counters.mails.add(1);
+        self.ring.record(RingEvent::MailboxFetch, slab, 1);
+        let Some((bin, class)) = own_slab(tables, heap, slab) else {
+            heap.counters.forwarded_mails.add(1);
+            self.announce(tables, slab);
+            return;
+        };
+        loop {
+            self.drain(tables, heap, bin, class, slab);
+            if tables.remote(slab).release_token() == TokenReleased::Released {
+                break;
+            }
+        }
+        if tables.state(slab).used() == 0 && bin.carve.get() != slab.get() {
+            self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
+        }
+    }
+
+    /// Moves the remote frees of a slab that this heap owns to its free list.
+    pub(crate) fn drain(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, slab: SlabIndex) {
+        invariant!(tables.route_word(slab).is_mine(heap.bin_ptr(class)), "drain of somebody else's slab");
+        let was_full = !tables.state(slab).has_free();
+        let count = drain_to_free_list(tables, slab);
+        if count == 0 {
+            return;
+        }
+        self.ring.record(RingEvent::RemoteDrain, slab, count);
+        bin.delivered.sub(count);
+        heap.counters.drained_blocks.add(u64::from(count));
+        if was_full {
+            full_to_partial(tables, bin, slab);
+        }
+    }
+
+    /// `force_notify`: finds remote frees that no mail announced. Counted; there should be none.
+    pub(crate) fn look_for_missed_frees(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
+        let mut missed = None;
+        tables.list(&bin.full).for_each(|slab| {
+            if tables.remote(slab).count() != 0 && tables.remote(slab).try_take_token() {
+                missed = Some(slab);
+            }
+        });
+        if let Some(slab) = missed {
+            heap.counters.missed_notifications.add(1);
+            self.drain(tables, heap, bin, class, slab);
+            self.settle_token(tables, heap, bin, class, slab);
+        }
+    }
+}
+
+/// The bin of a slab, if `heap` owns it.
+fn own_slab<'h>(tables: &Tables, heap: &'h Heap, slab: SlabIndex) -> Option<(&'h Bin, SizeClass)> {
+    let word = tables.route_word(slab).bits();
+    let bin = heap.own_bin(word)?;
+    Some((bin, hakmem_ownership::class_of_bin(word)?))
+}
+
+/// Drain: all queued blocks of a slab move to its free list, by whoever owns it or holds an orphan's token. The only
+/// place where remote frees are merged. Returns how many they were.
+pub(crate) fn drain_to_free_list(tables: &Tables, slab: SlabIndex) -> u32 {
+    let drained = tables.remote(slab).drain(tables.superslab_base(slab));
+    if drained.count == 0 {
+        return 0;
+    }
+    let state = tables.state(slab);
+    let first = tables.first_free(slab);
+    if !first.is_null() {
+        // SAFETY: the drained chain is this thread's now, `count` blocks long.
+        let chain = unsafe { Chain::walk(drained.first, drained.count) };
+        // SAFETY: as above; the last block's link takes the old list behind it.
+        unsafe { raw::link_before(chain.last, first) };
+    }
+    tables.set_first_free(slab, drained.first);
+    if state.take_back(drained.count).is_none() {
+        hakmem_base::fatal_ptr("double free by another thread", drained.first.addr());
+    }
+    drained.count
+}

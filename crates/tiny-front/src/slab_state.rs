@@ -1,0 +1,236 @@
+//! What a slab's owner knows about it: sixteen bytes in a flat table, and the lists they form.
+
+use hakmem_atomic_ops::Owned32;
+use hakmem_base::{SlabIndex, invariant};
+use static_assertions::const_assert;
+
+/// log2 of the granule in which free-list heads are stored: blocks are eight-byte aligned.
+const GRANULE_SHIFT: u32 = 3;
+const USED_MASK: u32 = 0xffff;
+const CARVED_ONE: u32 = 1 << 16;
+/// `counts` of a unit that is not the first of its slab.
+const TAIL: u32 = u32::MAX;
+
+/// State of one slab, in the entry of its first unit; written by the owner, or by whoever holds an orphan's token.
+///
+/// All zero is the state of a slab that was just taken. Other threads may read it for a dump.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct SlabState {
+    /// `offset / 8 + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
+    free: Owned32,
+    /// `carved << 16 | used`.
+    counts: Owned32,
+    /// Neighbours in the bin's circular list (link words).
+    next: Owned32,
+    prev: Owned32,
+}
+
+const_assert!(size_of::<SlabState>() == 16);
+
+// SAFETY: zero is the state of a fresh slab, and nothing is dropped.
+unsafe impl hakmem_base::ZeroValid for SlabState {}
+
+impl SlabState {
+    /// Puts the entry into the state of a fresh slab.
+    pub(crate) fn reset(&self) {
+        self.free.set(0);
+        self.counts.set(0);
+        self.next.set(0);
+        self.prev.set(0);
+    }
+
+    /// Marks a further unit of a slab, `back` units behind its first.
+    pub(crate) fn mark_tail(&self, back: u32) {
+        self.free.set(back);
+        self.counts.set(TAIL);
+    }
+
+    /// Units from this one back to the first unit of its slab.
+    #[inline]
+    pub(crate) fn units_back(&self) -> u32 {
+        if self.counts.get() == TAIL { self.free.get() } else { 0 }
+    }
+
+    /// Blocks that are not on the slab's own free list.
+    #[inline]
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.counts.get() & USED_MASK
+    }
+
+    /// Blocks that have ever been carved.
+    #[inline]
+    #[must_use]
+    pub fn carved(&self) -> u32 {
+        self.counts.get() / CARVED_ONE
+    }
+
+    /// Whether the slab has blocks on its free list.
+    #[inline]
+    #[must_use]
+    pub fn has_free(&self) -> bool {
+        self.free.get() != 0
+    }
+
+    /// Offset (bytes) of the first free block.
+    #[inline]
+    pub(crate) fn free_offset(&self) -> Option<u32> {
+        self.free.get().checked_sub(1).map(|granules| granules << GRANULE_SHIFT)
+    }
+
+    #[inline]
+    pub(crate) fn set_free_offset(&self, offset: Option<u32>) {
+        self.free.set(offset.map_or(0, |bytes| (bytes >> GRANULE_SHIFT) + 1));
+    }
+
+    /// `count` fresh blocks have been carved and delivered.
+    #[inline]
+    pub(crate) fn carve(&self, count: u32) {
+        self.counts.add(count * CARVED_ONE + count);
+    }
+
+    /// An empty slab forgets its carved blocks and the list they were on.
+    pub(crate) fn uncarve(&self) {
+        invariant!(self.used() == 0, "slab with blocks out is carved again");
+        self.counts.set(0);
+        self.free.set(0);
+    }
+
+    /// The whole free list has been delivered: every carved block is out now. Returns how many were on it.
+    #[inline]
+    pub(crate) fn deliver_all(&self) -> u32 {
+        let (carved, used) = (self.carved(), self.used());
+        invariant!(used <= carved, "slab has more blocks out than it has carved");
+        self.counts.set(carved * CARVED_ONE + carved);
+        self.free.set(0);
+        carved - used
+    }
+
+    /// `count` blocks have come back. Returns how many are still out, or `None` if fewer were out.
+    #[inline]
+    pub(crate) fn take_back(&self, count: u32) -> Option<u32> {
+        let used = self.used().checked_sub(count)?;
+        self.counts.sub(count);
+        Some(used)
+    }
+}
+
+/// Head of a circular list of slabs, kept in a bin. Functions take the table lookup, so that lists need no pointers.
+pub(crate) struct SlabList<'a, F> {
+    pub head: &'a Owned32,
+    pub state_of: F,
+}
+
+impl<'t, F: Fn(SlabIndex) -> &'t SlabState> SlabList<'_, F> {
+    /// The first slab.
+    #[inline]
+    pub fn first(&self) -> Option<SlabIndex> {
+        SlabIndex::from_link(self.head.get())
+    }
+
+    /// Links `slab` in as the last one.
+    pub fn push_back(&self, slab: SlabIndex) {
+        let state = (self.state_of)(slab);
+        match self.first() {
+            None => {
+                state.next.set(slab.get());
+                state.prev.set(slab.get());
+                self.head.set(slab.get());
+            }
+            Some(first) => {
+                let first_state = (self.state_of)(first);
+                let last = SlabIndex::new(first_state.prev.get());
+                state.next.set(first.get());
+                state.prev.set(last.get());
+                (self.state_of)(last).next.set(slab.get());
+                first_state.prev.set(slab.get());
+            }
+        }
+    }
+
+    /// Links `slab` in as the first one.
+    pub fn push_front(&self, slab: SlabIndex) {
+        self.push_back(slab);
+        self.head.set(slab.get());
+    }
+
+    /// Takes `slab`, which stands in this list, out of it.
+    pub fn remove(&self, slab: SlabIndex) {
+        let state = (self.state_of)(slab);
+        let (next, prev) = (SlabIndex::new(state.next.get()), SlabIndex::new(state.prev.get()));
+        if next == slab {
+            self.head.set(0);
+        } else {
+            (self.state_of)(next).prev.set(prev.get());
+            (self.state_of)(prev).next.set(next.get());
+            if self.head.get() == slab.get() {
+                self.head.set(next.get());
+            }
+        }
+    }
+
+    /// Slabs in the list, by walking it; for reports.
+    pub fn for_each(&self, mut visit: impl FnMut(SlabIndex)) {
+        let Some(first) = self.first() else { return };
+        let mut slab = first;
+        loop {
+            let next = SlabIndex::new((self.state_of)(slab).next.get());
+            visit(slab);
+            if next == first {
+                return;
+            }
+            slab = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn counts_balance_through_carve_deliver_and_return() {
+        let state = SlabState::default();
+        state.carve(10);
+        assert_eq!((state.carved(), state.used()), (10, 10));
+        assert_eq!(state.take_back(4), Some(6));
+        assert_eq!(state.take_back(7), None);
+        state.set_free_offset(Some(0));
+        assert!(state.has_free());
+        assert_eq!(state.deliver_all(), 4);
+        assert_eq!((state.carved(), state.used(), state.has_free()), (10, 10, false));
+    }
+
+    #[test]
+    fn tails_lead_to_their_first_unit() {
+        let state = SlabState::default();
+        assert_eq!(state.units_back(), 0);
+        state.mark_tail(3);
+        assert_eq!(state.units_back(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn lists_behave_like_a_deque(actions in prop::collection::vec((0_u8..3, 1_u32..16), 0..200)) {
+            let table: Vec<SlabState> = (0..16).map(|_| SlabState::default()).collect();
+            let head = Owned32::new(0);
+            let list = SlabList { head: &head, state_of: |slab: SlabIndex| &table[slab.to_usize()] };
+            let mut model: VecDeque<u32> = VecDeque::new();
+            for (action, slab) in actions {
+                let position = model.iter().position(|&other| other == slab);
+                match (action, position) {
+                    (0, None) => { list.push_back(SlabIndex::new(slab)); model.push_back(slab); }
+                    (1, None) => { list.push_front(SlabIndex::new(slab)); model.push_front(slab); }
+                    (2, Some(position)) => { list.remove(SlabIndex::new(slab)); model.remove(position); }
+                    _ => {}
+                }
+                let mut seen = Vec::new();
+                list.for_each(|slab| seen.push(slab.get()));
+                prop_assert_eq!(&seen, &Vec::from(model.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! WARM: the cache is empty or full. One slab's whole free list in, or one block back to its slab; never a list walk.
+
+use core::ptr::NonNull;
+use hakmem_base::{SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
+
+use crate::bin::Bin;
+use crate::front::{Front, Tables};
+use crate::heap::{Heap, Pop};
+use crate::raw;
+
+impl Front {
+    /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory.
+    ///
+    /// Order of supplies: own free lists, own mail, fresh blocks of the slab being carved, published slabs, a fresh slab.
+    #[cold]
+    #[inline(never)]
+    pub fn refill_slow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
+        let tables = self.tables()?;
+        let bin = heap.bin(class);
+        if bin.is_set_up() {
+            bin.wind_up(bin.reload.get());
+        } else {
+            bin.set_up(&heap.policy.get(), class);
+        }
+        heap.counters.refills.add(1);
+        count_flatten_fallback(heap, class);
+        if self.supply(tables, heap, bin, class) {
+            match heap.pop(class) {
+                Pop::Block(block) | Pop::Beat(block) => {
+                    bin.cached_seen.set(bin.cached());
+                    return Some(block);
+                }
+                Pop::Empty => {}
+            }
+        }
+        let borrowed = self.borrow(heap, class);
+        if borrowed.is_none() {
+            heap.counters.out_of_memory.add(1);
+        }
+        borrowed
+    }
+
+    fn supply(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
+        if take_partial(tables, heap, bin) {
+            return true;
+        }
+        if heap.mailbox.has_mail() {
+            self.read_mail(tables, heap);
+            if take_partial(tables, heap, bin) {
+                return true;
+            }
+        }
+        if carve(tables, heap, bin, class) {
+            return true;
+        }
+        self.flush_outbox(heap);
+        let policy = heap.policy.get();
+        if policy.force_notify {
+            self.look_for_missed_frees(tables, heap, bin, class);
+            if take_partial(tables, heap, bin) {
+                return true;
+            }
+        }
+        let adopted = policy.publish_adopt && self.adopt(tables, heap, bin, class, policy.must_adopt);
+        if !adopted && !self.fresh_slab(tables, heap, bin, class) {
+            return false;
+        }
+        take_partial(tables, heap, bin) || carve(tables, heap, bin, class)
+    }
+
+    /// No memory for a slab of this class: a larger class's cache may have a block, if the rounding limit W_MAX allows it.
+    fn borrow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
+        let limit = class.block_bytes() as u64 * u64::from(heap.policy.get().w_max_permille) / 1000;
+        for index in class.index() + 1.. {
+            let larger = SizeClass::from_index(index)?;
+            if larger.block_bytes() as u64 > limit {
+                return None;
+            }
+            if let Pop::Block(block) | Pop::Beat(block) = heap.pop(larger) {
+                heap.counters.borrowed.add(1);
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// The cache has no room: returns this one block to its slab and leaves the cache alone.
+    ///
+    /// # Safety
+    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
+    ///   [`Heap::push`] has just taken below zero.
+    #[inline(never)]
+    pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) {
+        bin.room.set(bin.room.get().wrapping_add(1));
+        let spills = bin.spills.get() + 1;
+        bin.spills.set(spills);
+        let cap = bin.cap.get();
+        if spills >= cap && cap != 0 {
+            let policy = heap.policy.get();
+            if policy.cache_growth && cap < policy.max_cap(class) {
+                bin.set_cap((cap * 2).min(policy.max_cap(class)));
+                // SAFETY: the caller's block, not yet on any list.
+                if unsafe { heap.push(bin, block) } {
+                    return;
+                }
+                bin.room.set(bin.room.get().wrapping_add(1));
+            }
+        }
+        heap.counters.spills.add(1);
+        count_flatten_fallback(heap, class);
+        let Some(tables) = self.tables() else { return };
+        // SAFETY: the caller's block, not yet on any list.
+        unsafe { self.return_block(tables, heap, bin, class, block, Keep::Policy) };
+    }
+
+    /// Puts a block on the free list of its slab, which `heap` owns.
+    ///
+    /// # Safety
+    /// - As for [`Front::spill_slow`]; the block is on no list.
+    pub(crate) unsafe fn return_block(
+        &self,
+        tables: &Tables,
+        heap: &Heap,
+        bin: &Bin,
+        class: SizeClass,
+        block: NonNull<u8>,
+        keep: Keep,
+    ) {
+        let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
+        check_block(tables, slab, class, block);
+        let state = tables.state(slab);
+        let first = tables.first_free(slab);
+        client_check!(first != block.as_ptr(), "double free", block.addr().get());
+        // SAFETY: the caller's block; this thread owns the slab and so its free list.
+        unsafe { raw::link_before(block.as_ptr(), first) };
+        tables.set_first_free(slab, block.as_ptr());
+        let Some(used) = state.take_back(1) else {
+            fatal_ptr_class("double free", block.addr().get(), class.block_bytes(), core::ptr::from_ref(heap).addr());
+        };
+        bin.delivered.sub(1);
+        if first.is_null() {
+            full_to_partial(tables, bin, slab);
+        }
+        if used == 0 {
+            self.slab_is_empty(tables, heap, bin, class, slab, keep);
+        }
+    }
+}
+
+/// What to do with a slab none of whose blocks is out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    /// Keep as many per bin as the policy says, to be carved again.
+    Policy,
+    /// Give it back.
+    Nothing,
+}
+
+/// The flattened pool (spec section 6, profile d) counts what its thread cache could not serve.
+pub(crate) fn count_flatten_fallback(heap: &Heap, class: SizeClass) {
+    let policy = heap.policy.get();
+    if policy.pool_flatten && policy.is_pool_routed(class) {
+        heap.counters.pool_flatten_fallbacks.add(1);
+    }
+}
+
+/// Reports a pointer that is not the start of one of the slab's blocks.
+#[inline]
+pub(crate) fn check_block(tables: &Tables, slab: SlabIndex, class: SizeClass, block: NonNull<u8>) {
+    let address = block.addr().get();
+    let offset = address.wrapping_sub(tables.address_of(slab).addr()) as u32;
+    client_check!(class.geometry().block_at(offset).is_some(), "free of a pointer into a block, not to its start", address);
+}
+
+/// A slab gets its first free block.
+pub(crate) fn full_to_partial(tables: &Tables, bin: &Bin, slab: SlabIndex) {
+    tables.list(&bin.full).remove(slab);
+    tables.list(&bin.partial).push_back(slab);
+}
+
+/// The cache takes the whole free list of the first partial slab.
+fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
+    let Some(slab) = tables.list(&bin.partial).first() else { return false };
+    let first = tables.first_free(slab);
+    let count = tables.state(slab).deliver_all();
+    invariant!(!first.is_null() && count != 0, "partial slab without free blocks");
+    tables.list(&bin.partial).remove(slab);
+    tables.list(&bin.full).push_back(slab);
+    bin.delivered.add(count);
+    bin.install(first, count);
+    heap.counters.partial_hits.add(1);
+    true
+}
+
+/// The cache takes fresh blocks, about one OS page of them.
+fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
+    let Some(slab) = SlabIndex::from_link(bin.carve.get()) else { return false };
+    let (state, geometry) = (tables.state(slab), class.geometry());
+    let left = u32::from(geometry.capacity) - state.carved();
+    let count = heap.policy.get().refill_blocks(class).min(left);
+    if count == 0 {
+        bin.carve.set(0);
+        return false;
+    }
+    let first = tables.address_of(slab).wrapping_add((state.carved() * geometry.block_bytes) as usize);
+    // SAFETY: this thread owns the slab, and these blocks have not been carved before.
+    unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize) };
+    state.carve(count);
+    if count == left {
+        bin.carve.set(0);
+    }
+    bin.delivered.add(count);
+    bin.install(first, count);
+    heap.counters.carves.add(1);
+    true
+}

@@ -64,11 +64,15 @@ impl PolicyCell {
             Some(Arc::new(FrozenPolicy { generation, ..policy.clone() }))
         });
         let generation = next_generation(previous.as_deref());
-        // After the swap, so that whoever sees the number finds this snapshot or a later one (or, on a machine that
-        // reorders, looks again at its next chance, because it remembers the snapshot's own number). A maximum,
-        // because publishers can arrive here in another order than they swapped.
-        self.generation.max_relaxed(generation);
+        self.announce(generation);
         Ok(generation)
+    }
+
+    /// Says that a snapshot of this generation is there. After the swap, so that whoever sees the number finds that snapshot
+    /// or a later one (or, on a machine that reorders, looks again at its next chance, because it remembers the snapshot's
+    /// own number). A maximum, because publishers can arrive here in another order than they swapped.
+    fn announce(&self, generation: u32) {
+        self.generation.max_relaxed(generation);
     }
 
     /// Generation of the current policy; 0 is the boot policy. One relaxed load.
@@ -158,6 +162,18 @@ mod tests {
         assert!(matches!(cell.set_boot(with_blocks(0)), Err(BootError::Invalid(_))));
         assert_eq!(cell.generation(), 0);
         assert!(cell.with(|policy| *policy == FrozenPolicy::DEFAULT));
+    }
+
+    /// One publisher has swapped its snapshot in and is late with its number; another one comes and goes meanwhile.
+    #[test]
+    fn a_late_publisher_neither_shares_its_number_nor_turns_the_word_back() {
+        let cell = PolicyCell::new();
+        cell.publish(with_blocks(1)).unwrap();
+        cell.current.store(Some(Arc::new(FrozenPolicy { generation: 2, ..with_blocks(2) })));
+        assert_eq!(cell.publish(with_blocks(3)), Ok(3));
+        assert_eq!(cell.load().unwrap().generation, 3);
+        cell.announce(2);
+        assert_eq!(cell.generation(), 3);
     }
 
     #[test]

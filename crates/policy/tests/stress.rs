@@ -84,14 +84,16 @@ fn every_replaced_snapshot_is_whole_while_read_and_freed_afterwards() {
 #[test]
 fn publishers_on_several_threads_get_different_generations() {
     const PUBLISHERS: u32 = 4;
-    const EACH: u32 = 500;
+    const EACH: u32 = 10_000;
     let cell = PolicyCell::new();
+    let start = Barrier::new(PUBLISHERS as usize);
     let all = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
-            let (cell, all) = (&cell, &all);
+            let (cell, all, start) = (&cell, &all, &start);
             scope.spawn(move || {
                 let mut mine = Vec::new();
+                start.wait();
                 for round in 0..EACH {
                     let generation = cell.publish(woven(publisher * EACH + round)).unwrap();
                     assert!(cell.generation() >= generation, "the number of a finished publication is out");

@@ -1,0 +1,127 @@
+//! What a call brings along: the box below, the route words, the numbers of the present policy; and a request in superslabs.
+
+use hakmem_base::{OS_PAGE_BYTES, SLABS_PER_SUPERSLAB_SHIFT, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex};
+use hakmem_ownership::RouteWord;
+use hakmem_superslab_os::{FlatTable, SuperslabOs};
+
+/// How much freed memory is kept, for how long, and how big blocks are backed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BigPolicy {
+    /// Freed bytes that may be kept; an eighth of the bytes in use, if that is more.
+    pub retain_bytes: usize,
+    /// How long a freed block is kept (milliseconds). 0: never.
+    pub retain_ms: u32,
+    /// A kept extent serves a request if it has at most this many thousandths more superslabs than needed; what is too
+    /// much is cut off and goes back to the OS box with its contents.
+    pub slack_permille: u32,
+    /// Blocks of at least this many bytes get huge pages.
+    pub thp_bytes: usize,
+    /// Address space left free behind a block that grew by moving, in thousandths of its size.
+    pub room_permille: u32,
+    /// Whether a block may be mapped outside the window when the window has no place for it. False where a limit of the
+    /// heap's size counts the window only.
+    pub outside: bool,
+}
+
+impl BigPolicy {
+    /// The numbers used when nobody says otherwise.
+    pub const DEFAULT: Self = Self {
+        retain_bytes: 64 << 20,
+        retain_ms: 500,
+        slack_permille: 125,
+        thp_bytes: 4 << 20,
+        room_permille: 1000,
+        outside: true,
+    };
+}
+
+impl Default for BigPolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Where extents come from and how blocks are recorded.
+#[derive(Clone, Copy)]
+pub struct BigContext<'a> {
+    /// The box that owns the superslabs.
+    pub os: &'a SuperslabOs,
+    /// One route word per unit of the window.
+    pub routes: &'a FlatTable<RouteWord>,
+    /// The present numbers.
+    pub policy: BigPolicy,
+}
+
+impl<'a> BigContext<'a> {
+    pub(crate) fn word(&self, index: SlabIndex) -> Option<&'a RouteWord> {
+        self.routes.get(index.to_usize())
+    }
+}
+
+/// A request in superslabs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    /// Whole OS pages.
+    pub(crate) bytes: usize,
+    /// Bytes; a power of two.
+    pub(crate) align: usize,
+    pub(crate) superslabs: u32,
+    pub(crate) align_superslabs: u32,
+}
+
+impl Shape {
+    /// None if the request is empty or larger than any address space.
+    pub(crate) fn of(bytes: usize, align: usize) -> Option<Self> {
+        let bytes = bytes.checked_next_multiple_of(OS_PAGE_BYTES)?;
+        if bytes == 0 || bytes > isize::MAX as usize || !align.is_power_of_two() {
+            return None;
+        }
+        let superslabs = superslabs_of(bytes)?;
+        let align_superslabs = u32::try_from((align >> SUPERSLAB_SHIFT).max(1)).ok()?;
+        Some(Self { bytes, align, superslabs, align_superslabs })
+    }
+
+    /// The longest kept extent that may serve the request.
+    pub(crate) fn widest(&self, slack_permille: u32) -> u32 {
+        let slack = u64::from(self.superslabs) * u64::from(slack_permille) / 1000;
+        self.superslabs.saturating_add(u32::try_from(slack).unwrap_or(u32::MAX))
+    }
+
+    /// Superslabs of address space that should stay free behind the block.
+    pub(crate) fn room(&self, room_permille: u32) -> u32 {
+        let room = u64::from(self.superslabs) * u64::from(room_permille) / 1000;
+        u32::try_from(room).unwrap_or(u32::MAX)
+    }
+}
+
+/// Superslabs of a block of `bytes` bytes; none if no window could hold as many.
+pub(crate) fn superslabs_of(bytes: usize) -> Option<u32> {
+    let superslabs = u32::try_from(bytes.div_ceil(SUPERSLAB_BYTES)).ok()?;
+    (superslabs <= u32::MAX >> SLABS_PER_SUPERSLAB_SHIFT).then_some(superslabs)
+}
+
+/// The unit where the superslab `count` places behind that of `first` begins.
+pub(crate) fn superslab_behind(first: SlabIndex, count: u32) -> SlabIndex {
+    first.add(count << SLABS_PER_SUPERSLAB_SHIFT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_rounded_to_pages_and_superslabs() {
+        let shape = Shape::of(SUPERSLAB_BYTES + 1, 16).unwrap();
+        assert_eq!((shape.bytes, shape.superslabs, shape.align_superslabs), (SUPERSLAB_BYTES + OS_PAGE_BYTES, 2, 1));
+        assert_eq!(Shape::of(100, 4 * SUPERSLAB_BYTES).unwrap().align_superslabs, 4);
+        assert_eq!(Shape::of(0, 16), None);
+        assert_eq!(Shape::of(usize::MAX, 16), None);
+        assert_eq!(Shape::of(isize::MAX as usize, 16), None);
+    }
+
+    #[test]
+    fn slack_counts_whole_superslabs() {
+        let widest = |superslabs: usize| Shape::of(superslabs * SUPERSLAB_BYTES, 16).unwrap().widest(125);
+        assert_eq!((widest(2), widest(7), widest(8), widest(80)), (2, 7, 9, 90));
+    }
+}

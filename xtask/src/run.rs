@@ -128,29 +128,15 @@ fn measure(project: &Project, program: &Path) -> Result<Measured> {
         bail!("{}: {}\n{text}", program.display(), finished.describe());
     }
     let Some(ops_per_second) = find_rate(&text) else {
-        bail!("{} printed no `… ops/s`:\n{text}", program.display());
+        bail!("{} printed no `ops_per_s=…`:\n{text}", program.display());
     };
     Ok(Measured { ops_per_second, peak_rss_bytes: finished.peak_rss_bytes })
 }
 
-/// The number before `ops/s` (with an optional k, M or G before the unit) in the last line that has one.
+/// The number behind `ops_per_s=`.
 fn find_rate(text: &str) -> Option<f64> {
-    text.lines().rev().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        words.windows(2).rev().find_map(|pair| {
-            let &[number, unit] = pair else { return None };
-            let scale = unit.trim_end_matches(|mark: char| !mark.is_alphabetic()).strip_suffix("ops/s")?;
-            let scale = match scale {
-                "" => 1.0,
-                "k" => 1e3,
-                "M" => 1e6,
-                "G" => 1e9,
-                _ => return None,
-            };
-            let number: f64 = number.replace([',', '_'], "").parse().ok()?;
-            Some(number * scale)
-        })
-    })
+    let rate: f64 = text.split_whitespace().find_map(|word| word.strip_prefix("ops_per_s="))?.parse().ok()?;
+    (rate.is_finite() && rate > 0.0).then_some(rate)
 }
 
 fn medians(measured: &[Measured]) -> Result<Measured> {
@@ -170,11 +156,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_is_found_in_the_ways_a_person_writes_it() {
-        assert_eq!(find_rate("threads 4\nworkload: 12345678 ops/s\n"), Some(12_345_678.0));
-        assert_eq!(find_rate("12.5 Mops/s, 3 errors"), Some(12_500_000.0));
-        assert_eq!(find_rate("total 1,000 ops/s"), Some(1000.0));
-        assert_eq!(find_rate("nothing here"), None);
+    fn rate_is_read_and_nonsense_is_not() {
+        assert_eq!(find_rate("allocator=x threads=4 ops_per_s=12345678 peak_rss_kib=1\nmore\n"), Some(12_345_678.0));
+        assert_eq!(find_rate("ops_per_s=0"), None);
+        assert_eq!(find_rate("ops_per_s=NaN"), None);
+        assert_eq!(find_rate("12 ops/s"), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::project::Project;
 
-pub use sources::rust_files;
+pub use layers::order as layer_order;
 
 /// Checks everything, or rewrites the generated documents first.
 pub fn tidy(project: &Project, fix: bool) -> Result<ExitCode> {

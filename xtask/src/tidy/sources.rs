@@ -47,7 +47,7 @@ fn shown(project: &Project, path: &Path) -> String {
 }
 
 /// Every `.rs` file under a directory, sorted.
-pub fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
+fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
         let path = entry?.path();

@@ -65,11 +65,13 @@ impl Mailbox {
         }
     }
 
-    /// Takes everything out. Called by the heap's own thread.
+    /// Takes everything out. Called by the heap's own thread while the mailbox is open.
     #[inline]
     pub fn fetch<'a, W: SlabWords>(&self, words: &'a W) -> Mail<'a, W> {
         // ORDERING: pairs with `post`.
-        Mail { words, next: SlabIndex::from_link(self.head.swap_acq_rel(EMPTY)) }
+        let head = self.head.swap_acq_rel(EMPTY);
+        hakmem_base::invariant!(head != CLOSED, "mail fetched from a closed mailbox");
+        Mail { words, next: SlabIndex::from_link(head) }
     }
 
     /// Takes everything out and refuses further posts. Called by the heap's thread after it has released all its slabs.

@@ -201,11 +201,7 @@ impl Tables {
     /// First unit of the slab of `class` that `unit` is part of.
     #[inline]
     pub(crate) fn head_of(&self, unit: SlabIndex, class: SizeClass) -> SlabIndex {
-        if class.geometry().units == 1 {
-            unit
-        } else {
-            SlabIndex::new(unit.get() - self.state(unit).units_back())
-        }
+        if class.geometry().units == 1 { unit } else { SlabIndex::new(unit.get() - self.state(unit).units_back()) }
     }
 
     /// Unit that an address in the window lies in.

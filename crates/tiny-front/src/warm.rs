@@ -169,7 +169,11 @@ pub(crate) fn count_flatten_fallback(heap: &Heap, class: SizeClass) {
 pub(crate) fn check_block(tables: &Tables, slab: SlabIndex, class: SizeClass, block: NonNull<u8>) {
     let address = block.addr().get();
     let offset = address.wrapping_sub(tables.address_of(slab).addr()) as u32;
-    client_check!(class.geometry().block_at(offset).is_some(), "free of a pointer into a block, not to its start", address);
+    client_check!(
+        class.geometry().block_at(offset).is_some(),
+        "free of a pointer into a block, not to its start",
+        address
+    );
 }
 
 /// A slab gets its first free block.

@@ -1,0 +1,249 @@
+//! The front against a plain model: heaps that allocate, free their own and each other's blocks, leave and come back.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers: a panic is the test's failure")]
+
+use hakmem_base::{HEAP_RECORD_BYTES, MAX_SLAB_BLOCK_BYTES, SizeClass};
+use hakmem_ownership::Route;
+use hakmem_superslab_os::MetaArena;
+use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Remote};
+use proptest::prelude::*;
+use std::ptr::NonNull;
+
+const HEAPS: usize = 3;
+
+/// A block and the pattern that its user wrote.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Live {
+    block: NonNull<u8>,
+    bytes: usize,
+    seed: u8,
+}
+
+struct World {
+    front: Box<Front>,
+    heaps: Vec<&'static Heap>,
+    live: Vec<Live>,
+}
+
+fn new_heap(arena: &MetaArena, policy: FrontPolicy) -> &'static Heap {
+    let record = arena.allocate(HEAP_RECORD_BYTES, HEAP_RECORD_BYTES).unwrap().cast::<Heap>();
+    // SAFETY: fresh, aligned, large enough, and never freed.
+    unsafe { record.write(Heap::new()) };
+    // SAFETY: written in the line before.
+    let heap = unsafe { record.as_ref() };
+    heap.set_policy(policy);
+    heap
+}
+
+impl World {
+    fn new(policy: FrontPolicy) -> Self {
+        let front = Box::new(Front::new());
+        assert!(front.reserve(256 << 20));
+        let arena = Box::leak(Box::new(MetaArena::new()));
+        let heaps = (0..HEAPS).map(|_| new_heap(arena, policy)).collect();
+        Self { front, heaps, live: Vec::new() }
+    }
+
+    fn allocate(&mut self, heap: usize, bytes: usize, seed: u8) {
+        let class = SizeClass::for_bytes(bytes).unwrap();
+        let heap = self.heaps[heap];
+        let block = match heap.pop(class) {
+            Pop::Block(block) => block,
+            Pop::Beat(block) => {
+                self.front.beat_slow(heap, class);
+                block
+            }
+            Pop::Empty => self.front.refill_slow(heap, class).unwrap(),
+        };
+        // SAFETY: the block is ours and at least `bytes` long.
+        unsafe { block.as_ptr().write_bytes(seed, bytes) };
+        self.live.push(Live { block, bytes, seed });
+    }
+
+    fn free(&mut self, heap: usize, index: usize) {
+        let Live { block, bytes, seed } = self.live.swap_remove(index % self.live.len());
+        // SAFETY: the block is live, `bytes` long.
+        let contents = unsafe { std::slice::from_raw_parts(block.as_ptr(), bytes) };
+        assert!(contents.iter().all(|&byte| byte == seed), "block was overwritten");
+        give(&self.front, Some(self.heaps[heap]), block);
+    }
+}
+
+fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
+    let word = front.route_of(block.addr().get()).unwrap();
+    if let Some(heap) = heap
+        && let Some(bin) = heap.own_bin(word.bits())
+    {
+        let class = hakmem_ownership::class_of_bin(word.bits()).unwrap();
+        // SAFETY: the block is freed once, by its holder.
+        if !unsafe { heap.push(bin, block) } {
+            // SAFETY: as above; push had no room.
+            unsafe { front.spill_slow(heap, bin, class, block) };
+        }
+        return;
+    }
+    let remote = match word.route() {
+        Route::Owned(bin) => Remote::Owned(bin),
+        Route::Orphan(class) => Remote::Orphan(class),
+        other => panic!("live block routes to {other:?}"),
+    };
+    // SAFETY: the block is freed once, by its holder.
+    unsafe { front.free_remote_slow(heap, remote, block) };
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Allocate { heap: usize, bytes: usize, count: u8 },
+    Free { heap: usize, index: usize, count: u8 },
+    HeaplessFree { index: usize },
+    Leave { heap: usize },
+    Collect { heap: usize },
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let bytes = prop_oneof![4 => 1_usize..200, 2 => 200_usize..4000, 1 => 4000..=MAX_SLAB_BLOCK_BYTES];
+    let action = prop_oneof![
+        6 => (0..HEAPS, bytes, any::<u8>()).prop_map(|(heap, bytes, count)| Action::Allocate { heap, bytes, count }),
+        6 => (0..HEAPS, any::<usize>(), any::<u8>()).prop_map(|(heap, index, count)| Action::Free { heap, index, count }),
+        1 => any::<usize>().prop_map(|index| Action::HeaplessFree { index }),
+        1 => (0..HEAPS).prop_map(|heap| Action::Leave { heap }),
+        1 => (0..HEAPS).prop_map(|heap| Action::Collect { heap }),
+    ];
+    prop::collection::vec(action, 1..120)
+}
+
+fn policies() -> impl Strategy<Value = FrontPolicy> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 2_u32..100, any::<bool>()).prop_map(
+        |(refill_one, must_adopt, force_notify, cache_blocks, growth)| FrontPolicy {
+            refill_one,
+            must_adopt,
+            force_notify,
+            cache_blocks,
+            cache_growth: growth,
+            heartbeat_allocs: 100,
+            idle_trim_beats: 3,
+            ..FrontPolicy::DEFAULT
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #[test]
+    fn blocks_are_never_lost_doubled_or_overwritten(policy in policies(), actions in actions()) {
+        let mut world = World::new(policy);
+        for action in actions {
+            match action {
+                Action::Allocate { heap, bytes, count } => {
+                    for _ in 0..count {
+                        world.allocate(heap, bytes, count);
+                    }
+                }
+                Action::Free { heap, index, count } => {
+                    for step in 0..usize::from(count) {
+                        if world.live.is_empty() {
+                            break;
+                        }
+                        world.free(heap, index.wrapping_add(step * 7));
+                    }
+                }
+                Action::HeaplessFree { index } if !world.live.is_empty() => {
+                    let index = index % world.live.len();
+                    let block = world.live.swap_remove(index).block;
+                    give(&world.front, None, block);
+                }
+                Action::HeaplessFree { .. } => {}
+                Action::Leave { heap } => {
+                    world.front.leave(world.heaps[heap]);
+                    world.heaps[heap].open();
+                }
+                Action::Collect { heap } => world.front.collect(world.heaps[heap]),
+            }
+            for heap in &world.heaps {
+                world.front.check_invariants(heap);
+            }
+            world.front.os.check_invariants();
+        }
+        // Everything freed and collected: every slab goes back.
+        while !world.live.is_empty() {
+            world.free(0, 0);
+        }
+        for round in 0..2 {
+            for heap in &world.heaps {
+                world.front.collect(heap);
+                if round == 1 {
+                    world.front.leave(heap);
+                    heap.open();
+                }
+            }
+        }
+        world.front.collect(world.heaps[0]);
+        prop_assert_eq!(world.front.os.stats().in_use_bytes, 0);
+        prop_assert_eq!(world.front.orphans(), (0, 0));
+    }
+}
+
+#[test]
+fn threads_that_exchange_blocks_and_leave_lose_nothing() {
+    // Hunts: refill, remote free, leave and adoption of the same slabs at the same time.
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 60;
+    let front: &'static Front = Box::leak(Box::new(Front::new()));
+    assert!(front.reserve(1 << 30));
+    let arena: &'static MetaArena = Box::leak(Box::new(MetaArena::new()));
+    let exchange: Vec<std::sync::Mutex<Vec<(usize, usize, u8)>>> = (0..THREADS).map(|_| Default::default()).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let exchange = &exchange;
+            scope.spawn(move || {
+                let policy = FrontPolicy { heartbeat_allocs: 500, cache_blocks: 16, ..FrontPolicy::DEFAULT };
+                let heap = new_heap(arena, policy);
+                let mut random = thread as u64 * 7919 + 1;
+                for round in 0..ROUNDS {
+                    for step in 0..2000_u32 {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        let bytes = 1 + (random >> 33) as usize % if step % 50 == 0 { 30_000 } else { 600 };
+                        let class = SizeClass::for_bytes(bytes).unwrap();
+                        let block = match heap.pop(class) {
+                            Pop::Block(block) => block,
+                            Pop::Beat(block) => {
+                                front.beat_slow(heap, class);
+                                block
+                            }
+                            Pop::Empty => front.refill_slow(heap, class).unwrap(),
+                        };
+                        let seed = random as u8;
+                        // SAFETY: the block is ours and `bytes` long.
+                        unsafe { block.as_ptr().write_bytes(seed, bytes) };
+                        let target = (random >> 20) as usize % THREADS;
+                        exchange[target].lock().unwrap().push((block.as_ptr().expose_provenance(), bytes, seed));
+                    }
+                    let mine = std::mem::take(&mut *exchange[thread].lock().unwrap());
+                    for (address, bytes, seed) in mine {
+                        let block = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address)).unwrap();
+                        // SAFETY: handed over by its allocating thread.
+                        let contents = unsafe { std::slice::from_raw_parts(block.as_ptr(), bytes) };
+                        assert!(contents.iter().all(|&byte| byte == seed), "block was overwritten");
+                        give(front, Some(heap), block);
+                    }
+                    if round % 10 == 9 {
+                        front.leave(heap);
+                        heap.open();
+                    }
+                    front.check_invariants(heap);
+                }
+                front.leave(heap);
+            });
+        }
+    });
+    let heap = new_heap(arena, FrontPolicy::DEFAULT);
+    for (address, ..) in exchange.iter().flat_map(|list| std::mem::take(&mut *list.lock().unwrap())) {
+        give(front, Some(heap), NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address)).unwrap());
+    }
+    front.collect(heap);
+    front.collect(heap);
+    front.leave(heap);
+    front.os.check_invariants();
+    assert_eq!(front.os.stats().in_use_bytes, 0, "slabs were lost");
+    assert_eq!(front.orphans(), (0, 0));
+}

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Names, in the environment, the part of a test program that a child is to run.
-const ROLE: &str = "HAKMEM_TEST_ROLE";
+const ROLE: &str = "HAKTEST_ROLE";
 
 /// A child of this test program.
 #[derive(Debug)]

@@ -27,6 +27,8 @@ const BARS: &[Bar] = &[
 ];
 /// The peak of resident memory must be at most this many times the lowest peer's, on each benchmark that has a bar.
 const PEAK_BAR: f64 = 1.05;
+/// Shown, but no peer that a bar is set against.
+const NO_BAR: &str = "system";
 
 #[derive(Clone, Copy)]
 struct Medians {
@@ -107,7 +109,10 @@ fn judge(benches: &[&'static Bench], allocators: &[String], medians: &impl Fn(&s
         }
     }
     for bench in benches.iter().filter(|bench| BARS.iter().any(|bar| bar.bench == bench.name)) {
-        let peaks = peers.iter().filter_map(|peer| Some((medians(bench.name, peer)?.peak_kib, peer)));
+        let peaks = peers
+            .iter()
+            .filter(|peer| *peer != NO_BAR)
+            .filter_map(|peer| Some((medians(bench.name, peer)?.peak_kib, peer)));
         let lowest = peaks.min_by(|one, other| one.0.total_cmp(&other.0));
         if let (Some(own), Some((peak, peer))) = (medians(bench.name, subject), lowest) {
             verdict(format!("peak   {} / {peer} (the lowest)", bench.name), own.peak_kib / peak, PEAK_BAR);

@@ -247,7 +247,7 @@ mod tests {
                         let avoid = if avoid_room { Avoid::UsedAndRoom } else { Avoid::Used };
                         let plain = (0..300_u32).find(|&first| {
                             (first + phase) % align == 0 && first + count <= 300 && (first..first + count).all(|at| {
-                                !used[at as usize] && !(avoid_room && room[at as usize])
+                                !(used[at as usize] || avoid_room && room[at as usize])
                             })
                         });
                         prop_assert_eq!(map.find(count, align, phase, avoid), plain);

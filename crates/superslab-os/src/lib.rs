@@ -32,9 +32,9 @@ mod window;
 pub use arena::MetaArena;
 #[cfg(any(test, feature = "testing"))]
 pub use faults::{Call, refuse_calls, refuse_nothing};
+pub use hakmem_base::ZeroValid;
 pub use os::{Extent, Purge, Run, SuperslabOs};
 pub use policy::{OsPolicy, WindowConfig};
 pub use stats::OsStats;
-pub use hakmem_base::ZeroValid;
 pub use table::FlatTable;
 pub use window::Window;

@@ -60,6 +60,18 @@ pub struct SuperslabOs {
     due_at_ms: Shared64,
 }
 
+// Statics hold the box, and any thread may call it.
+static_assertions::assert_impl_all!(SuperslabOs: Send, Sync);
+
+/// Why nothing was handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused {
+    /// The window has no room, or a purger holds what is left.
+    NoPlace,
+    /// The memory limit or the kernel forbids it.
+    NoMemory,
+}
+
 fn index_of_superslab(superslab: u32) -> SlabIndex {
     SlabIndex::new(superslab * SLABS_PER_SUPERSLAB)
 }
@@ -118,11 +130,12 @@ impl SuperslabOs {
         {
             return None;
         }
-        let taken = self.try_take_run(units, align_units).or_else(|| {
+        let mut taken = self.try_take_run(units, align_units);
+        if matches!(taken, Err(Refused::NoPlace)) {
             self.wait_for_purger();
-            self.try_take_run(units, align_units)
-        });
-        let (run, wants_huge) = taken?;
+            taken = self.try_take_run(units, align_units);
+        }
+        let (run, wants_huge) = taken.ok()?;
         if wants_huge {
             let _is_done = self.reservation.advise_huge(index_of_superslab(run.first.superslab()), 0, SUPERSLAB_BYTES);
         }
@@ -130,7 +143,7 @@ impl SuperslabOs {
         Some(run)
     }
 
-    fn try_take_run(&self, units: u32, align_units: u32) -> Option<(Run, bool)> {
+    fn try_take_run(&self, units: u32, align_units: u32) -> Result<(Run, bool), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(units))?;
@@ -138,7 +151,7 @@ impl SuperslabOs {
         let (superslab, slot) = match pool.place_units(units, align_units) {
             Some(place) => place,
             None => {
-                let superslab = pool.place_superslab()?;
+                let superslab = pool.place_superslab().ok_or(Refused::NoPlace)?;
                 self.ensure_committed(&mut pool, superslab + 1)?;
                 was_unused = true;
                 (superslab, 0)
@@ -147,7 +160,7 @@ impl SuperslabOs {
         let clean = pool.take_units(superslab, slot, units, now as u32);
         let wants_huge = pool.claim_huge(superslab, was_unused);
         self.publish(&pool, now);
-        Some((Run { first: index_of_superslab(superslab).add(slot), clean }, wants_huge))
+        Ok((Run { first: index_of_superslab(superslab).add(slot), clean }, wants_huge))
     }
 
     /// Takes a run back. Its content counts as dirty from now on.
@@ -176,7 +189,7 @@ impl SuperslabOs {
         }
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
-        self.check_limit(&pool, u64::from(added))?;
+        self.check_limit(&pool, u64::from(added)).ok()?;
         let wanted = crate::bits::mask(slot, added);
         let record = pool.read(first.superslab());
         if record.kind != Kind::Slabs || record.free & wanted != wanted {
@@ -201,24 +214,25 @@ impl SuperslabOs {
         if superslabs == 0 || !align_superslabs.is_power_of_two() {
             return None;
         }
-        let extent = self.try_take_extent(superslabs, room, align_superslabs).or_else(|| {
+        let mut extent = self.try_take_extent(superslabs, room, align_superslabs);
+        if matches!(extent, Err(Refused::NoPlace)) {
             self.wait_for_purger();
-            self.try_take_extent(superslabs, room, align_superslabs)
-        });
+            extent = self.try_take_extent(superslabs, room, align_superslabs);
+        }
         self.purge_due();
-        extent
+        extent.ok()
     }
 
-    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Option<Extent> {
+    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Result<Extent, Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
-        let first = pool.place_extent(superslabs, room, align)?;
+        let first = pool.place_extent(superslabs, room, align).ok_or(Refused::NoPlace)?;
         self.ensure_committed(&mut pool, first + superslabs)?;
         let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, now as u32);
         pool.describe_extent(first, superslabs, room);
         self.publish(&pool, now);
-        Some(Extent { first: index_of_superslab(first), superslabs, zeroed })
+        Ok(Extent { first: index_of_superslab(first), superslabs, zeroed })
     }
 
     /// Takes an extent back.
@@ -256,12 +270,12 @@ impl SuperslabOs {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         Self::check_extent(&pool, first, superslabs);
-        self.check_limit(&pool, u64::from(added) * u64::from(SLABS_PER_SUPERSLAB))?;
+        self.check_limit(&pool, u64::from(added) * u64::from(SLABS_PER_SUPERSLAB)).ok()?;
         let start = first.superslab() + superslabs;
         if !pool.map.are_free(start, added) {
             return None;
         }
-        self.ensure_committed(&mut pool, start + added)?;
+        self.ensure_committed(&mut pool, start + added).ok()?;
         let zeroed = pool.take_superslabs(start, added, Kind::ExtentTail, now as u32);
         let room = pool.read(first.superslab()).room.saturating_sub(added);
         pool.describe_extent(first.superslab(), new_superslabs, room);
@@ -453,18 +467,18 @@ impl SuperslabOs {
         self.reservation.index_of(address)
     }
 
-    fn check_limit(&self, pool: &Pool, units: u64) -> Option<()> {
+    fn check_limit(&self, pool: &Pool, units: u64) -> Result<(), Refused> {
         if pool.is_within_limit(units) {
-            return Some(());
+            return Ok(());
         }
         self.reservation.counters.limit_refused.add_relaxed(1);
-        None
+        Err(Refused::NoMemory)
     }
 
     /// Makes the superslabs below `end` writable, in growing steps so that there are few system calls and one mapping.
-    fn ensure_committed(&self, pool: &mut LockGuard<'_, Pool>, end: u32) -> Option<()> {
+    fn ensure_committed(&self, pool: &mut LockGuard<'_, Pool>, end: u32) -> Result<(), Refused> {
         if end <= pool.committed {
-            return Some(());
+            return Ok(());
         }
         let step = pool.commit_step.max(pool.policy.prefill_superslabs);
         let ahead = end.max(pool.committed.saturating_add(step)).min(pool.superslab_count());
@@ -472,7 +486,7 @@ impl SuperslabOs {
             if self.reservation.commit(pool.committed, target) {
                 pool.committed = target;
                 pool.commit_step = (pool.commit_step * 2).min(MAX_COMMIT_STEP);
-                return Some(());
+                return Ok(());
             }
             self.reservation.counters.mprotect_refused.add_relaxed(1);
             pool.commit_step = 1;
@@ -480,7 +494,7 @@ impl SuperslabOs {
                 break;
             }
         }
-        None
+        Err(Refused::NoMemory)
     }
 
     /// Makes the outcome of a change visible to those who read without the lock.

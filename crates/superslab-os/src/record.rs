@@ -1,8 +1,8 @@
 //! What is known about one superslab. Plain data; the pool's lock covers it.
 
 use crate::bits::ALL;
-use hakmem_base::ZeroValid;
 use hakmem_base::SLABS_PER_SUPERSLAB;
+use hakmem_base::ZeroValid;
 
 /// Bytes of metadata per superslab: 0.002 % of it.
 const RECORD_BYTES: usize = 48;

@@ -206,11 +206,13 @@ mod tests {
 
     #[test]
     fn a_refused_call_keeps_errno() {
-        // SAFETY: this thread's errno.
-        unsafe { *libc::__errno_location() = 77 };
+        // SAFETY: always returns this thread's errno location.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: valid for this thread's life.
+        unsafe { *errno = 77 };
         assert!(map_memory(usize::MAX - OS_PAGE_BYTES).is_err());
         // SAFETY: as above.
-        assert_eq!(unsafe { *libc::__errno_location() }, 77);
+        assert_eq!(unsafe { *errno }, 77);
     }
 
     #[test]

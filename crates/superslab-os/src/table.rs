@@ -28,7 +28,7 @@ impl<T> FlatTable<T> {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&T> {
         // SAFETY: `index < len` entries were mapped, zero is a value of `T` (`reserve`), and `get_mut` borrows exclusively.
-        (index < self.len).then(|| unsafe { self.entries.add(index).as_ref() })
+        (index < self.len).then(|| unsafe { &*self.entries.as_ptr().wrapping_add(index) })
     }
 
     /// The entry at `index`, to change.
@@ -36,7 +36,7 @@ impl<T> FlatTable<T> {
     #[must_use]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         // SAFETY: as in `get`; the table is borrowed exclusively.
-        (index < self.len).then(|| unsafe { self.entries.add(index).as_mut() })
+        (index < self.len).then(|| unsafe { &mut *self.entries.as_ptr().wrapping_add(index) })
     }
 
     /// Where the entries begin; dangling for an empty table.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_empty_table_has_nothing() {
-        let table = FlatTable::<Shared64>::empty();
+        let table = FlatTable::<u64>::empty();
         assert!(table.is_empty() && table.get(0).is_none());
         assert!(FlatTable::<u32>::reserve(0).unwrap().is_empty());
     }

@@ -1,0 +1,135 @@
+//! What only shows in a process of its own: resident memory, and a limited address space.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
+use hakmem_superslab_os::{OsPolicy, Purge, SuperslabOs, WindowConfig};
+use std::os::unix::process::CommandExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Resident memory is the process's, so one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn os_with(policy: OsPolicy) -> SuperslabOs {
+    let os = SuperslabOs::new();
+    os.set_policy(policy);
+    assert!(os.reserve(WindowConfig { bytes: 256 << 20 }).is_some());
+    os
+}
+
+fn never() -> OsPolicy {
+    OsPolicy { purge_delay_ms: u32::MAX, ..OsPolicy::default() }
+}
+
+#[expect(clippy::mut_from_ref, reason = "the units are handed out to one test, as memory of its own")]
+fn bytes_at(os: &SuperslabOs, first: SlabIndex, bytes: usize) -> &mut [u8] {
+    // SAFETY: the test holds the units that it names.
+    unsafe { core::slice::from_raw_parts_mut(os.address_of(first), bytes) }
+}
+
+/// Resident bytes of this process.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn resident_memory_falls_after_a_purge_and_units_read_as_zero() {
+    let _alone = alone();
+    let os = os_with(never());
+    let bytes = 64 << 20;
+    let extent = os.take_extent((bytes / SUPERSLAB_BYTES) as u32, 0, 1).unwrap();
+    bytes_at(&os, extent.first, bytes).fill(0x5a);
+    let before = resident_bytes();
+    os.give_extent(extent.first, extent.superslabs, Purge::Later);
+    assert_eq!((os.purgeable_bytes(), os.purge_due(), os.next_due_ms()), (bytes, 0, None));
+    assert_eq!(os.purge_all(), bytes);
+    assert!(resident_bytes() + (48 << 20) < before, "the kernel got the memory back");
+    let again = os.take_extent(extent.superslabs, 0, 1).unwrap();
+    assert!(again.zeroed && bytes_at(&os, again.first, bytes).iter().all(|&byte| byte == 0));
+    let stats = os.stats();
+    assert_eq!((stats.madvise_calls, stats.purged_bytes), (2, bytes as u64), "two batches, one range each");
+    os.check_invariants();
+}
+
+#[test]
+fn the_automatic_window_costs_little_memory_before_it_is_used() {
+    let _alone = alone();
+    let before = resident_bytes();
+    let os = SuperslabOs::new();
+    assert!(os.reserve(WindowConfig::default()).is_some() && os.take_run(1, 1).is_some());
+    assert!(resident_bytes() < before + (128 << 10));
+}
+
+#[test]
+fn memory_of_a_fragmented_superslab_falls_too() {
+    let _alone = alone();
+    let os = os_with(never());
+    let runs: Vec<_> = (0..32 * 32).map(|_| os.take_run(1, 1).unwrap().first).collect();
+    for &run in &runs {
+        bytes_at(&os, run, SLAB_BYTES).fill(1);
+    }
+    let before = resident_bytes();
+    for run in runs.iter().step_by(2) {
+        os.give_run(*run, 1);
+    }
+    assert_eq!(os.purge_all(), 32 * SUPERSLAB_BYTES / 2);
+    assert!(resident_bytes() + 31 * SUPERSLAB_BYTES / 2 < before);
+    assert!(runs.iter().skip(1).step_by(2).all(|&run| bytes_at(&os, run, SLAB_BYTES).iter().all(|&byte| byte == 1)));
+    os.check_invariants();
+}
+
+const CHILD: &str = "SUPERSLAB_OS_TEST_CHILD";
+
+/// Runs one test of this file again, in a process with this address-space limit. Returns what it wrote to stderr.
+fn again_with_limit(test: &str, limit_bytes: u64) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    let set_limit = move || {
+        let limit = libc::rlimit { rlim_cur: limit_bytes, rlim_max: limit_bytes };
+        // SAFETY: reads the structure it is given.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes one async-signal-safe call.
+    unsafe { command.pre_exec(set_limit) };
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
+    text
+}
+
+#[test]
+fn a_limited_address_space_gives_a_window_of_at_most_half_of_it() {
+    if std::env::var_os(CHILD).is_none() {
+        let _alone = alone();
+        let text = again_with_limit("a_limited_address_space_gives_a_window_of_at_most_half_of_it", 1 << 30);
+        assert_eq!(text.matches("of address space could be reserved").count(), 1, "{text}");
+        return;
+    }
+    let os = SuperslabOs::new();
+    let window = os.reserve(WindowConfig::default()).unwrap();
+    let bytes = window.slab_count as usize * SLAB_BYTES;
+    assert!((32 << 20..=512 << 20).contains(&bytes), "{bytes}");
+    assert!(os.reserve(WindowConfig::default()).is_some(), "reported once, though asked twice");
+    let run = os.take_run(32, 1).unwrap();
+    bytes_at(&os, run.first, 32 * SLAB_BYTES).fill(7);
+    assert!(vec![1_u8; 100 << 20].iter().all(|&byte| byte == 1), "others still get memory");
+}
+
+#[test]
+fn a_window_that_does_not_fit_is_halved_until_it_does() {
+    if std::env::var_os(CHILD).is_none() {
+        let _alone = alone();
+        again_with_limit("a_window_that_does_not_fit_is_halved_until_it_does", 1 << 30);
+        return;
+    }
+    let (first, second) = (SuperslabOs::new(), SuperslabOs::new());
+    let (large, small) =
+        (first.reserve(WindowConfig::default()).unwrap(), second.reserve(WindowConfig::default()).unwrap());
+    assert!(small.slab_count < large.slab_count && second.stats().mmap_refused > 0);
+    assert!(second.take_run(1, 1).is_some());
+}

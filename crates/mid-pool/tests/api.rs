@@ -1,0 +1,272 @@
+//! The box through its public face.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, fatal};
+use hakmem_mid_pool::{RunCache, RunPolicy, shared};
+use hakmem_ownership::Route;
+use support::{Heap, fill, is_filled};
+
+const WINDOW: usize = 64 << 20;
+
+fn heap() -> Heap {
+    Heap::new(WINDOW, RunPolicy::DEFAULT)
+}
+
+fn free(heap: &Heap, cache: &RunCache, block: hakmem_mid_pool::Block) {
+    let (index, units, bytes) = heap.claim(block).unwrap();
+    cache.free(&heap.cx(), index, units, bytes);
+}
+
+#[test]
+fn a_freed_run_is_the_next_one_of_its_size() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let first = cache.allocate(&heap.cx(), 200_000, 16).unwrap();
+    assert!(first.zeroed);
+    assert_eq!(heap.run_of(first), (heap.os.index_of(first.ptr.as_ptr().addr()).unwrap(), 4, 200_000));
+    free(&heap, &cache, first);
+    assert_eq!(cache.cached_bytes(), 4 * SLAB_BYTES);
+    let second = cache.allocate(&heap.cx(), 230_000, 16).unwrap();
+    assert_eq!(second.ptr, first.ptr);
+    assert!(!second.zeroed);
+    assert_eq!((cache.hits(), cache.misses(), cache.cached_bytes()), (1, 1, 0));
+    assert_eq!((cache.allocated_bytes(), cache.freed_bytes()), (430_000, 200_000));
+    assert_eq!(heap.run_of(second).2, 230_000);
+}
+
+#[test]
+fn a_cached_run_serves_smaller_requests_up_to_the_limit() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), 6 * SLAB_BYTES, 16).unwrap();
+    free(&heap, &cache, block);
+    let half = cache.allocate(&heap.cx(), 3 * SLAB_BYTES, 16).unwrap();
+    assert_ne!(half.ptr, block.ptr, "1.5 times three units are less than six");
+    let near = cache.allocate(&heap.cx(), 4 * SLAB_BYTES, 16).unwrap();
+    assert_eq!(near.ptr, block.ptr);
+    assert_eq!((heap.run_of(near).1, heap.run_of(near).2), (6, 4 * SLAB_BYTES));
+}
+
+#[test]
+fn alignment_is_kept_by_fresh_and_cached_runs() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let odd = cache.allocate(&heap.cx(), 40_000, 16).unwrap();
+    for align in [1 << 16, 1 << 18, 1 << 21] {
+        let block = cache.allocate(&heap.cx(), 100_000, align).unwrap();
+        assert_eq!(block.ptr.as_ptr().addr() % align, 0);
+        free(&heap, &cache, block);
+        let again = cache.allocate(&heap.cx(), 100_000, align).unwrap();
+        assert_eq!(again.ptr.as_ptr().addr() % align, 0);
+    }
+    free(&heap, &cache, odd);
+    assert!(cache.allocate(&heap.cx(), 100_000, 1 << 22).is_none());
+    assert!(cache.allocate(&heap.cx(), RUN_MAX_BYTES + 1, 16).is_none());
+    assert!(cache.allocate(&heap.cx(), 0, 16).is_none());
+}
+
+#[test]
+fn the_cache_keeps_within_every_bound_and_lets_the_oldest_go() {
+    let policy = RunPolicy { cache_bytes: 8 << 16, cache_runs: 5, large_cap: [3, 5, 5, 5, 0], ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    let take = |bytes| cache.allocate(&heap.cx(), bytes, 16).unwrap();
+    let small: Vec<_> = (0..5).map(|_| take(SLAB_BYTES)).collect();
+    let wide: Vec<_> = (0..3).map(|_| take(3 * SLAB_BYTES)).collect();
+    let huge = take(20 * SLAB_BYTES);
+    for &block in &small {
+        free(&heap, &cache, block);
+        cache.check_invariants();
+    }
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES, "the cap of the class");
+    free(&heap, &cache, huge);
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES, "a class with cap 0 is not cached");
+    for &block in &wide {
+        free(&heap, &cache, block);
+        cache.check_invariants();
+        assert!(cache.cached_bytes() <= 8 * SLAB_BYTES);
+    }
+    assert_eq!(cache.cached_bytes(), 6 * SLAB_BYTES, "the small runs were older");
+    assert_eq!(take(3 * SLAB_BYTES).ptr, wide[2].ptr);
+    assert_eq!(take(3 * SLAB_BYTES).ptr, wide[1].ptr);
+    cache.flush(&heap.cx());
+    assert_eq!(cache.cached_bytes(), 0);
+    heap.os.check_invariants();
+}
+
+#[test]
+fn trim_lets_go_what_was_not_used_since_the_last_one() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let old = cache.allocate(&heap.cx(), SLAB_BYTES, 16).unwrap();
+    let fresh = cache.allocate(&heap.cx(), 2 * SLAB_BYTES, 16).unwrap();
+    free(&heap, &cache, old);
+    cache.trim(&heap.cx());
+    assert_eq!(cache.cached_bytes(), SLAB_BYTES);
+    free(&heap, &cache, fresh);
+    cache.trim(&heap.cx());
+    assert_eq!(cache.cached_bytes(), 2 * SLAB_BYTES);
+    cache.trim(&heap.cx());
+    assert_eq!(cache.cached_bytes(), 0);
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn a_block_grows_into_free_units_and_into_a_cached_run_behind_it() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), 2 * SLAB_BYTES, 16).unwrap();
+    let behind = cache.allocate(&heap.cx(), 3 * SLAB_BYTES, 16).unwrap();
+    let (index, units, bytes) = heap.run_of(block);
+    assert_eq!(heap.run_of(behind).0, index.add(2), "the test needs neighbours");
+    fill(block, 0, bytes, 0x5a);
+    assert!(!cache.resize_in_place(&heap.cx(), index, units, 4 * SLAB_BYTES));
+    assert_eq!(heap.run_of(block), (index, units, bytes));
+    free(&heap, &cache, behind);
+    assert!(cache.resize_in_place(&heap.cx(), index, units, 4 * SLAB_BYTES + 1));
+    assert_eq!(heap.run_of(block), (index, 5, 4 * SLAB_BYTES + 16));
+    assert_eq!(cache.cached_bytes(), 0);
+    assert!(is_filled(block, bytes, 0x5a));
+    assert!(cache.resize_in_place(&heap.cx(), index, 5, 32 * SLAB_BYTES) == (index.slot() == 0));
+    assert!(!cache.resize_in_place(&heap.cx(), index, heap.run_of(block).1, RUN_MAX_BYTES + 1));
+    heap.os.check_invariants();
+}
+
+#[test]
+fn a_shrunk_block_gives_units_back_when_it_is_worth_it() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), 16 * SLAB_BYTES, 16).unwrap();
+    let (index, ..) = heap.run_of(block);
+    assert!(cache.resize_in_place(&heap.cx(), index, 16, 15 * SLAB_BYTES));
+    assert_eq!(heap.run_of(block), (index, 16, 15 * SLAB_BYTES));
+    assert!(cache.resize_in_place(&heap.cx(), index, 16, 12 * SLAB_BYTES));
+    assert_eq!(heap.run_of(block), (index, 12, 12 * SLAB_BYTES));
+    assert_eq!(heap.os.stats().in_use_bytes, 12 * SLAB_BYTES);
+    free(&heap, &cache, block);
+    assert_eq!(cache.allocated_bytes(), cache.freed_bytes());
+}
+
+#[test]
+fn misses_of_one_size_are_served_in_bundles_of_clean_runs() {
+    let policy = RunPolicy { bundle_runs: 4, ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    let blocks: Vec<_> = (0..9).map(|_| cache.allocate(&heap.cx(), 100_000, 16).unwrap()).collect();
+    assert_eq!((cache.misses(), cache.hits(), cache.bundles()), (3, 6, 2));
+    for (mark, &block) in blocks.iter().enumerate() {
+        assert!(block.zeroed && is_filled(block, 100_000, 0));
+        fill(block, 0, 100_000, mark as u8 + 1);
+    }
+    for (mark, &block) in blocks.iter().enumerate() {
+        assert!(is_filled(block, 100_000, mark as u8 + 1));
+        free(&heap, &cache, block);
+    }
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn a_block_freed_twice_is_claimed_once() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), 70_000, 16).unwrap();
+    let address = block.ptr.as_ptr().expose_provenance();
+    let wins = std::thread::scope(|scope| {
+        let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| heap.claim(block_of(address)))).collect();
+        tries.into_iter().filter_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(wins.len(), 1);
+    let (index, units, bytes) = wins[0];
+    cache.free(&heap.cx(), index, units, bytes);
+    assert_eq!(heap.routes.get(index.to_usize()).unwrap().route(), Route::Unused);
+    assert_eq!(heap.claim(block), None, "a cached run is nobody's block");
+}
+
+/// A block by address: pointers do not travel between test threads.
+fn block_of(address: usize) -> hakmem_mid_pool::Block {
+    let ptr = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap();
+    hakmem_mid_pool::Block { ptr, zeroed: false }
+}
+
+/// Hunts: a run that two threads hold at once, because a free by a stranger and a reuse overlap.
+#[test]
+fn blocks_freed_by_strangers_come_back_whole() {
+    const THREADS: usize = 4;
+    let heap = Heap::new(256 << 20, RunPolicy { bundle_runs: 3, ..RunPolicy::DEFAULT });
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(usize, usize, u8)>(8)).unzip();
+    std::thread::scope(|scope| {
+        for (number, receiver) in receivers.into_iter().enumerate() {
+            let next = senders[(number + 1) % THREADS].clone();
+            let heap = &heap;
+            scope.spawn(move || {
+                let cache = RunCache::new();
+                let mut random = 0x9e37_u64 + number as u64;
+                let take_in = |(address, bytes, mark): (usize, usize, u8)| {
+                    let block = block_of(address);
+                    assert!(is_filled(block, bytes, mark), "a block changed under its holder");
+                    free(heap, &cache, block);
+                };
+                for step in 0..2000_u64 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step | 1);
+                    let bytes = 32_769 + (random >> 33) as usize % 400_000;
+                    let block = cache.allocate(&heap.cx(), bytes, 16).unwrap();
+                    assert!(!block.zeroed || is_filled(block, bytes, 0));
+                    let mark = number as u8 + 1 + (step % 50) as u8 * 4;
+                    fill(block, 0, bytes, mark);
+                    let mut parcel = (block.ptr.as_ptr().expose_provenance(), bytes, mark);
+                    while let Err(std::sync::mpsc::TrySendError::Full(back)) = next.try_send(parcel) {
+                        parcel = back;
+                        receiver.try_iter().for_each(take_in);
+                        std::thread::yield_now();
+                    }
+                }
+                drop(next);
+                receiver.iter().for_each(take_in);
+                cache.check_invariants();
+                cache.flush(&heap.cx());
+            });
+        }
+        drop(senders);
+    });
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn a_thread_without_a_cache_uses_the_shared_functions() {
+    let heap = heap();
+    let block = shared::allocate(&heap.cx(), 300_000, 1 << 17).unwrap();
+    assert!(block.zeroed && block.ptr.as_ptr().addr().is_multiple_of(1 << 17));
+    let (index, units, _) = heap.run_of(block);
+    let resized = shared::resize_in_place(&heap.cx(), index, units, 100_000).unwrap();
+    assert_eq!((resized.old_bytes, resized.new_bytes), (300_000, 100_000));
+    let (index, units, _) = heap.claim(block).unwrap();
+    shared::free(&heap.cx(), index, units);
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn a_full_window_gives_none_and_the_cache_is_emptied_for_the_last_block() {
+    let heap = Heap::new(32 << 20, RunPolicy { cache_bytes: 16 << 20, ..RunPolicy::DEFAULT });
+    let cache = RunCache::new();
+    let mut blocks = Vec::new();
+    while let Some(block) = cache.allocate(&heap.cx(), RUN_MAX_BYTES, 16) {
+        blocks.push(block);
+        assert!(blocks.len() < 32, "more blocks than the window has place for");
+    }
+    assert!(!blocks.is_empty());
+    let smaller: Vec<_> = blocks.drain(..2).collect();
+    for block in smaller {
+        let (index, ..) = heap.run_of(block);
+        assert!(cache.resize_in_place(&heap.cx(), index, 32, SLAB_BYTES));
+        free(&heap, &cache, block);
+    }
+    assert_eq!(cache.cached_bytes(), 2 * SLAB_BYTES);
+    blocks.push(
+        cache.allocate(&heap.cx(), RUN_MAX_BYTES, 16).unwrap_or_else(|| fatal("cached runs were not given back")),
+    );
+    assert_eq!(cache.cached_bytes(), 0);
+    blocks.push(cache.allocate(&heap.cx(), RUN_MAX_BYTES, 16).unwrap());
+    for block in blocks {
+        free(&heap, &cache, block);
+    }
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+}

@@ -35,14 +35,17 @@ impl Random {
     }
 }
 
-/// The number that the environment gives for `name`, or `default`.
+/// The number that the environment gives for `name`; without it `short`, or `long` when `HAKTEST_LONG` is set and not 0.
 ///
 /// # Panics
 /// When it is there and is no number: a long run asked for wrongly must not silently be a short one.
 #[must_use]
 #[expect(clippy::panic, reason = "see above")]
-pub fn number_from_env(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
+pub fn number_from_env(name: &str, short: u64, long: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else {
+        let wants_long = std::env::var("HAKTEST_LONG").is_ok_and(|value| !value.is_empty() && value != "0");
+        return if wants_long { long } else { short };
+    };
     text.trim().parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
 }
 

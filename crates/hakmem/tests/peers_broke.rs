@@ -1,7 +1,7 @@
 //! What broke other allocators: allocation while a thread is being destroyed, forks of a busy process, large blocks freed by
 //! another thread, large alignments, and misuse, which must end in one clear line and an abort.
 //!
-//! `HAKTEST_HANDOVERS` and `HAKTEST_FORKS` set the lengths.
+//! `HAKTEST_HANDOVERS` and `HAKTEST_FORKS` set the lengths; `HAKTEST_LONG=1` sets the long ones.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may stop")]
 #![allow(clippy::disallowed_types, reason = "a test is no box")]
 
@@ -81,7 +81,7 @@ impl Drop for AllocatesWhenDropped {
     fn drop(&mut self) {
         self.1.drain(..).try_for_each(Filled::release).unwrap();
         exercise(self.0);
-        let _already_destroyed = LATE.try_with(|late| late.borrow_mut().push(Box::new([1_u8; 100])));
+        let _already_destroyed = LATE.try_with(|late| late.borrow_mut().push(vec![1; 100]));
         DROPS.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -90,7 +90,7 @@ thread_local! {
     static FIRST: RefCell<Option<AllocatesWhenDropped>> = const { RefCell::new(None) };
     static SECOND: RefCell<Option<AllocatesWhenDropped>> = const { RefCell::new(None) };
     // Created by the drop of the others: its own destructor is registered while destructors run.
-    static LATE: RefCell<Vec<Box<[u8; 100]>>> = const { RefCell::new(Vec::new()) };
+    static LATE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn destructors_of_thread_locals_allocate_and_free() {
 #[test]
 fn forks_of_a_busy_process_allocate_free_and_end() {
     if Child::role().is_some() {
-        return fork_often(number_from_env("HAKTEST_FORKS", 300));
+        return fork_often(number_from_env("HAKTEST_FORKS", 300, 300));
     }
     let ended = Child::of_test("forks_of_a_busy_process_allocate_free_and_end", "forker").run();
     ended.assert_success();
@@ -196,7 +196,7 @@ fn large_blocks_freed_by_another_thread_do_not_pile_up() {
         ended.assert_success();
         return eprint!("{}", ended.stderr);
     }
-    let handovers = number_from_env("HAKTEST_HANDOVERS", 20_000);
+    let handovers = number_from_env("HAKTEST_HANDOVERS", 20_000, 100_000);
     let start = Memory::now();
     let (give, take) = sync_channel::<Box<[u8]>>(16);
     let consumer = thread::spawn(move || {

@@ -1,7 +1,7 @@
 //! After a spike of small blocks is freed, resident memory returns to within 10 % + 16 MiB of where it began: at once by
 //! `collect()`, in band after a second of ordinary activity, and by itself in a multi-threaded program that stays idle.
 //!
-//! Each case runs in its own process. `HAKTEST_SPIKE_MIB` sets the height.
+//! Each case runs in its own process. `HAKTEST_SPIKE_MIB` sets the height; `HAKTEST_LONG=1` makes it 1 GiB.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing, reason = "a test may stop")]
 
 use std::sync::mpsc::channel;
@@ -77,7 +77,7 @@ struct Spike {
 impl Spike {
     fn prepare() -> Self {
         activity(Duration::from_millis(100));
-        let height_bytes = number_from_env("HAKTEST_SPIKE_MIB", 256) << 20;
+        let height_bytes = number_from_env("HAKTEST_SPIKE_MIB", 256, 1024) << 20;
         Self { start_kib: Memory::now().resident_kib, height_bytes }
     }
 

@@ -26,20 +26,20 @@ type Shared = [Mutex<Option<Filled>>];
 
 #[test]
 fn random_threads_free_random_blocks_of_every_size() {
-    stress(number_from_env("HAKMEM_STRESS_SECONDS", 5));
+    stress(number_from_env("HAKMEM_STRESS_SECONDS", 5, 60));
 }
 
 #[test]
 #[ignore = "long: a minute, or HAKMEM_STRESS_SECONDS"]
 fn random_threads_free_random_blocks_for_a_minute() {
-    stress(number_from_env("HAKMEM_STRESS_SECONDS", 60));
+    stress(number_from_env("HAKMEM_STRESS_SECONDS", 60, 60));
 }
 
 fn stress(seconds: u64) {
     let clock = Instant::now();
     let random_seed = u64::from(std::process::id()) << 20 | u64::from(clock_nanoseconds());
-    let seed = number_from_env("HAKTEST_SEED", random_seed);
-    let threads = number_from_env("HAKTEST_THREADS", 4).max(4);
+    let seed = number_from_env("HAKTEST_SEED", random_seed, random_seed);
+    let threads = number_from_env("HAKTEST_THREADS", 4, 6).max(4);
     eprintln!("stress: HAKTEST_SEED={seed} HAKTEST_THREADS={threads} HAKMEM_STRESS_SECONDS={seconds}");
 
     let end = clock + Duration::from_secs(seconds);

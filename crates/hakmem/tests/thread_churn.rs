@@ -17,13 +17,13 @@ const SURVIVORS: usize = 2000;
 
 #[test]
 fn short_threads_whose_blocks_outlive_them_do_not_grow_memory() {
-    churn(number_from_env("HAKTEST_CHURN_THREADS", 5000));
+    churn(number_from_env("HAKTEST_CHURN_THREADS", 5000, 100_000));
 }
 
 #[test]
 #[ignore = "long: 100 000 threads, or HAKTEST_CHURN_THREADS"]
 fn a_hundred_thousand_short_threads_do_not_grow_memory() {
-    churn(number_from_env("HAKTEST_CHURN_THREADS", 100_000));
+    churn(number_from_env("HAKTEST_CHURN_THREADS", 100_000, 100_000));
 }
 
 fn churn(threads: u64) {

@@ -1,0 +1,96 @@
+//! C and C++ programs under the preload library. Each runs first without it: what the C library fails is a wrong test.
+//!
+//! `HAKTEST_PRELOAD_LIBRARY` names a library that is built already. `HAKMEM_STRESS_SECONDS` sets the stress's length.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hakmem_testkit::{Child, number_from_env};
+
+#[test]
+fn the_malloc_family_behaves_as_the_manual_says() {
+    passes_with_and_without("malloc_family.c", &[]);
+}
+
+#[test]
+fn the_cpp_operators_serve_every_form() {
+    passes_with_and_without("new_delete.cpp", &[]);
+}
+
+#[test]
+fn destructors_of_pthread_keys_allocate() {
+    passes_with_and_without("thread_exit.c", &[]);
+}
+
+#[test]
+fn forks_of_a_busy_process_end() {
+    passes_with_and_without("forks.c", &[]);
+}
+
+#[test]
+fn random_threads_free_random_blocks_of_every_size() {
+    let seconds = number_from_env("HAKMEM_STRESS_SECONDS", 4, 60);
+    let seed = {
+        let random = u64::from(std::process::id());
+        number_from_env("HAKTEST_SEED", random, random)
+    };
+    passes_with_and_without("stress.c", &[seconds.to_string(), seed.to_string()]);
+}
+
+fn passes_with_and_without(source: &str, arguments: &[String]) {
+    let program = compile(source);
+    let run = |library: Option<&Path>| {
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library).env("EXPECT_LIBRARY", library.file_name().unwrap());
+        }
+        Child::of(command).limit(Duration::from_secs(120 + number_from_env("HAKMEM_STRESS_SECONDS", 0, 60))).run()
+    };
+    let plain = if source.starts_with("stress") { None } else { Some(run(None)) };
+    if let Some(plain) = &plain {
+        plain.assert_success();
+    }
+    let preloaded = run(Some(library()));
+    preloaded.assert_success();
+    if let Some(plain) = plain {
+        assert_eq!(preloaded.stdout, plain.stdout);
+    }
+    eprint!("{}{}", preloaded.stdout, preloaded.stderr);
+}
+
+fn compile(source: &str) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.replace('.', "_"));
+    let (compiler, standard) = if source.ends_with("pp") { ("c++", "-std=c++17") } else { ("cc", "-std=gnu11") };
+    let status = Command::new(compiler)
+        .args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .args([&program, &sources.join(source)])
+        .arg("-ldl")
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "{compiler} does not compile {source}");
+    program
+}
+
+/// The preload library, built once as this test itself was built.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| std::env::var_os("HAKTEST_PRELOAD_LIBRARY").map_or_else(build_library, PathBuf::from))
+}
+
+fn build_library() -> PathBuf {
+    // A directory of its own: the outer cargo may hold the lock of the usual one.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
+    let (profile, folder) = if cfg!(debug_assertions) { ("dev", "debug") } else { ("release", "release") };
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "hakmem-preload", "--profile", profile, "--target-dir"])
+        .arg(&target)
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "the preload library does not build");
+    target.join(folder).join("libhakmem_preload.so")
+}

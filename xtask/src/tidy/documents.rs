@@ -35,7 +35,38 @@ pub fn findings(project: &Project) -> Result<Vec<String>> {
             Some(_) => {}
         }
     }
+    findings.extend(unknown_variables(project)?);
     Ok(findings)
+}
+
+/// Variables that a document names and the registry does not know.
+fn unknown_variables(project: &Project) -> Result<Vec<String>> {
+    let page = hakmem_policy::env_vars_markdown();
+    let mut paths: Vec<PathBuf> = ["README.md", "AGENTS.md"].map(|name| project.root().join(name)).to_vec();
+    for directory in ["docs", "docs/decisions"] {
+        for entry in std::fs::read_dir(project.root().join(directory))? {
+            paths.push(entry?.path());
+        }
+    }
+    let mut findings = Vec::new();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let shown = path.strip_prefix(project.root()).unwrap_or(path).display();
+        for (number, line) in text.lines().enumerate() {
+            for name in variable_names(line).filter(|name| !page.contains(&format!("`{name}`"))) {
+                findings.push(format!("{shown}:{}: names `{name}`, which is not in the registry", number + 1));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Names of variables in a line. `HAKMEM_*`, prefixes, and what belongs to the C header or to tools is none.
+fn variable_names(line: &str) -> impl Iterator<Item = &str> {
+    let other = ["HAKMEM_ABI_", "HAKMEM_BENCH_", "HAKMEM_STRESS_", "HAKMEM_TEST_"];
+    line.split(|mark: char| !mark.is_ascii_alphanumeric() && mark != '_')
+        .filter(|word| word.strip_prefix("HAKMEM_").is_some_and(|rest| !rest.is_empty() && !rest.ends_with('_')))
+        .filter(move |word| !other.iter().any(|prefix| word.starts_with(prefix)))
 }
 
 /// Brings the documents up to date and returns the names of those that changed.
@@ -110,6 +141,13 @@ mod tests {
         let once = with_crate_list(&text, "new\n").unwrap();
         assert_eq!(once, format!("above\n{CRATES_BEGIN}\nnew\n{CRATES_END}\nbelow\n"));
         assert_eq!(with_crate_list(&once, "new\n").unwrap(), once);
+    }
+
+    #[test]
+    fn variables_are_told_from_prefixes_and_macros() {
+        let line = "`HAKMEM_STATS=1`, HAKMEM_*, HAKMEM_TEST_X, HAKMEM_ABI_MAGIC and (HAKMEM_NO_SUCH)";
+        assert_eq!(variable_names(line).collect::<Vec<_>>(), ["HAKMEM_STATS", "HAKMEM_NO_SUCH"]);
+        assert!(hakmem_policy::env_vars_markdown().contains("`HAKMEM_STATS`"));
     }
 
     #[test]

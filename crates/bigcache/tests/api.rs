@@ -1,0 +1,346 @@
+//! The box through its public face.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use hakmem_base::SUPERSLAB_BYTES;
+use hakmem_bigcache::{BigCache, BigPolicy, Block};
+use support::{Heap, Place, address_of, fill, is_filled};
+
+const MIB: usize = 1 << 20;
+
+fn heap() -> Heap {
+    Heap::new(1 << 30, BigPolicy { thp_bytes: usize::MAX, retain_ms: 60_000, ..BigPolicy::DEFAULT })
+}
+
+fn take(heap: &Heap, cache: &BigCache, bytes: usize) -> Block {
+    cache.allocate(&heap.cx(), bytes, 16, false).unwrap()
+}
+
+#[test]
+fn a_freed_block_is_kept_and_serves_the_next_of_its_size() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let block = take(&heap, &cache, 5 * MIB + 1);
+    assert!(block.zeroed);
+    assert_eq!(heap.bytes_of(&cache, block), 5 * MIB + 4096);
+    fill(block, 0, 5 * MIB, 7);
+    assert!(heap.free(&cache, address_of(block)));
+    assert!(!heap.free(&cache, address_of(block)), "a kept extent is nobody's block");
+    assert_eq!(cache.cached_bytes(), 5 * MIB + 4096);
+    let again = take(&heap, &cache, 4 * MIB + 1);
+    assert_eq!((again.ptr, again.zeroed), (block.ptr, false));
+    assert_eq!(cache.cached_bytes(), 0);
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses, stats.evictions), (1, 1, 0));
+    assert_eq!((stats.allocated_bytes, stats.freed_bytes), (9 * MIB as u64 + 8192, 5 * MIB as u64 + 4096));
+    cache.check_invariants();
+}
+
+#[test]
+fn a_longer_extent_within_the_slack_is_cut_to_size() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let block = take(&heap, &cache, 18 * MIB);
+    let wide = take(&heap, &cache, 22 * MIB);
+    heap.free(&cache, address_of(wide));
+    heap.free(&cache, address_of(block));
+    let cut = take(&heap, &cache, 16 * MIB);
+    assert_eq!(cut.ptr, block.ptr, "nine superslabs for eight are within an eighth");
+    assert_eq!(cache.cached_bytes(), 22 * MIB);
+    assert_eq!(heap.os.stats().in_use_bytes, 38 * MIB);
+    heap.free(&cache, address_of(cut));
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn memory_kept_in_vain_goes_before_fresh_memory_is_taken() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let small = take(&heap, &cache, 10 * MIB);
+    heap.free(&cache, address_of(small));
+    let other = take(&heap, &cache, 40 * MIB);
+    assert_eq!(cache.cached_bytes(), 10 * MIB, "a quarter is not much");
+    heap.free(&cache, address_of(other));
+    let large = take(&heap, &cache, 60 * MIB);
+    assert_eq!((cache.cached_bytes(), cache.stats().evictions), (0, 2));
+    assert_eq!(heap.os.stats().in_use_bytes, 60 * MIB);
+    heap.free(&cache, address_of(large));
+}
+
+#[test]
+fn what_is_kept_is_bounded_by_bytes_by_use_and_by_time() {
+    let policy = BigPolicy { retain_bytes: 20 * MIB, retain_ms: 60_000, thp_bytes: usize::MAX, ..BigPolicy::DEFAULT };
+    let (mut heap, cache) = (Heap::new(4 << 30, policy), BigCache::new());
+    let blocks: Vec<_> = (0..5).map(|_| take(&heap, &cache, 8 * MIB)).collect();
+    for &block in &blocks {
+        heap.free(&cache, address_of(block));
+        assert!(cache.cached_bytes() <= 20 * MIB);
+        cache.check_invariants();
+    }
+    assert_eq!(cache.cached_bytes(), 16 * MIB);
+    let large = take(&heap, &cache, 30 * MIB);
+    heap.free(&cache, address_of(large));
+    assert_eq!(cache.cached_bytes(), 0, "made way for the large one, which is too large to keep");
+    // An eighth of 320 MiB in use: 40 MiB.
+    let held = take(&heap, &cache, 320 * MIB);
+    let large = take(&heap, &cache, 30 * MIB);
+    heap.free(&cache, address_of(large));
+    assert_eq!(cache.cached_bytes(), 30 * MIB);
+    assert_eq!(cache.evict_due(&heap.cx()), 0);
+    heap.policy.retain_ms = 20;
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(cache.evict_due(&heap.cx()), 30 * MIB);
+    heap.policy.retain_ms = 0;
+    heap.free(&cache, address_of(held));
+    assert_eq!((cache.cached_bytes(), heap.os.stats().in_use_bytes), (0, 0));
+    heap.os.check_invariants();
+}
+
+#[test]
+fn a_block_is_resized_inside_into_room_and_back() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let block = cache.allocate(&heap.cx(), 5 * MIB, 16, true).unwrap();
+    let index = heap.index_of(block);
+    fill(block, 0, 5 * MIB, 9);
+    assert!(cache.resize_in_place(&heap.cx(), index, 5 * MIB, 6 * MIB));
+    assert!(cache.resize_in_place(&heap.cx(), index, 6 * MIB, 11 * MIB));
+    assert_eq!(heap.place_of(&cache, address_of(block)), Some(Place::Window(index, 11 * MIB)));
+    assert_eq!(heap.os.stats().in_use_bytes, 12 * MIB);
+    assert!(is_filled(block, 5 * MIB, 9));
+    fill(block, 5 * MIB, 11 * MIB, 9);
+    assert!(cache.resize_in_place(&heap.cx(), index, 11 * MIB, 3 * MIB));
+    assert_eq!(heap.os.stats().in_use_bytes, 4 * MIB);
+    assert!(is_filled(block, 3 * MIB, 9));
+    // SAFETY: the block's superslabs go on behind its bytes.
+    assert_eq!(unsafe { block.ptr.as_ptr().wrapping_add(3 * MIB + 4096).read() }, 0, "the tail was not given back");
+    assert!(!cache.resize_in_place(&heap.cx(), index, 3 * MIB, 1 << 40));
+    assert_eq!(heap.bytes_of(&cache, block), 3 * MIB);
+    heap.free(&cache, address_of(block));
+    let stats = cache.stats();
+    assert_eq!(stats.allocated_bytes, stats.freed_bytes);
+}
+
+#[test]
+fn a_block_grows_into_a_kept_extent_behind_it() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let (block, behind) = (take(&heap, &cache, 4 * MIB), take(&heap, &cache, 6 * MIB));
+    let (first, second) = (heap.index_of(block), heap.index_of(behind));
+    assert_eq!(second, first.add(64), "the test needs neighbours");
+    let third = take(&heap, &cache, 4 * MIB);
+    assert!(!cache.resize_in_place(&heap.cx(), first, 4 * MIB, 8 * MIB));
+    heap.free(&cache, address_of(behind));
+    assert!(cache.resize_in_place(&heap.cx(), first, 4 * MIB, 10 * MIB));
+    assert_eq!(cache.cached_bytes(), 0);
+    heap.free(&cache, address_of(block));
+    heap.free(&cache, address_of(third));
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn moving_carries_the_contents_without_copying() {
+    let (heap, cache) = (heap(), BigCache::new());
+    for old_bytes in [8 * MIB, 7 * MIB + 4096] {
+        let block = take(&heap, &cache, old_bytes);
+        let wall = take(&heap, &cache, 4 * MIB);
+        fill(block, 0, old_bytes, 3);
+        let moved = cache.move_to(&heap.cx(), heap.index_of(block), old_bytes, 20 * MIB).unwrap();
+        assert!(!moved.zeroed && moved.ptr != block.ptr);
+        assert!(is_filled(moved, old_bytes, 3));
+        assert!(!heap.free(&cache, address_of(block)), "the old block is gone");
+        assert!(heap.os.stats().moved_pages_bytes > 0);
+        let reused = take(&heap, &cache, old_bytes);
+        assert!(!reused.zeroed || is_filled(reused, old_bytes, 0));
+        for block in [moved, wall, reused] {
+            assert!(heap.free(&cache, address_of(block)));
+        }
+    }
+    let small = take(&heap, &cache, 3 * MIB);
+    assert!(cache.move_to(&heap.cx(), heap.index_of(small), 3 * MIB, 9 * MIB).is_none(), "cheaper to copy");
+    heap.free(&cache, address_of(small));
+    assert_eq!(cache.stats().moved, 2);
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+    let stats = cache.stats();
+    assert_eq!(stats.allocated_bytes, stats.freed_bytes);
+}
+
+#[test]
+fn alignment_of_many_superslabs_is_kept_by_fresh_and_kept_extents() {
+    let (heap, cache) = (heap(), BigCache::new());
+    for shift in 21..26 {
+        for _ in 0..2 {
+            let block = cache.allocate(&heap.cx(), 3 * MIB, 1 << shift, false).unwrap();
+            assert_eq!(address_of(block) % (1 << shift), 0);
+            heap.free(&cache, address_of(block));
+        }
+    }
+    assert!(cache.stats().hits >= 5);
+}
+
+#[test]
+fn a_full_window_sends_blocks_outside_and_takes_back_what_is_kept_first() {
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy { retain_ms: 60_000, ..BigPolicy::DEFAULT }), BigCache::new());
+    let kept = take(&heap, &cache, 4 * MIB);
+    heap.free(&cache, address_of(kept));
+    let inside = take(&heap, &cache, 26 * MIB);
+    assert!(heap.os.index_of(address_of(inside)).is_some());
+    assert_eq!(cache.cached_bytes(), if heap.os.stats().in_use_bytes == 26 * MIB { 0 } else { 4 * MIB });
+    let outside = take(&heap, &cache, 26 * MIB);
+    assert_eq!(heap.os.index_of(address_of(outside)), None);
+    assert!(outside.zeroed && is_filled(outside, 26 * MIB, 0));
+    fill(outside, 0, 26 * MIB, 4);
+    assert_eq!(heap.place_of(&cache, address_of(outside)), Some(Place::Outside(26 * MIB)));
+    assert!(cache.outside_resize(address_of(outside), 9 * MIB));
+    assert_eq!((cache.stats().outside_blocks, cache.stats().outside_bytes), (1, 9 * MIB));
+    assert!(is_filled(outside, 9 * MIB, 4));
+    let aligned = cache.allocate(&heap.cx(), 26 * MIB, 64 * MIB, false).unwrap();
+    assert_eq!(address_of(aligned) % (64 * MIB), 0);
+    cache.check_invariants();
+    for block in [outside, aligned, inside] {
+        assert!(heap.free(&cache, address_of(block)));
+        assert!(!heap.free(&cache, address_of(block)));
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.outside_blocks, stats.outside_bytes), (0, 0));
+    assert_eq!(stats.allocated_bytes, stats.freed_bytes);
+    cache.flush(&heap.cx());
+    cache.check_invariants();
+    heap.os.check_invariants();
+}
+
+#[test]
+fn without_leave_to_go_outside_a_full_window_gives_none() {
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy { outside: false, ..BigPolicy::DEFAULT }), BigCache::new());
+    assert!(cache.allocate(&heap.cx(), 40 * MIB, 16, false).is_none());
+    assert!(cache.allocate(&heap.cx(), usize::MAX, 16, false).is_none());
+    assert!(cache.allocate(&heap.cx(), 0, 16, false).is_none());
+    assert_eq!(cache.stats().allocated_bytes, 0);
+}
+
+/// Hunts: an extent that two threads hold at once, because a free by a stranger and a reuse overlap.
+#[test]
+fn blocks_freed_by_strangers_come_back_whole() {
+    const THREADS: usize = 4;
+    let (heap, cache) =
+        (Heap::new(2 << 30, BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT }), BigCache::new());
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(usize, usize, u8)>(4)).unzip();
+    std::thread::scope(|scope| {
+        for (number, receiver) in receivers.into_iter().enumerate() {
+            let next = senders[(number + 1) % THREADS].clone();
+            let (heap, cache) = (&heap, &cache);
+            scope.spawn(move || {
+                let mut random = 0x51_u64 + number as u64;
+                let take_in = |(address, bytes, mark): (usize, usize, u8)| {
+                    assert!(is_filled(block_of(address), bytes, mark), "a block changed under its holder");
+                    assert!(heap.free(cache, address));
+                };
+                for step in 0..120_u64 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step | 1);
+                    let bytes = SUPERSLAB_BYTES + 1 + (random >> 33) as usize % (6 * MIB);
+                    let block = take(heap, cache, bytes);
+                    assert!(!block.zeroed || is_filled(block, bytes, 0));
+                    let mark = number as u8 + 1 + (step % 50) as u8 * 4;
+                    fill(block, 0, bytes, mark);
+                    let mut parcel = (address_of(block), bytes, mark);
+                    while let Err(std::sync::mpsc::TrySendError::Full(back)) = next.try_send(parcel) {
+                        parcel = back;
+                        receiver.try_iter().for_each(take_in);
+                        std::thread::yield_now();
+                    }
+                }
+                drop(next);
+                receiver.iter().for_each(take_in);
+            });
+        }
+        drop(senders);
+    });
+    cache.check_invariants();
+    cache.flush(&heap.cx());
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+fn block_of(address: usize) -> Block {
+    let ptr = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap();
+    Block { ptr, zeroed: false }
+}
+
+#[test]
+fn exactly_one_of_many_threads_frees_a_block() {
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
+    for _ in 0..50 {
+        for bytes in [3 * MIB, 40 * MIB] {
+            let address = address_of(take(&heap, &cache, bytes));
+            let wins = std::thread::scope(|scope| {
+                let tries: Vec<_> = (0..3).map(|_| scope.spawn(|| heap.free(&cache, address))).collect();
+                tries.into_iter().filter(|_| true).map(|thread| usize::from(thread.join().unwrap())).sum::<usize>()
+            });
+            assert_eq!(wins, 1);
+        }
+    }
+    cache.check_invariants();
+}
+
+/// Hunts: a lookup that walks over a node whose page is unmapped meanwhile (a crash), one that finds a freed block's size
+/// under the address of a new one, and one that misses a block because a neighbour in its bucket is being taken out.
+#[test]
+fn outside_blocks_are_found_while_others_come_and_go() {
+    let (heap, cache) =
+        (Heap::new(32 * MIB, BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT }), BigCache::new());
+    let steady: Vec<_> = (0..200).map(|step| (address_of(take(&heap, &cache, 33 * MIB + step * 4096)), step)).collect();
+    let stop = std::sync::Mutex::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|number| {
+                let (heap, cache) = (&heap, &cache);
+                scope.spawn(move || {
+                    let mut mine = std::collections::VecDeque::new();
+                    for step in 0..3000_usize {
+                        let bytes = 40 * MIB + (step % 7 + number * 10) * 4096;
+                        mine.push_back((address_of(take(heap, cache, bytes)), bytes));
+                        if mine.len() > step % 20 {
+                            let (address, bytes) = mine.pop_front().unwrap();
+                            assert_eq!(cache.outside_find(address), Some(bytes));
+                            assert_eq!(cache.outside_free(address), Some(bytes));
+                        }
+                    }
+                    assert!(mine.into_iter().all(|(address, _)| heap.free(cache, address)));
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !*stop.lock().unwrap() {
+                for &(address, step) in &steady {
+                    assert_eq!(cache.outside_find(address), Some(33 * MIB + step * 4096));
+                    assert_eq!(cache.outside_find(address + 4096), None);
+                }
+            }
+        });
+        let joined: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        *stop.lock().unwrap() = true;
+        assert!(joined.into_iter().all(|result| result.is_ok()));
+    });
+    cache.check_invariants();
+    for (address, _) in steady {
+        assert!(heap.free(&cache, address));
+    }
+    cache.flush(&heap.cx());
+    assert_eq!(cache.stats().outside_blocks, 0);
+}
+
+#[test]
+fn locks_taken_for_a_fork_are_free_afterwards() {
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
+    let outside = take(&heap, &cache, 40 * MIB);
+    cache.lock_for_fork();
+    // SAFETY: this thread took them in the line before.
+    unsafe { cache.unlock_after_fork() };
+    assert!(heap.free(&cache, address_of(outside)));
+    let inside = take(&heap, &cache, 4 * MIB);
+    assert!(heap.free(&cache, address_of(inside)));
+}

@@ -8,5 +8,7 @@
 
 mod chosen;
 pub mod suite;
+mod variants;
 
 pub use chosen::{ALLOCATOR, ALLOCATOR_NAME, Allocator};
+pub use variants::{Variant, build_variants, target_directory};

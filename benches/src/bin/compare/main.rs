@@ -1,7 +1,6 @@
 //! Builds the benchmarks once per allocator, runs them interleaved, and prints medians, ratios and the bars they must meet.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this program's job")]
 
-mod build;
 mod measure;
 mod table;
 
@@ -9,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use hakmem_benches::build_variants;
 use hakmem_benches::suite::Bench;
 
 use measure::Cell;
@@ -69,7 +69,8 @@ fn compare(options: &Options) -> Result<bool, String> {
     let benches = chosen_benches(&options.benches)?;
     let mut allocators = vec![options.subject.clone()];
     allocators.extend(options.peers.iter().filter(|peer| **peer != options.subject).cloned());
-    let variants = build::variants(&allocators)?;
+    eprintln!("building {}", allocators.join(", "));
+    let variants = build_variants(&allocators)?;
 
     if !options.no_pretouch {
         measure::pretouch()?;

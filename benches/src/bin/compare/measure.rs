@@ -5,10 +5,9 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
+use hakmem_benches::Variant;
 use hakmem_benches::suite::Bench;
 use hakmem_testkit::{Random, available_kib};
-
-use crate::build::Variant;
 
 /// A run is dropped when the spin beside it took this much longer than the median spin.
 const SLOW_SPIN: f64 = 1.15;

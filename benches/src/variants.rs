@@ -7,13 +7,18 @@ use std::process::Command;
 /// A `ratios` program with one allocator compiled in.
 #[derive(Debug)]
 pub struct Variant {
+    /// The feature that chose its allocator.
     pub allocator: String,
+    /// Where it lies.
     pub program: PathBuf,
 }
 
 /// Builds them all. They share one target directory, so that only what the features change is compiled again, and each
 /// program is copied out before the next build overwrites it.
-pub fn variants(allocators: &[String]) -> Result<Vec<Variant>, String> {
+///
+/// # Errors
+/// Says which build or copy failed.
+pub fn build_variants(allocators: &[String]) -> Result<Vec<Variant>, String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let target = target_directory();
     let programs = target.join("programs");
@@ -21,7 +26,6 @@ pub fn variants(allocators: &[String]) -> Result<Vec<Variant>, String> {
     allocators
         .iter()
         .map(|allocator| {
-            eprintln!("building ratios with {allocator}");
             build(&manifest, &target, allocator)?;
             let program = programs.join(format!("ratios-{allocator}"));
             // Removed first: a program that still runs cannot be overwritten.
@@ -33,7 +37,9 @@ pub fn variants(allocators: &[String]) -> Result<Vec<Variant>, String> {
         .collect()
 }
 
-fn target_directory() -> PathBuf {
+/// Where the programs that are compared are built.
+#[must_use]
+pub fn target_directory() -> PathBuf {
     let outer = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     outer.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")).join("compare")
 }

@@ -1,5 +1,6 @@
 //! What every source file of a box must say, and what only `atomic-ops` may say.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -17,7 +18,11 @@ const LIB_HEADINGS: [&str; 2] = ["**Not here.**", "**Invariants.**"];
 
 /// Findings in `crates/*/src` and in the manifests.
 pub fn findings(project: &Project) -> Result<Vec<String>> {
+    let ordered = ordered_methods(project)?;
     let mut findings = Vec::new();
+    if ordered.is_empty() {
+        findings.push(format!("{ORDERING_CRATE}: no method whose name ends in an ordering"));
+    }
     for package in project.packages() {
         let Some(directory) = package.manifest_path.as_std_path().parent() else { continue };
         let manifest = std::fs::read_to_string(&package.manifest_path)?;
@@ -35,7 +40,7 @@ pub fn findings(project: &Project) -> Result<Vec<String>> {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let is_face = file.file_name().is_some_and(|name| name == "lib.rs");
             let may_order = package.name.as_str() == ORDERING_CRATE;
-            let found = in_source(&text, is_face, may_order);
+            let found = in_source(&text, is_face, (!may_order).then_some(&ordered));
             findings.extend(found.into_iter().map(|finding| format!("{}{finding}", shown(project, &file))));
         }
     }
@@ -62,7 +67,9 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Findings of one file as `:line: what` (or `: what`).
-fn in_source(text: &str, is_face: bool, may_order: bool) -> Vec<String> {
+///
+/// `ordered` names the methods that need a comment; none of the rules about orderings holds where it is `None`.
+fn in_source(text: &str, is_face: bool, ordered: Option<&BTreeSet<String>>) -> Vec<String> {
     let mut findings = Vec::new();
     if !text.starts_with("//! ") {
         findings.push(":1: does not begin with `//!` and a sentence".to_owned());
@@ -81,9 +88,7 @@ fn in_source(text: &str, is_face: bool, may_order: bool) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     for (position, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or(line);
-        if may_order {
-            continue;
-        }
+        let Some(ordered) = ordered else { continue };
         let at = position + 1;
         if MEMORY_ORDERINGS.iter().any(|variant| code.contains(&format!("Ordering::{variant}"))) {
             findings.push(format!(":{at}: spells a memory ordering; only {ORDERING_CRATE} does"));
@@ -91,24 +96,39 @@ fn in_source(text: &str, is_face: bool, may_order: bool) -> Vec<String> {
         if code.contains("sync::atomic") {
             findings.push(format!(":{at}: names sync::atomic; use the newtypes of {ORDERING_CRATE}"));
         }
-        if is_ordered_access(code) && !has_ordering_comment(&lines, position) {
+        if calls_one_of(code, ordered) && !has_ordering_comment(&lines, position) {
             findings.push(format!(":{at}: an acquire or release without `// ORDERING:` in the lines above it"));
         }
     }
     findings
 }
 
-/// A call of a newtype method whose name says acquire, release or both.
-fn is_ordered_access(code: &str) -> bool {
-    ["_acquire(", "_release(", "_acq_rel(", "_seq_cst("].iter().any(|suffix| {
-        // A call has a receiver; a definition or a function of our own of that name has none.
-        code.match_indices(suffix).any(|(at, _)| {
-            let name_begin =
-                code[..at].rfind(|mark: char| !mark.is_alphanumeric() && mark != '_').map_or(0, |at| at + 1);
-            let name = &code[name_begin..at];
-            let operation = ["load", "store", "swap", "cas", "cas_weak", "or", "and", "add", "sub"];
-            operation.contains(&name) && code[..name_begin].ends_with('.')
-        })
+/// Names of the methods of the newtypes that say acquire, release, both or more.
+fn ordered_methods(project: &Project) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    let Some(package) = project.package(ORDERING_CRATE) else { return Ok(names) };
+    let directory = package.manifest_path.as_std_path().with_file_name("src");
+    for file in rust_files(&directory)? {
+        let text = std::fs::read_to_string(&file)?;
+        for rest in text.split("pub fn ").skip(1) {
+            let name: String = rest.chars().take_while(|&mark| is_name(mark)).collect();
+            if ["_acquire", "_release", "_acq_rel", "_seq_cst"].iter().any(|suffix| name.ends_with(suffix)) {
+                names.insert(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn is_name(mark: char) -> bool {
+    mark.is_alphanumeric() || mark == '_'
+}
+
+/// Whether a line calls a method of that name: `.name(`.
+fn calls_one_of(code: &str, names: &BTreeSet<String>) -> bool {
+    code.split('.').skip(1).any(|rest| {
+        let name: String = rest.chars().take_while(|&mark| is_name(mark)).collect();
+        rest.get(name.len()..).is_some_and(|rest| rest.starts_with('(')) && names.contains(&name)
     })
 }
 
@@ -133,36 +153,52 @@ mod tests {
 
     const FACE: &str = "//! A box.\n//!\n//! **Not here.** X.\n//! **Invariants.** Y.\n";
 
+    fn ordered() -> BTreeSet<String> {
+        BTreeSet::from(["swap_acquire".to_owned()])
+    }
+
     #[test]
     fn complete_header_passes() {
-        assert!(in_source(FACE, true, false).is_empty());
+        assert!(in_source(FACE, true, Some(&ordered())).is_empty());
     }
 
     #[test]
     fn header_that_misses_a_part_is_found() {
-        assert_eq!(in_source("use core::ptr;\n", false, false).len(), 1);
-        assert_eq!(in_source(&FACE.replace("**Invariants.**", "Invariants:"), true, false).len(), 1);
-        assert_eq!(in_source(&FACE.replace("**Not here.**", ""), true, false).len(), 1);
-        assert!(in_source(&FACE.replace("**Not here.**", ""), false, false).is_empty(), "only lib.rs is a face");
+        assert_eq!(in_source("use core::ptr;\n", false, Some(&ordered())).len(), 1);
+        assert_eq!(in_source(&FACE.replace("**Invariants.**", "Invariants:"), true, Some(&ordered())).len(), 1);
+        assert_eq!(in_source(&FACE.replace("**Not here.**", ""), true, Some(&ordered())).len(), 1);
+        assert!(
+            in_source(&FACE.replace("**Not here.**", ""), false, Some(&ordered())).is_empty(),
+            "only lib.rs is a face"
+        );
     }
 
     #[test]
     fn memory_ordering_is_told_from_comparison() {
         let spelled = format!("{FACE}let x = word.load(Ordering::Relaxed);\n");
-        assert_eq!(in_source(&spelled, true, false), [":5: spells a memory ordering; only hakmem-atomic-ops does"]);
-        assert!(in_source(&spelled, true, true).is_empty());
-        assert!(in_source(&format!("{FACE}Ordering::Less => 1, // not Ordering::Relaxed\n"), true, false).is_empty());
+        assert_eq!(
+            in_source(&spelled, true, Some(&ordered())),
+            [":5: spells a memory ordering; only hakmem-atomic-ops does"]
+        );
+        assert!(in_source(&spelled, true, None).is_empty());
+        assert!(
+            in_source(&format!("{FACE}Ordering::Less => 1, // not Ordering::Relaxed\n"), true, Some(&ordered()))
+                .is_empty()
+        );
     }
 
     #[test]
     fn ordered_access_needs_its_partner_named() {
         let bare = format!("{FACE}fn f() {{\n    head.swap_acquire(0);\n}}\n");
-        assert_eq!(in_source(&bare, true, false).len(), 1);
+        assert_eq!(in_source(&bare, true, Some(&ordered())).len(), 1);
         let named =
             format!("{FACE}fn f() {{\n    // ORDERING: takes what `push` released.\n    head.swap_acquire(0);\n}}\n");
-        assert!(in_source(&named, true, false).is_empty());
+        assert!(in_source(&named, true, Some(&ordered())).is_empty());
         let elsewhere = format!("{FACE}// ORDERING: other.\nfn g() {{\n}}\nfn f() {{\n    head.swap_acquire(0);\n}}\n");
-        assert_eq!(in_source(&elsewhere, true, false).len(), 1);
-        assert!(in_source(&format!("{FACE}fn owner_acquire() {{ must_release(); }}\n"), true, false).is_empty());
+        assert_eq!(in_source(&elsewhere, true, Some(&ordered())).len(), 1);
+        assert!(
+            in_source(&format!("{FACE}fn owner_acquire() {{ word.try_acquire(); }}\n"), true, Some(&ordered()))
+                .is_empty()
+        );
     }
 }

@@ -11,12 +11,12 @@
 //! after eight consecutive refusals madvise pauses for ten seconds and free memory stays dirty; pages that cannot be
 //! moved are copied by the caller. Each is counted in [`OsStats`].
 
-#![cfg_attr(not(any(test, feature = "testing")), no_std)]
+#![cfg_attr(not(any(test, miri, feature = "testing")), no_std)]
 
 mod arena;
 mod bits;
 mod check;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, miri, feature = "testing"))]
 mod faults;
 mod free_map;
 mod os;
@@ -25,12 +25,16 @@ mod pool;
 mod purge;
 mod record;
 mod stats;
+#[cfg(not(miri))]
+mod sys;
+#[cfg(miri)]
+#[path = "sys_fake.rs"]
 mod sys;
 mod table;
 mod window;
 
 pub use arena::MetaArena;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, miri, feature = "testing"))]
 pub use faults::{Call, refuse_calls, refuse_nothing};
 pub use hakmem_base::ZeroValid;
 pub use os::{Extent, Purge, Run, SuperslabOs};

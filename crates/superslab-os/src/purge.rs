@@ -11,6 +11,9 @@ use hakmem_base::{SLABS_PER_SUPERSLAB, SlabIndex};
 
 /// Superslabs per batch: bounds the time that one caller spends in the kernel (up to 32 MiB, about 1 ms).
 const BATCH_SUPERSLABS: usize = 16;
+/// Ranges after which a batch takes no further superslab: the same bound where memory is fragmented, since a call for a
+/// short range costs up to 20 us.
+const BATCH_RANGES: u32 = 64;
 
 /// Units of one superslab in the purger's hands.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +29,8 @@ struct Entry {
 pub(crate) struct Batch {
     entries: [Entry; BATCH_SUPERSLABS],
     len: usize,
+    /// Contiguous ranges in the entries, before neighbours are merged.
+    ranges: u32,
 }
 
 /// Which superslabs a purger takes.
@@ -39,17 +44,18 @@ pub(crate) enum Scope {
 
 impl Batch {
     pub(crate) const fn new() -> Self {
-        Self { entries: [Entry { superslab: 0, units: 0, refused: 0 }; BATCH_SUPERSLABS], len: 0 }
+        Self { entries: [Entry { superslab: 0, units: 0, refused: 0 }; BATCH_SUPERSLABS], len: 0, ranges: 0 }
     }
 
     fn is_full(&self) -> bool {
-        self.len == BATCH_SUPERSLABS
+        self.len == BATCH_SUPERSLABS || self.ranges >= BATCH_RANGES
     }
 
     fn push(&mut self, superslab: u32, units: u32) {
         if let Some(entry) = self.entries.get_mut(self.len) {
             *entry = Entry { superslab, units, refused: 0 };
             self.len += 1;
+            self.ranges += groups(units).count() as u32;
         }
     }
 
@@ -99,7 +105,7 @@ impl Batch {
 impl Pool {
     /// Fills an empty batch; `false` if there is nothing to purge.
     pub(crate) fn collect(&mut self, batch: &mut Batch, scope: Scope, now: u32) -> bool {
-        batch.len = 0;
+        (batch.len, batch.ranges) = (0, 0);
         while self.oldest != 0 && !batch.is_full() {
             let superslab = self.oldest;
             let record = self.read(superslab);
@@ -265,6 +271,26 @@ mod tests {
         assert_eq!(ranges, [(3 * 32, 96), (9 * 32, 32)]);
         assert_eq!(pool.finish(&mut batch, 1300), 4 * 32);
         assert_eq!((pool.free_dirty_units, pool.warm, pool.read(4).kind), (0, 0, Kind::Unused));
+    }
+
+    #[test]
+    fn a_batch_of_fragmented_superslabs_is_bounded_by_its_ranges() {
+        let mut pool = pool();
+        for superslab in 1..=16 {
+            pool.take_units(superslab, 0, 32, 0);
+            (0..32).step_by(2).for_each(|slot| pool.give_units(superslab, slot, 1, 0));
+        }
+        let (mut batch, mut calls) = (Batch::new(), Vec::new());
+        while pool.collect(&mut batch, Scope::All, 0) {
+            let mut ranges = 0;
+            batch.discard_ranges(|_, units| {
+                ranges += units;
+                true
+            });
+            calls.push(ranges);
+            pool.finish(&mut batch, 0);
+        }
+        assert_eq!(calls, [64; 4]);
     }
 
     #[test]

@@ -56,15 +56,27 @@ pub(crate) struct Reservation {
     paused_until_ms: Shared64,
 }
 
-/// Bytes to reserve first.
+/// Bytes that the window should have.
 fn wanted_bytes(config: WindowConfig) -> usize {
-    let bytes = if config.bytes == 0 {
+    if config.bytes == 0 {
         sys::physical_bytes().saturating_mul(8).clamp(AUTO_MIN_BYTES, MAX_WINDOW_BYTES).next_power_of_two()
     } else {
-        config.bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
-    };
-    let limit = sys::address_space_limit().map_or(usize::MAX, |limit| limit / 2);
-    bytes.min(limit.max(MIN_WINDOW_BYTES)) & !(SUPERSLAB_BYTES - 1)
+        config.bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+    }
+}
+
+/// The most bytes that a window may have: half of a limited address space, so that others find some too.
+fn allowed_bytes() -> usize {
+    let half = sys::address_space_limit().map_or(usize::MAX, |limit| limit / 2);
+    half.max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+}
+
+/// Tells the operator about a window that limits made small. Once, because a window is reserved once.
+fn report_small(bytes: usize, wanted: usize) {
+    if bytes < SMALL_WINDOW_BYTES && bytes < wanted {
+        let line = Line::new().text("only ").number(bytes >> 20).text(" MiB of address space could be reserved");
+        line.text("; blocks beyond that are mapped one by one (address-space limit?)").write();
+    }
 }
 
 impl Reservation {
@@ -91,7 +103,7 @@ impl Reservation {
     /// holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
         let wanted = wanted_bytes(config);
-        let mut bytes = wanted;
+        let mut bytes = wanted.min(allowed_bytes());
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
             match sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
@@ -99,7 +111,7 @@ impl Reservation {
                     let window = Window { base: base.as_ptr(), slab_count: (bytes >> SLAB_SHIFT) as u32 };
                     if accept(window) {
                         self.publish(window);
-                        self.report_small(bytes, wanted);
+                        report_small(bytes, wanted);
                         return Some(window);
                     }
                     // SAFETY: reserved just now; `accept` declined it, so nobody knows it.
@@ -120,15 +132,6 @@ impl Reservation {
         self.committed_bytes.store_relaxed(SUPERSLAB_BYTES);
         // ORDERING: pairs with `window`; the slab count travels.
         self.base.store_release(window.base);
-    }
-
-    fn report_small(&self, bytes: usize, wanted: usize) {
-        let asked_for = wanted.max(bytes);
-        let limited = sys::address_space_limit().is_some() || asked_for > bytes;
-        if bytes < SMALL_WINDOW_BYTES && limited {
-            let line = Line::new().text("only ").number(bytes >> 20).text(" MiB of address space could be reserved");
-            line.text("; larger heaps will be slow (address-space limit?)").write();
-        }
     }
 
     /// Makes the superslabs from `committed` up to `end` writable.

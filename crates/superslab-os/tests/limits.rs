@@ -65,6 +65,22 @@ fn the_automatic_window_costs_little_memory_before_it_is_used() {
 }
 
 #[test]
+fn a_growing_heap_stays_one_mapping() {
+    let _alone = alone();
+    let os = os_with(OsPolicy { thp_heap_bytes: usize::MAX, ..never() });
+    for _ in 0..100 {
+        let run = os.take_run(32, 1).unwrap();
+        bytes_at(&os, run.first, 1)[0] = 1;
+    }
+    let window = os.window().unwrap();
+    let (begin, end) = (window.base.addr(), window.base.addr() + window.slab_count as usize * SLAB_BYTES);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().filter_map(|line| usize::from_str_radix(line.split('-').next()?, 16).ok());
+    // Superslab 0, the committed part, the rest. The first may be one with something before the window.
+    assert!(starts.filter(|start| (begin..end).contains(start)).count() <= 3, "{maps}");
+}
+
+#[test]
 fn memory_of_a_fragmented_superslab_falls_too() {
     let _alone = alone();
     let os = os_with(never());

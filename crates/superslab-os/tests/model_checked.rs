@@ -25,7 +25,7 @@ fn two_threads_take_write_give_and_purge() {
                     // SAFETY: as above, still held.
                     unsafe { start.write(thread) };
                     // SAFETY: as above; the last byte of the run.
-                    unsafe { start.add((1 + round as usize % 3) * SLAB_BYTES - 1).write(thread) };
+                    unsafe { start.wrapping_add((1 + round as usize % 3) * SLAB_BYTES - 1).write(thread) };
                     // SAFETY: as above.
                     assert_eq!(unsafe { start.read() }, thread);
                     os.give_run(run.first, 1 + round % 3);
@@ -53,7 +53,7 @@ fn extents_arenas_and_tables_lie_in_memory_of_their_own() {
     let arena = MetaArena::new();
     let block = arena.allocate(8192, 8192).unwrap();
     // SAFETY: the arena handed out 8192 bytes.
-    unsafe { block.as_ptr().add(8191).write(1) };
+    unsafe { block.as_ptr().wrapping_add(8191).write(1) };
     let table = FlatTable::<u64>::reserve(1000).unwrap();
     assert_eq!(table.get(999), Some(&0));
 }

@@ -283,6 +283,28 @@ mod tests {
         outside.collect();
     }
 
+    /// The interleaving: one thread has marked a node and not taken it out yet, another looks for the address.
+    #[test]
+    fn a_removed_node_that_still_stands_in_its_bucket_is_not_found() {
+        let outside = Outside::new();
+        let block = outside.allocate(BYTES, 16, false).unwrap();
+        let address = block.as_ptr().addr();
+        let mut pinned = outside.pins.pin().unwrap();
+        let node = outside.find_pinned(address).unwrap();
+        // SAFETY: reached under the pin.
+        let record = unsafe { node.as_ref() };
+        assert!(mark_removed(record));
+        assert!(!mark_removed(record));
+        assert_eq!((outside.find(address), outside.free(address)), (None, None));
+        outside.unlink_removed(address, &mut pinned);
+        // SAFETY: the pin still lives, so the node's page is there; the block was never unmapped.
+        assert!(unsafe { sys::unmap(node::block_of(node), BYTES) });
+        drop(pinned);
+        outside.count.sub_relaxed(1);
+        outside.bytes.sub_relaxed(BYTES);
+        outside.check_invariants();
+    }
+
     #[test]
     fn blocks_shrink_and_grow_in_place() {
         let outside = Outside::new();
@@ -291,8 +313,9 @@ mod tests {
         assert_eq!(outside.find(block.as_ptr().addr()), Some(BYTES / 3));
         // The part given up is free again, unless another thread of the process took it.
         if outside.resize(block.as_ptr().addr(), BYTES / 3 + OS_PAGE_BYTES) {
+            let grown_part = block.as_ptr().wrapping_add(BYTES / 3);
             // SAFETY: the block has this page now.
-            assert_eq!(unsafe { block.add(BYTES / 3).read() }, 0);
+            assert_eq!(unsafe { grown_part.read() }, 0);
         }
         outside.check_invariants();
         assert!(!outside.resize(block.as_ptr().addr() + 4096, BYTES));

@@ -73,6 +73,9 @@ enum Task {
         /// Only the runs without the preload library: twice, to see that a program's output repeats.
         #[arg(long)]
         baseline: bool,
+        /// How long the stress case runs.
+        #[arg(long, value_name = "SECONDS", default_value_t = compat::STRESS_SECONDS)]
+        stress_seconds: u64,
     },
 }
 
@@ -95,8 +98,8 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Health { full } => health::health(&project, full),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
-        Task::Compat { allow_missing, only, install, baseline } => {
-            compat::compat(&project, &compat::Options { allow_missing, only, install, baseline })
+        Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {
+            compat::compat(&project, &compat::Options { allow_missing, only, install, baseline, stress_seconds })
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::launch::{self, Finished, Preload};
+use crate::launch::{self, Preload};
 use crate::project::Project;
 use crate::report::Summary;
 use crate::table;
@@ -23,7 +23,11 @@ use judge::{Outcome, Verdict};
 /// Longest time one run of a program may take: far more than it needs, so that only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// Seconds of the stress case unless the caller says otherwise.
+pub const STRESS_SECONDS: u64 = 5;
+
 /// What the caller asked for.
+#[derive(Default)]
 pub struct Options {
     /// A program that is not installed does not fail the command.
     pub allow_missing: bool,
@@ -33,10 +37,17 @@ pub struct Options {
     pub install: bool,
     /// Compare two runs without the preload library.
     pub baseline: bool,
+    /// How long the stress case runs.
+    pub stress_seconds: u64,
 }
 
-/// Runs the cases and prints a table of what came out.
+/// Runs the cases; fails if one did.
 pub fn compat(project: &Project, options: &Options) -> Result<ExitCode> {
+    Ok(if bad_count(project, options)? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the cases, prints a table of what came out, and returns how many did not pass.
+pub fn bad_count(project: &Project, options: &Options) -> Result<usize> {
     let chosen = choose(&options.only)?;
     if options.install {
         install(&chosen)?;
@@ -55,8 +66,8 @@ pub fn compat(project: &Project, options: &Options) -> Result<ExitCode> {
             rows.push(vec![case.name.to_owned(), format!("not run ({} missing)", missing.join(", "))]);
             continue;
         }
-        let first = execute(project, case, None)?;
-        let second = execute(project, case, library.as_deref())?;
+        let first = execute(project, case, None, options.stress_seconds)?;
+        let second = execute(project, case, library.as_deref(), options.stress_seconds)?;
         let verdict = judge::compare(case, &first, &second);
         bad_count += usize::from(!verdict.problems.is_empty());
         explain(&verdict, &second);
@@ -68,9 +79,8 @@ pub fn compat(project: &Project, options: &Options) -> Result<ExitCode> {
     }
     if bad_count > 0 {
         eprintln!("{bad_count} of {} programs did not pass", chosen.len());
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(bad_count)
 }
 
 fn choose(only: &[String]) -> Result<Vec<&'static Case>> {
@@ -102,7 +112,7 @@ fn install(chosen: &[&Case]) -> Result<()> {
 }
 
 /// Runs a case in an empty directory; its output and reports go to files beside that directory, so that no pipe can fill up.
-fn execute(project: &Project, case: &Case, library: Option<&Path>) -> Result<Outcome> {
+fn execute(project: &Project, case: &Case, library: Option<&Path>, stress_seconds: u64) -> Result<Outcome> {
     let directory = tempfile::Builder::new().prefix("hakmem-compat-").tempdir().context("no temporary directory")?;
     let inside = |name: &str| directory.path().join(name);
     std::fs::create_dir(inside("work"))?;
@@ -114,6 +124,7 @@ fn execute(project: &Project, case: &Case, library: Option<&Path>) -> Result<Out
         .current_dir(inside("work"))
         .env("COMPAT_DIR", &inputs)
         .env("TMPDIR", inside("work"))
+        .env("COMPAT_STRESS_SECONDS", stress_seconds.to_string())
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(inside("stdout"))?)
@@ -122,19 +133,14 @@ fn execute(project: &Project, case: &Case, library: Option<&Path>) -> Result<Out
     if let Some(library) = library {
         Preload::new(library.to_owned(), inside("reports"))?.apply(&mut command);
     }
-    let limit = LIMIT + Duration::from_secs(stress_seconds());
-    let finished: Finished = launch::wait_for_at_most(&mut command, limit).context("bash does not start")?;
+    let limit = LIMIT + Duration::from_secs(stress_seconds);
+    let finished = launch::wait_for_at_most(&mut command, limit).context("bash does not start")?;
     Ok(Outcome {
         finished,
         stdout: std::fs::read(inside("stdout"))?,
         stderr: String::from_utf8_lossy(&std::fs::read(inside("stderr"))?).into_owned(),
         reports: library.map(|_| Summary::read(&inside("reports"))),
     })
-}
-
-/// The stress case runs as long as its variable says.
-fn stress_seconds() -> u64 {
-    std::env::var("COMPAT_STRESS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn explain(verdict: &Verdict, second: &Outcome) {

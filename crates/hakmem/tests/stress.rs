@@ -103,15 +103,15 @@ fn one_operation(random: &mut Random, shared: &Shared, held: Option<Filled>) -> 
             let (bytes, align, stamp) = (any_size(random), any_alignment(random), random.next());
             if action % 2 == 0 { Ok(Filled::new(bytes, align, stamp)) } else { Filled::zeroed(bytes, align, stamp) }
         }
-        10..=12 => held.map(|block| block.resize(any_size(random))).transpose(),
+        10..=12 if held.is_some() => held.map(|block| block.resize(any_size(random))).transpose(),
         // Growth and shrinking by a little, where a block can stay in place.
-        13 => held
+        13 if held.is_some() => held
             .map(|block| {
                 let bytes = block.len() / 2 + random.below(block.len() + 1);
                 block.resize(bytes)
             })
             .transpose(),
-        14..=18 => Ok(std::mem::replace(&mut *shared[random.below(SHARED_SLOTS)].lock().unwrap(), held)),
+        10..=18 => Ok(std::mem::replace(&mut *shared[random.below(SHARED_SLOTS)].lock().unwrap(), held)),
         _ => held.map_or(Ok(None), |block| block.release().map(|()| None)),
     }
 }

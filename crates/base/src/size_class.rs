@@ -77,6 +77,18 @@ impl SizeClass {
         if entry < SMALL_ENTRIES { Self(lookup(&SMALL, entry)) } else { Self(lookup(&SMALL, SMALL_ENTRIES - 1)) }
     }
 
+    /// Like [`SizeClass::for_tiny`], for blocks aligned to 16 bytes whatever their size.
+    #[inline]
+    #[must_use]
+    pub const fn for_tiny_aligned(bytes: usize) -> Self {
+        let entry = (bytes + 7) >> SMALL_SHIFT;
+        if entry < SMALL_ENTRIES {
+            Self(lookup(&SMALL_ALIGNED, entry))
+        } else {
+            Self(lookup(&SMALL_ALIGNED, SMALL_ENTRIES - 1))
+        }
+    }
+
     const fn for_mid(bytes: usize) -> Self {
         Self(lookup(&MID, (bytes + 127) >> MID_SHIFT))
     }
@@ -117,6 +129,7 @@ impl SizeClass {
 }
 
 static SMALL: [u8; SMALL_ENTRIES] = lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT);
+static SMALL_ALIGNED: [u8; SMALL_ENTRIES] = without_first_class(lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT));
 static MID: [u8; MID_ENTRIES] = lookup_table::<MID_ENTRIES>(MID_SHIFT);
 static GEOMETRY: [Geometry; CLASS_COUNT] = geometry_table();
 
@@ -150,6 +163,19 @@ const fn lookup_table<const ENTRIES: usize>(shift: u32) -> [u8; ENTRIES] {
         #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
         {
             table[entry] = class as u8;
+        }
+        entry += 1;
+    }
+    table
+}
+
+/// The table with the 8-byte class replaced by the 16-byte one.
+const fn without_first_class(mut table: [u8; SMALL_ENTRIES]) -> [u8; SMALL_ENTRIES] {
+    let mut entry = 0;
+    while entry < SMALL_ENTRIES {
+        #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
+        if table[entry] == 0 {
+            table[entry] = 1;
         }
         entry += 1;
     }

@@ -1,3 +1,101 @@
-//! Placeholder: filled in next.
+//! A fast general-purpose memory allocator.
 //!
-//! **Invariants.** None yet.
+//! ```
+//! #[global_allocator]
+//! static ALLOCATOR: hakmem::Hakmem = hakmem::Hakmem;
+//!
+//! let numbers: Vec<u64> = (0..1000).collect();
+//! assert!(hakmem::stats().live_bytes >= 8 * numbers.len() as u64);
+//! ```
+//!
+//! Nothing needs configuring; `HAKMEM_*` variables (docs/env-vars.md) and [`publish_policy`] turn the knobs.
+//!
+//! **Not here.** Mechanisms: this crate composes the boxes. It alone has statics, thread-local storage and the gates at
+//! which a pointer is routed, once.
+//! **Invariants.** A thread uses one heap record at a time; records are never unmapped. A slow path may allocate (policy
+//! pick-up, thread registration), and does so with no lock held and its heap in a consistent state.
+//! **Why.** docs/architecture.md, docs/life-of-a-block.md
+
+mod attach;
+mod dump;
+mod gates;
+mod global;
+mod hooks;
+mod large;
+mod pages;
+pub mod raw;
+mod record;
+mod report;
+mod scavenger;
+mod tls;
+mod writer;
+
+pub use dump::{dump_dot, dump_json};
+pub use hakmem_policy::{FieldError, FrozenPolicy, Profile};
+pub use report::{Stats, stats};
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+
+/// The allocator, for `#[global_allocator]`. Has no state of its own: all instances are the same allocator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hakmem;
+
+// SAFETY: blocks come from the gates, which hand out memory of at least the size and alignment asked for that nobody else
+// holds, and take it back once; no gate unwinds (findings abort).
+unsafe impl GlobalAlloc for Hakmem {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        gates::allocate(layout.size(), layout.align())
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        gates::allocate_zeroed(layout.size(), layout.align())
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller frees a block that `alloc` returned for this layout, so it is not null.
+        let block = unsafe { NonNull::new_unchecked(ptr) };
+        // SAFETY: as above.
+        unsafe { gates::free_sized(block, layout.size(), layout.align()) };
+    }
+
+    #[inline(always)]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller resizes a block that `alloc` returned for this layout, so it is not null.
+        let block = unsafe { NonNull::new_unchecked(ptr) };
+        // SAFETY: as above.
+        unsafe { gates::reallocate_sized(block, layout.size(), layout.align(), new_size) }
+    }
+}
+
+/// Gives back to the operating system what nobody uses: this thread's caches, slabs and runs that are entirely free,
+/// kept big blocks, free superslabs. Other threads' caches stay theirs. Takes milliseconds per GiB returned.
+pub fn collect() {
+    pages::collect();
+}
+
+/// Bytes that may be written through `ptr`: its block's size; `None` if it is not hakmem's.
+///
+/// # Safety
+/// - `ptr` is null, not hakmem's, or the start of a block that is in use.
+#[must_use]
+pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
+    gates::usable_size(ptr.addr())
+}
+
+/// Replaces the policy: threads pick it up at their next slow path. Returns its generation.
+///
+/// # Errors
+/// The first knob that is out of its bounds or does not fit another; nothing changes then.
+pub fn publish_policy(policy: &FrozenPolicy) -> Result<u32, FieldError> {
+    global::publish(policy)
+}
+
+/// A copy of the present policy.
+#[must_use]
+pub fn policy() -> FrozenPolicy {
+    global::GLOBAL.policy.with(Clone::clone)
+}

@@ -411,9 +411,18 @@ impl SuperslabOs {
     /// A reading of all counters.
     #[must_use]
     pub fn stats(&self) -> OsStats {
+        self.read(&self.pool.lock())
+    }
+
+    /// As [`SuperslabOs::stats`], for a signal handler: `None` if the lock is held.
+    #[must_use]
+    pub fn try_stats(&self) -> Option<OsStats> {
+        self.pool.try_lock().map(|pool| self.read(&pool))
+    }
+
+    fn read(&self, pool: &Pool) -> OsStats {
         let mut stats = OsStats::default();
         self.reservation.counters.fill(&mut stats);
-        let pool = self.pool.lock();
         stats.window_bytes = (pool.superslab_count() as usize) << SUPERSLAB_SHIFT;
         stats.committed_bytes = ((pool.committed - 1) as usize) << SUPERSLAB_SHIFT;
         stats.in_use_bytes = pool.units_in_use as usize * SLAB_BYTES;

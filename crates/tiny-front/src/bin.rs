@@ -45,6 +45,17 @@ pub struct Bin {
 
 const_assert!(size_of::<Bin>() == BIN_BYTES);
 
+/// What a bin has handed out, as of its last slow path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BinCounts {
+    /// Blocks out of their slabs.
+    pub delivered: u32,
+    /// Of these, blocks in the thread cache.
+    pub cached: u32,
+    /// Allocations so far.
+    pub allocs: u64,
+}
+
 impl Bin {
     /// A bin that was never used.
     #[must_use]
@@ -72,6 +83,12 @@ impl Bin {
     #[must_use]
     pub fn cached(&self) -> u32 {
         self.full_room.get().wrapping_sub(self.room.get()).max(0).cast_unsigned()
+    }
+
+    /// What a dump shows of the bin; any thread may ask.
+    #[must_use]
+    pub fn counts(&self) -> BinCounts {
+        BinCounts { delivered: self.delivered.get(), cached: self.cached_seen.get(), allocs: self.allocs.get() }
     }
 
     /// Whether the slow path has set this bin up.

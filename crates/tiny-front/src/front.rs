@@ -158,6 +158,12 @@ impl Front {
         Some((class.block_bytes(), class.geometry().block_at(offset).is_some()))
     }
 
+    /// In a forked child: a reaper of the parent does not go on here.
+    pub fn forget_in_child(&self) {
+        // ORDERING: the child has one thread; release only because flags have no relaxed store.
+        self.reaping.store_release(false);
+    }
+
     /// Slabs without an owner, and the bytes of their blocks that were out when they were released.
     #[must_use]
     pub fn orphans(&self) -> (u32, u64) {

@@ -24,7 +24,7 @@ mod ring;
 mod slab_state;
 mod warm;
 
-pub use bin::Bin;
+pub use bin::{Bin, BinCounts};
 pub use counters::{ClassReport, FrontCounters, FrontReport};
 pub use front::{Front, Tables};
 pub use heap::{Heap, Pop};

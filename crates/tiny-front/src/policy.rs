@@ -1,6 +1,6 @@
 //! The numbers of a policy snapshot that the front uses, as a plain copy inside each heap.
 
-use hakmem_base::{SizeClass, TINY_MAX_BYTES};
+use hakmem_base::{CLASS_COUNT, SizeClass, TINY_MAX_BYTES};
 use hakmem_policy::{FrozenPolicy, RouteProfile};
 
 /// Copied from a [`FrozenPolicy`] when a heap is set up and whenever it picks up a new generation.
@@ -32,8 +32,8 @@ pub struct FrontPolicy {
     pub refill_one: bool,
     /// Allocations of a class between two heartbeats.
     pub heartbeat_allocs: u32,
-    /// Which classes use the thread cache.
-    pub route_profile: RouteProfile,
+    /// Classes (one bit each) that the route profile sends to the pool.
+    pub pool_classes: u128,
     /// Pool-routed classes use the thread cache all the same.
     pub pool_flatten: bool,
     /// Empty slabs kept per bin.
@@ -75,7 +75,7 @@ impl FrontPolicy {
             refill_max_blocks: policy.refill_max_blocks,
             refill_one: policy.refill_one,
             heartbeat_allocs: policy.heartbeat_allocs,
-            route_profile: policy.route_profile,
+            pool_classes: pool_classes(policy),
             pool_flatten: policy.pool_flatten,
             keep_empty_slabs: policy.keep_empty_slabs,
             slab_reuse_guard: policy.slab_reuse_guard,
@@ -117,12 +117,8 @@ impl FrontPolicy {
 
     /// Whether the route profile sends this class to the pool.
     #[must_use]
-    pub fn is_pool_routed(&self, class: SizeClass) -> bool {
-        match self.route_profile {
-            RouteProfile::TinyFirst => false,
-            RouteProfile::TinyOnly => class.block_bytes() > TINY_MAX_BYTES,
-            RouteProfile::PoolOnly => true,
-        }
+    pub const fn is_pool_routed(&self, class: SizeClass) -> bool {
+        self.pool_classes >> class.index() & 1 != 0
     }
 
     /// Blocks that an outbox collects for one slab.
@@ -131,6 +127,22 @@ impl FrontPolicy {
         (self.outbox_bytes / class.geometry().block_bytes).clamp(1, self.outbox_blocks.max(1))
     }
 }
+
+const fn pool_classes(policy: &FrozenPolicy) -> u128 {
+    let (mut classes, mut index) = (0, 0);
+    while let Some(class) = SizeClass::from_index(index) {
+        let is_pool = match policy.route_of(index as u32) {
+            RouteProfile::TinyFirst => false,
+            RouteProfile::TinyOnly => class.block_bytes() > TINY_MAX_BYTES,
+            RouteProfile::PoolOnly => true,
+        };
+        classes |= (is_pool as u128) << index;
+        index += 1;
+    }
+    classes
+}
+
+const _: () = assert!(CLASS_COUNT <= u128::BITS as usize);
 
 fn blocks(most: u32, bytes: u32, class: SizeClass) -> u32 {
     (bytes / class.geometry().block_bytes).min(most).max(2)

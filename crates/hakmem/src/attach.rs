@@ -1,0 +1,112 @@
+//! Threads come and go: heap records are taken, recycled and given up.
+
+use core::ptr::NonNull;
+use hakmem_base::HEAP_RECORD_BYTES;
+
+use crate::global::{GLOBAL, Global};
+use crate::hooks;
+use crate::record::HeapRecord;
+use crate::tls::{self, Holder};
+
+/// The thread's heap; a newcomer gets one. `None` for a leaver, and when there is no memory for a record.
+pub(crate) fn heap_for_thread() -> Option<&'static HeapRecord> {
+    match tls::holder() {
+        Holder::Heap(record) => Some(record),
+        Holder::Leaver => None,
+        Holder::Newcomer => {
+            if !GLOBAL.ensure_ready() {
+                return None;
+            }
+            let record = GLOBAL.take_record()?;
+            record.exit_rounds.set(0);
+            // From here on allocations of this thread work, those of the following calls included.
+            tls::set(record);
+            hooks::watch_thread(record);
+            hooks::install_once();
+            Some(record)
+        }
+    }
+}
+
+/// Runs `work` with a heap that is taken for this purpose and given up again: for threads late in their end.
+pub(crate) fn with_passing_heap<R>(work: impl FnOnce(&'static HeapRecord) -> R) -> Option<R> {
+    if !GLOBAL.ensure_ready() {
+        return None;
+    }
+    let record = GLOBAL.take_record()?;
+    let result = work(record);
+    GLOBAL.give_up(record);
+    Some(result)
+}
+
+/// The thread ends: its heap is given up. Later operations of the thread work without one.
+pub(crate) fn detach_thread() {
+    if let Holder::Heap(record) = tls::holder() {
+        tls::set(&tls::GONE);
+        GLOBAL.give_up(record);
+        crate::pages::maintain();
+    }
+}
+
+impl Global {
+    fn take_record(&self) -> Option<&'static HeapRecord> {
+        let recycled = {
+            let mut free = self.registry.free.lock();
+            // SAFETY: the list holds null or records, which are never unmapped.
+            let record = unsafe { free.0.as_ref() };
+            if let Some(record) = record {
+                free.0 = record.next_free.get();
+            }
+            record
+        };
+        let record = match recycled {
+            Some(record) => record,
+            None => self.make_record()?,
+        };
+        // A published snapshot is picked up at the first slow path: reading it may allocate.
+        record.set_policy(self.policy.boot());
+        record.heap.open();
+        let live = self.registry.live.add_relaxed(1) + 1;
+        self.registry.peak.max_relaxed(live);
+        Some(record)
+    }
+
+    fn make_record(&self) -> Option<&'static HeapRecord> {
+        let record: NonNull<HeapRecord> = self.arena.allocate(HEAP_RECORD_BYTES, HEAP_RECORD_BYTES)?.cast();
+        // SAFETY: fresh memory of the record's size and alignment.
+        unsafe { record.write(HeapRecord::new()) };
+        // SAFETY: written in the line before, and never unmapped.
+        let record: &'static HeapRecord = unsafe { record.as_ref() };
+        let pointer = core::ptr::from_ref(record).cast_mut();
+        let mut head = self.registry.all.load_relaxed();
+        loop {
+            record.next_record.store_relaxed(head);
+            // ORDERING: pairs with `records`: the record's first state travels.
+            match self.registry.all.cas_acq_rel(head, pointer) {
+                Ok(_) => return Some(record),
+                Err(found) => head = found,
+            }
+        }
+    }
+
+    /// Empties a heap and puts its record on the free list.
+    fn give_up(&self, record: &'static HeapRecord) {
+        if let Some(tables) = self.front.tables() {
+            record.runs.flush(&self.run_context(tables, record.run_policy.get()));
+        }
+        self.front.leave(&record.heap);
+        self.registry.live.sub_relaxed(1);
+        let mut free = self.registry.free.lock();
+        record.next_free.set(free.0);
+        free.0 = record;
+    }
+}
+
+/// A slow path's first step: takes a newer policy over, if there is one.
+pub(crate) fn pick_up_policy(record: &HeapRecord) {
+    if GLOBAL.policy.generation() == record.heap.policy().generation || record.picking_up.replace(true) {
+        return;
+    }
+    GLOBAL.policy.with(|policy| record.set_policy(policy));
+    record.picking_up.set(false);
+}

@@ -1,0 +1,156 @@
+//! Heap dumps: what the heaps hold, as JSON and as a DOT graph. Safe to call in a signal handler: reads counters only.
+
+use core::ffi::{c_char, c_int};
+use hakmem_atomic_ops::Shared32;
+use hakmem_base::SizeClass;
+use hakmem_tiny_front::RingEvent;
+
+use crate::global::GLOBAL;
+use crate::report;
+use crate::writer::FdWriter;
+
+/// Longest path (bytes) of a dump file.
+const PATH_BYTES: usize = 640;
+
+static DUMPS: Shared32 = Shared32::new(0);
+
+/// Writes a heap dump as JSON to the file descriptor `fd`: statistics, every heap's classes in use, the tiny ring.
+pub fn dump_json(fd: c_int) {
+    let mut out = FdWriter::new(fd);
+    out.text("{\"stats\":");
+    report::write_json(&mut out, &report::stats_in_handler());
+    out.text(",\"heaps\":[");
+    for (number, record) in GLOBAL.records().enumerate() {
+        out.text(if number == 0 { "" } else { "," }).text("{\"heap\":").number(number as u64).text(",\"classes\":[");
+        let mut separator = "";
+        for class in SizeClass::all() {
+            let counts = record.heap.bin(class).counts();
+            if counts.delivered == 0 && counts.allocs == 0 {
+                continue;
+            }
+            out.text(separator).text("{\"block_bytes\":").number(class.block_bytes() as u64);
+            out.text(",\"delivered\":").number(u64::from(counts.delivered));
+            out.text(",\"cached\":").number(u64::from(counts.cached));
+            out.text(",\"allocs\":").number(counts.allocs).text("}");
+            separator = ",";
+        }
+        out.text("]}");
+    }
+    out.text("],\"ring\":[");
+    let mut separator = "";
+    GLOBAL.front.ring.for_each(|event, slab, count| {
+        out.text(separator).text("{\"event\":\"").text(RingEvent::name(event)).text("\",\"slab\":");
+        out.number(u64::from(slab.get())).text(",\"blocks\":").number(u64::from(count)).text("}");
+        separator = ",";
+    });
+    out.text("]}\n");
+}
+
+/// Writes a heap dump as a DOT graph to the file descriptor `fd`: heaps, their classes, and the superslab tiers.
+pub fn dump_dot(fd: c_int) {
+    let stats = report::stats_in_handler();
+    let mut out = FdWriter::new(fd);
+    out.text("digraph hakmem {\n  rankdir=LR;\n  node [shape=box];\n");
+    out.text("  window [label=\"window\\nhot ").number(stats.hot_superslabs);
+    out.text(" draining ").number(stats.draining_superslabs);
+    out.text(" free ").number(stats.free_superslabs);
+    out.text(" big ").number(stats.extent_superslabs).text("\"];\n");
+    for (number, record) in GLOBAL.records().enumerate() {
+        let number = number as u64;
+        out.text("  heap").number(number).text(" [label=\"heap ").number(number).text("\"];\n");
+        for class in SizeClass::all() {
+            let counts = record.heap.bin(class).counts();
+            if counts.delivered == 0 {
+                continue;
+            }
+            out.text("  heap").number(number).text(" -> h").number(number).text("c").number(class.index() as u64);
+            out.text(";\n  h").number(number).text("c").number(class.index() as u64).text(" [label=\"");
+            out.number(class.block_bytes() as u64).text(" B\\n").number(u64::from(counts.delivered));
+            out.text(" out, ").number(u64::from(counts.cached)).text(" cached\"];\n");
+            out.text("  h").number(number).text("c").number(class.index() as u64).text(" -> window;\n");
+        }
+    }
+    out.text("}\n");
+}
+
+/// Dumps both forms into the folder that `HAKMEM_DUMP_DIR` names, or the current one. Async-signal-safe.
+pub(crate) fn to_files() {
+    DUMPS.add_relaxed(1);
+    let folder = GLOBAL.boot.get().and_then(|boot| boot.dump_dir.as_bytes()).unwrap_or(b".");
+    let mut path = [0_u8; PATH_BYTES];
+    let name = b"/hakmem-%p-";
+    let (Some(start), Some(middle)) = (path.get_mut(..folder.len()), Some(folder.len())) else { return };
+    start.copy_from_slice(folder);
+    let Some(rest) = path.get_mut(middle..middle + name.len()) else { return };
+    rest.copy_from_slice(name);
+    let Some(path) = path.get(..folder.len() + name.len()) else { return };
+    if let Some(fd) = create(path, "json") {
+        dump_json(fd);
+        close(fd);
+    }
+    if let Some(fd) = create(path, "dot") {
+        dump_dot(fd);
+        close(fd);
+    }
+}
+
+/// Creates a file. `%p` in the path stands for the process id; a `suffix` follows behind the number of the dump.
+pub(crate) fn create(path: &[u8], suffix: &str) -> Option<c_int> {
+    let mut name = PathBuffer { bytes: [0; PATH_BYTES], len: 0 };
+    let mut rest = path;
+    while let Some((&byte, behind)) = rest.split_first() {
+        if byte == b'%' && behind.first() == Some(&b'p') {
+            // SAFETY: takes no argument.
+            name.number(unsafe { libc::getpid() }.cast_unsigned());
+            rest = behind.get(1..).unwrap_or(&[]);
+        } else {
+            name.push(byte);
+            rest = behind;
+        }
+    }
+    if !suffix.is_empty() {
+        name.number(DUMPS.load_relaxed());
+        name.push(b'.');
+        suffix.bytes().for_each(|byte| name.push(byte));
+    }
+    if name.len >= PATH_BYTES - 1 {
+        return None;
+    }
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: the buffer is longer than the name, so it ends with a zero byte.
+    let fd = unsafe { libc::open(name.bytes.as_ptr().cast::<c_char>(), flags, 0o644) };
+    (fd >= 0).then_some(fd)
+}
+
+pub(crate) fn close(fd: c_int) {
+    // SAFETY: the descriptor came from `create`.
+    unsafe { libc::close(fd) };
+}
+
+struct PathBuffer {
+    bytes: [u8; PATH_BYTES],
+    len: usize,
+}
+
+impl PathBuffer {
+    fn push(&mut self, byte: u8) {
+        // The last byte stays zero: it ends the text.
+        if self.len < PATH_BYTES - 1
+            && let Some(slot) = self.bytes.get_mut(self.len)
+        {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    fn number(&mut self, value: u32) {
+        let mut divisor = 1;
+        while value / divisor >= 10 {
+            divisor *= 10;
+        }
+        while divisor > 0 {
+            self.push(b'0' + ((value / divisor) % 10) as u8);
+            divisor /= 10;
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The gates: where a request gets its size class, and where a pointer is normalised, range-checked and routed. Once.
+
+use core::ptr::NonNull;
+use hakmem_base::{MAX_SLAB_BLOCK_BYTES, SLAB_BYTES, SizeClass, fatal_ptr};
+use hakmem_ownership::Route;
+use hakmem_tiny_front::{Bin, Pop, Remote};
+
+use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
+use crate::global::GLOBAL;
+use crate::{large, pages, tls};
+
+/// What became of a pointer that was to be freed or resized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Freed {
+    /// It was hakmem's block (or null) and is free now.
+    Done,
+    /// It is not hakmem's; nothing was done.
+    Foreign,
+}
+
+/// The class that serves `bytes` bytes aligned to `align`, or `None` if slabs do not.
+#[inline(always)]
+fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
+    if align <= 8 {
+        return SizeClass::for_bytes(bytes);
+    }
+    // Classes of a multiple of the alignment have aligned blocks. Larger alignments than a slab's end above every class.
+    let rounded = bytes.max(1).checked_add(align - 1)? & !(align - 1);
+    SizeClass::for_bytes(rounded)
+}
+
+/// A block of `bytes` bytes aligned to `align` (a power of two), or null.
+#[inline(always)]
+pub(crate) fn allocate(bytes: usize, align: usize) -> *mut u8 {
+    match class_for(bytes, align) {
+        Some(class) => allocate_class(class),
+        None => large::allocate_slow(bytes, align, false),
+    }
+}
+
+/// Like [`allocate`], reading as zero.
+#[inline(always)]
+pub(crate) fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
+    match class_for(bytes, align) {
+        Some(class) => {
+            let block = allocate_class(class);
+            if !block.is_null() {
+                // SAFETY: the block is at least `bytes` bytes long and nobody else's.
+                unsafe { block.write_bytes(0, bytes) };
+            }
+            block
+        }
+        None => large::allocate_slow(bytes, align, true),
+    }
+}
+
+/// A block of a class, or null.
+#[inline(always)]
+pub(crate) fn allocate_class(class: SizeClass) -> *mut u8 {
+    match tls::record().heap.pop(class) {
+        Pop::Block(block) => block.as_ptr(),
+        Pop::Beat(block) => beat_slow(block, class),
+        Pop::Empty => refill_slow(class),
+    }
+}
+
+/// The cache is empty.
+#[cold]
+#[inline(never)]
+fn refill_slow(class: SizeClass) -> *mut u8 {
+    let front = &GLOBAL.front;
+    let Some(record) = heap_for_thread() else {
+        let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
+        return block.flatten().map_or(core::ptr::null_mut(), NonNull::as_ptr);
+    };
+    pick_up_policy(record);
+    if let Some(block) = front.refill_slow(&record.heap, class) {
+        return block.as_ptr();
+    }
+    pages::reclaim(record);
+    front.refill_slow(&record.heap, class).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// A heartbeat: some thousand allocations of a class have passed.
+#[cold]
+#[inline(never)]
+fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut u8 {
+    let record = tls::record();
+    pick_up_policy(record);
+    GLOBAL.front.beat_slow(&record.heap, class);
+    pages::maintain();
+    block.as_ptr()
+}
+
+/// Frees a block of which size and alignment are known, and that is known to be hakmem's.
+///
+/// # Safety
+/// - `block` was handed out for this size and alignment and has not been freed.
+#[inline(always)]
+pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) {
+    if class_for(bytes, align).is_none() {
+        // SAFETY: passed on to the caller.
+        let _freed = unsafe { free_slow(block) };
+        return;
+    }
+    let heap = &tls::record().heap;
+    // SAFETY: the caller's block is hakmem's, and small blocks live in the window.
+    let route = unsafe { GLOBAL.front.route_of_own(block) };
+    let Some(bin) = heap.own_bin(route) else {
+        // SAFETY: passed on to the caller.
+        let _freed = unsafe { free_slow(block) };
+        return;
+    };
+    // SAFETY: the slab is this heap's, the block its user's until now.
+    if !unsafe { heap.push(bin, block) } {
+        // SAFETY: as above; push found no room.
+        unsafe { spill_slow(bin, block) };
+    }
+}
+
+/// Frees any pointer: null, hakmem's, or a stranger's (which is not touched).
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more. (What is not is reported where
+///   it can be told; see docs/misuse.md.)
+#[inline(always)]
+pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
+    let heap = &tls::record().heap;
+    if let (Some(block), Some(word)) = (NonNull::new(ptr), GLOBAL.front.route_of(ptr.addr()))
+        && let Some(bin) = heap.own_bin(word.bits())
+        && ptr.addr().is_multiple_of(16)
+        && !heap.is_newest(bin, block)
+    {
+        // SAFETY: the slab is this heap's, the block its user's until now.
+        if !unsafe { heap.push(bin, block) } {
+            // SAFETY: as above; push found no room.
+            unsafe { spill_slow(bin, block) };
+        }
+        return Freed::Done;
+    }
+    match NonNull::new(ptr) {
+        // SAFETY: passed on to the caller.
+        Some(block) => unsafe { free_slow(block) },
+        None => Freed::Done,
+    }
+}
+
+/// The cache has no room for a block of this heap.
+///
+/// # Safety
+/// - As for [`hakmem_tiny_front::Front::spill_slow`].
+#[inline(never)]
+unsafe fn spill_slow(bin: &Bin, block: NonNull<u8>) {
+    let record = tls::record();
+    let Some(class) = hakmem_ownership::class_of_bin(core::ptr::from_ref(bin).cast_mut().cast()) else { return };
+    // SAFETY: passed on to the caller.
+    unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) };
+    pages::watch_purgeable();
+}
+
+/// Everything that is not a block of the thread's own slabs: the free gate's routing, once.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_slow(block: NonNull<u8>) -> Freed {
+    let address = block.addr().get();
+    let front = &GLOBAL.front;
+    let Some(word) = front.route_of(address) else {
+        return if GLOBAL.big.outside_free(address).is_some() { Freed::Done } else { Freed::Foreign };
+    };
+    let remote = match word.route() {
+        Route::Owned(bin) => {
+            if let Some(bin) = tls::record().heap.own_bin(bin) {
+                // SAFETY: passed on to the caller.
+                unsafe { free_own_slow(bin, block) };
+                return Freed::Done;
+            }
+            Remote::Owned(bin)
+        }
+        Route::Orphan(class) => Remote::Orphan(class),
+        route @ (Route::Run { .. } | Route::Big { .. }) => {
+            if !address.is_multiple_of(SLAB_BYTES) {
+                fatal_ptr("free of a pointer into a block, not to its start", address);
+            }
+            if !word.claim(route) {
+                fatal_ptr("double free", address);
+            }
+            large::free_claimed(block, route);
+            return Freed::Done;
+        }
+        Route::Unused => fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address),
+    };
+    let record = heap_for_thread();
+    // SAFETY: the route says that the block's slab is somebody else's; the caller hands the block over.
+    unsafe { front.free_remote_slow(record.map(|record| &record.heap), remote, block) };
+    pages::watch_purgeable();
+    Freed::Done
+}
+
+/// A block of an own slab that the fast path had doubts about.
+///
+/// # Safety
+/// - As for [`free`]; `bin` is the block's and this heap's.
+#[cold]
+unsafe fn free_own_slow(bin: &Bin, block: NonNull<u8>) {
+    let heap = &tls::record().heap;
+    let address = block.addr().get();
+    if heap.is_newest(bin, block) {
+        fatal_ptr("double free", address);
+    }
+    let index = GLOBAL.front.index_of(address);
+    if index.and_then(|index| GLOBAL.front.block_at(index, address)).is_none_or(|(_, is_start)| !is_start) {
+        fatal_ptr("free of a pointer into a block, not to its start", address);
+    }
+    // SAFETY: passed on to the caller.
+    if !unsafe { heap.push(bin, block) } {
+        // SAFETY: as above; push found no room.
+        unsafe { spill_slow(bin, block) };
+    }
+}
+
+/// Usable bytes of the block at `address`, `None` if it is not hakmem's.
+pub(crate) fn usable_size(address: usize) -> Option<usize> {
+    if address == 0 {
+        return Some(0);
+    }
+    let front = &GLOBAL.front;
+    let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
+    match word.route() {
+        Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
+        Route::Owned(_) | Route::Orphan(_) => {
+            let index = front.index_of(address)?;
+            front.block_at(index, address).map(|(bytes, _)| bytes)
+        }
+        Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
+    }
+}
+
+/// Resizes a block of which size and alignment are known. Null: out of memory, the block is as it was.
+///
+/// # Safety
+/// - `block` was handed out for this size and alignment and has not been freed.
+#[inline(always)]
+pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: usize, new_bytes: usize) -> *mut u8 {
+    if let (Some(old), Some(new)) = (class_for(bytes, align), class_for(new_bytes, align))
+        && old == new
+    {
+        return block.as_ptr();
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { reallocate_slow(block, bytes, align, new_bytes) }
+}
+
+/// Resizes a block of hakmem's: in place where its slab, run or extent allows it, else by moving. `bytes` are worth keeping.
+///
+/// # Safety
+/// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: usize, new_bytes: usize) -> *mut u8 {
+    let address = block.addr().get();
+    let route = GLOBAL.front.route_of(address).map_or(Route::Unused, |word| word.route());
+    let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
+    if is_large && let Some(resized) = large::resize(block, route, align, new_bytes) {
+        return resized.as_ptr();
+    }
+    if matches!(route, Route::Owned(_) | Route::Orphan(_)) {
+        let usable = usable_size(address).unwrap_or(0);
+        // A smaller class for a quarter less at least; less than that is not worth a copy.
+        if new_bytes <= usable && new_bytes > usable - usable / 4 {
+            return block.as_ptr();
+        }
+    }
+    if route == Route::Unused && GLOBAL.big.outside_resize(address, new_bytes) {
+        return block.as_ptr();
+    }
+    let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
+        large::allocate_growing_slow(new_bytes, align)
+    } else {
+        allocate(new_bytes, align)
+    };
+    if let Some(moved) = NonNull::new(moved) {
+        // SAFETY: both blocks are at least this long, and they are two blocks.
+        unsafe { moved.as_ptr().copy_from_nonoverlapping(block.as_ptr(), bytes.min(new_bytes)) };
+        // SAFETY: the caller's block, whose contents have moved.
+        let _freed = unsafe { free_slow_or_own(block) };
+    }
+    moved
+}
+
+/// # Safety
+/// - As for [`free`].
+unsafe fn free_slow_or_own(block: NonNull<u8>) -> Freed {
+    let heap = &tls::record().heap;
+    if let Some(word) = GLOBAL.front.route_of(block.addr().get())
+        && let Some(bin) = heap.own_bin(word.bits())
+    {
+        // SAFETY: the slab is this heap's; passed on to the caller.
+        if !unsafe { heap.push(bin, block) } {
+            // SAFETY: as above; push found no room.
+            unsafe { spill_slow(bin, block) };
+        }
+        return Freed::Done;
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { free_slow(block) }
+}

@@ -1,0 +1,262 @@
+//! The one instance of everything, and how it starts.
+
+use core::ffi::CStr;
+use core::fmt;
+use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, SharedPtr, SharedUsize};
+use hakmem_base::Line;
+use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
+use hakmem_mid_pool::{RunContext, RunPolicy};
+use hakmem_policy::{FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, parse_environment};
+use hakmem_superslab_os::{MetaArena, OsPolicy};
+use hakmem_tiny_front::{Front, Tables};
+
+use crate::hooks;
+use crate::record::HeapRecord;
+
+pub(crate) static GLOBAL: Global = Global::new();
+
+/// Longest path (bytes) taken from a variable.
+const PATH_BYTES: usize = 512;
+
+/// Everything that threads share.
+pub(crate) struct Global {
+    pub front: Front,
+    pub big: BigCache,
+    pub policy: PolicyCell,
+    pub arena: MetaArena,
+    pub registry: Registry,
+    pub boot: SetOnce<Boot>,
+    pub setup: Lock<()>,
+    ready: Flag,
+    /// Numbers that other threads than a policy's publisher need at once.
+    pub scavenge_min_bytes: SharedUsize,
+    pub scavenger_mode: Shared32,
+}
+
+/// All heap records, and those without a thread.
+pub(crate) struct Registry {
+    /// Head of the list of all records ever made.
+    pub all: SharedPtr<HeapRecord>,
+    pub free: Lock<FreeRecords>,
+    /// Heaps that threads hold, and the most there have been.
+    pub live: Shared32,
+    pub peak: Shared32,
+}
+
+/// Head of the list of records without a thread.
+pub(crate) struct FreeRecords(pub *const HeapRecord);
+
+// SAFETY: records may be taken over by any thread; the lock hands them over.
+unsafe impl Send for FreeRecords {}
+
+/// What the environment said, apart from the policy.
+pub(crate) struct Boot {
+    pub stats: bool,
+    pub os_stats: bool,
+    pub dump_signal: bool,
+    pub foreign: Foreign,
+    pub stats_file: PathText,
+    pub dump_dir: PathText,
+}
+
+/// A path, copied out of the environment, which the program may change.
+pub(crate) struct PathText {
+    bytes: [u8; PATH_BYTES],
+    len: usize,
+}
+
+impl PathText {
+    fn new(text: Option<&[u8]>) -> Self {
+        let mut path = Self { bytes: [0; PATH_BYTES], len: 0 };
+        let text = text.unwrap_or(&[]);
+        if let Some(target) = path.bytes.get_mut(..text.len()) {
+            target.copy_from_slice(text);
+            path.len = text.len();
+        } else {
+            hakmem_base::report("a path in HAKMEM_* is too long; ignored");
+        }
+        path
+    }
+
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.len).filter(|text| !text.is_empty())
+    }
+}
+
+impl Global {
+    const fn new() -> Self {
+        Self {
+            front: Front::new(),
+            big: BigCache::new(),
+            policy: PolicyCell::new(),
+            arena: MetaArena::new(),
+            registry: Registry {
+                all: SharedPtr::new(core::ptr::null_mut()),
+                free: Lock::new(FreeRecords(core::ptr::null())),
+                live: Shared32::new(0),
+                peak: Shared32::new(0),
+            },
+            boot: SetOnce::new(),
+            setup: Lock::new(()),
+            ready: Flag::new(false),
+            scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
+            scavenger_mode: Shared32::new(Scavenger::Auto as u32),
+        }
+    }
+
+    /// Reads the environment and reserves the window, once. False: there is no address space.
+    pub fn ensure_ready(&self) -> bool {
+        // ORDERING: pairs with the store below: window and boot settings travel.
+        if self.ready.is_set_acquire() {
+            return true;
+        }
+        let _setup = self.setup.lock();
+        // ORDERING: as above.
+        if self.ready.is_set_acquire() {
+            return true;
+        }
+        let settings = read_environment();
+        let policy = &settings.policy;
+        if self.policy.set_boot(policy.clone()).is_ok() {
+            self.apply(policy);
+        }
+        if !self.front.reserve(settings.window_bytes) {
+            return false;
+        }
+        self.front.ring.switch(settings.tiny_ring);
+        self.boot.set(Boot {
+            stats: settings.stats,
+            os_stats: settings.ss_os_stats,
+            dump_signal: settings.dump_signal,
+            foreign: settings.foreign,
+            stats_file: PathText::new(settings.stats_file),
+            dump_dir: PathText::new(settings.dump_dir),
+        });
+        if settings.verbose {
+            Line::new().text("profile ").text(settings.profile.name()).text(", mode FROZEN").write();
+        }
+        hooks::create_exit_key();
+        // ORDERING: pairs with the loads above.
+        self.ready.store_release(true);
+        true
+    }
+
+    /// Whether `ensure_ready` has succeeded.
+    pub fn is_ready(&self) -> bool {
+        // ORDERING: pairs with `ensure_ready`.
+        self.ready.is_set_acquire()
+    }
+
+    /// Passes a policy's numbers on to the boxes that have one copy.
+    fn apply(&self, policy: &FrozenPolicy) {
+        self.front.os.set_policy(OsPolicy {
+            purge_delay_ms: policy.purge_delay_ms,
+            eager_free: policy.eager_free,
+            tiering: policy.tiering,
+            warm_superslabs: policy.warm_superslabs,
+            prefill_superslabs: policy.prefill_superslabs,
+            thp_heap_bytes: policy.thp_heap_bytes,
+            thp_fill_units: policy.thp_fill_units,
+            madvise_guard_abort: policy.madvise_guard_abort,
+            memory_limit_bytes: policy.memory_limit_bytes,
+        });
+        self.scavenge_min_bytes.store_relaxed(policy.scavenge_min_bytes);
+        self.scavenger_mode.store_relaxed(policy.scavenger as u32);
+    }
+
+    pub fn run_context<'a>(&'a self, tables: &'a Tables, policy: RunPolicy) -> RunContext<'a> {
+        RunContext { os: &self.front.os, routes: &tables.routes, policy }
+    }
+
+    pub fn big_context<'a>(&'a self, tables: &'a Tables, policy: BigPolicy) -> BigContext<'a> {
+        BigContext { os: &self.front.os, routes: &tables.routes, policy }
+    }
+
+    /// Every record ever made, newest first.
+    pub fn records(&self) -> impl Iterator<Item = &'static HeapRecord> {
+        // ORDERING: pairs with the push in attach: a record's first state travels.
+        let mut next = self.registry.all.load_acquire();
+        core::iter::from_fn(move || {
+            // SAFETY: the list holds null or records, which are never unmapped.
+            let record: &'static HeapRecord = unsafe { next.as_ref() }?;
+            next = record.next_record.load_relaxed();
+            Some(record)
+        })
+    }
+}
+
+/// Publishes a policy to all threads and boxes.
+pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
+    GLOBAL.ensure_ready();
+    let generation = GLOBAL.policy.publish(policy.clone())?;
+    GLOBAL.apply(policy);
+    Ok(generation)
+}
+
+/// Settings of the process's environment; complaints go to stderr. Allocates nothing.
+///
+/// A process with raised privileges (`AT_SECURE`) does not listen to variables that whoever started it could set.
+fn read_environment() -> Settings<'static> {
+    // SAFETY: reads the auxiliary vector.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return Settings::DEFAULT;
+    }
+    parse_environment(Variables::first(), &mut |complaint| {
+        let mut line = ComplaintLine(Some(Line::new()));
+        // A line that is full is cut: nothing to do about an error.
+        let _cut = complaint.write_line(&mut line);
+        if let Some(line) = line.0 {
+            line.write();
+        }
+    })
+}
+
+struct ComplaintLine(Option<Line>);
+
+impl fmt::Write for ComplaintLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.take().map(|line| line.text(text));
+        Ok(())
+    }
+}
+
+unsafe extern "C" {
+    /// The process's environment: a null-terminated array of `NAME=value` texts. Null before libc has started.
+    static environ: *const *const core::ffi::c_char;
+}
+
+/// Walks `environ`.
+#[derive(Clone)]
+struct Variables(*const *const core::ffi::c_char);
+
+impl Variables {
+    fn first() -> Self {
+        // SAFETY: reads one word that libc keeps valid.
+        Self(unsafe { environ })
+    }
+}
+
+impl Iterator for Variables {
+    type Item = (&'static [u8], &'static [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.0.is_null() {
+                return None;
+            }
+            // SAFETY: not null, so it points to an entry of the array or to its end mark.
+            let text = unsafe { *self.0 };
+            if text.is_null() {
+                return None;
+            }
+            self.0 = self.0.wrapping_add(1);
+            // SAFETY: entries are null-terminated texts. They are read before the first allocation returns.
+            let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+            if let Some(at) = text.iter().position(|&byte| byte == b'=')
+                && let (Some(name), Some(value)) = (text.get(..at), text.get(at + 1..))
+            {
+                return Some((name, value));
+            }
+        }
+    }
+}

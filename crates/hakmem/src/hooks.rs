@@ -1,0 +1,145 @@
+//! What the C library is asked to call: at a thread's end, around a fork, at exit, on SIGUSR2.
+
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use hakmem_atomic_ops::{Flag, Shared32};
+
+use crate::attach::detach_thread;
+use crate::dump;
+use crate::global::GLOBAL;
+use crate::record::HeapRecord;
+use crate::report;
+use crate::scavenger;
+use crate::tls::{self, Holder};
+
+/// Destructor rounds that a heap outlives, so that destructors of other keys, which may allocate, run before it goes.
+const EXIT_ROUNDS: u32 = 2;
+/// No key has been created.
+const NO_KEY: u32 = u32::MAX;
+
+/// The pthread key whose destructor gives heaps up. Written once, before the first thread is watched.
+static EXIT_KEY: Shared32 = Shared32::new(NO_KEY);
+static INSTALLED: Flag = Flag::new(false);
+static FINISHED: Flag = Flag::new(false);
+
+/// Creates the key. Allocates nothing.
+pub(crate) fn create_exit_key() {
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: the key is a local to be filled; the destructor matches the value that `watch_thread` sets.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) } == 0 {
+        EXIT_KEY.store_relaxed(key);
+    }
+}
+
+/// Has the thread's heap given up at its end. May allocate.
+pub(crate) fn watch_thread(record: &'static HeapRecord) {
+    let key = EXIT_KEY.load_relaxed();
+    if key != NO_KEY {
+        // SAFETY: the key exists; the value is only compared with null.
+        unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) };
+    }
+}
+
+unsafe extern "C" fn thread_ends(_: *mut c_void) {
+    let Holder::Heap(record) = tls::holder() else { return };
+    let rounds = record.exit_rounds.get() + 1;
+    record.exit_rounds.set(rounds);
+    if rounds < EXIT_ROUNDS {
+        watch_thread(record);
+    } else {
+        detach_thread();
+    }
+}
+
+/// Installs fork handlers, exit statistics and the dump signal, once. May allocate.
+pub(crate) fn install_once() {
+    // ORDERING: decides who installs; nothing travels.
+    if INSTALLED.is_set_relaxed() || !INSTALLED.try_set_acq_rel() {
+        return;
+    }
+    // SAFETY: the handlers take and release locks of this library and are unregistered with it.
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    if GLOBAL.boot.get().is_some_and(|boot| boot.dump_signal) {
+        install_dump_signal();
+    }
+}
+
+extern "C" fn before_fork() {
+    GLOBAL.setup.lock_for_fork();
+    GLOBAL.registry.free.lock_for_fork();
+    GLOBAL.arena.lock_for_fork();
+    GLOBAL.big.lock_for_fork();
+    GLOBAL.front.os.lock_for_fork();
+}
+
+fn release_fork_locks() {
+    // SAFETY: `before_fork` took it in this thread or in the thread that this one is a copy of; so for all of them.
+    unsafe { GLOBAL.front.os.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.big.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.arena.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.registry.free.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.setup.unlock_after_fork() };
+}
+
+extern "C" fn after_fork_in_parent() {
+    release_fork_locks();
+}
+
+extern "C" fn after_fork_in_child() {
+    scavenger::forget_in_child();
+    GLOBAL.front.forget_in_child();
+    // Only the forking thread lives on. The others' heaps stay behind: their state may be half-changed.
+    GLOBAL.registry.peak.store_relaxed(1);
+    GLOBAL.registry.live.store_relaxed(1);
+    release_fork_locks();
+}
+
+/// The process exits or the library is unloaded: exit statistics, and nothing may call into it afterwards.
+pub(crate) fn finish() {
+    // ORDERING: decides who finishes; nothing travels.
+    if !FINISHED.try_set_acq_rel() {
+        return;
+    }
+    if GLOBAL.is_ready() {
+        report::at_exit();
+        scavenger::stop();
+        let key = EXIT_KEY.load_relaxed();
+        if key != NO_KEY {
+            EXIT_KEY.store_relaxed(NO_KEY);
+            // SAFETY: the key exists; its destructor, which lies in this library, is not called any more.
+            unsafe { libc::pthread_key_delete(key) };
+        }
+    }
+}
+
+extern "C" fn at_unload() {
+    finish();
+}
+
+// SAFETY: the section holds pointers to functions without arguments that run at exit or unload.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_UNLOAD: extern "C" fn() = at_unload;
+
+fn install_dump_signal() {
+    // SAFETY: an all-zero action is a valid one to fill in.
+    let mut action = unsafe { core::mem::zeroed::<libc::sigaction>() };
+    action.sa_sigaction = on_dump_signal as *const () as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action is complete; its handler calls async-signal-safe functions only.
+    unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, ptr::null_mut()) };
+}
+
+extern "C" fn on_dump_signal(_: c_int) {
+    // SAFETY: always returns this thread's errno location.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the location is valid for this thread's life.
+    let saved = unsafe { *errno };
+    dump::to_files();
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+}

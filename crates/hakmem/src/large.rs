@@ -1,0 +1,134 @@
+//! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
+
+use core::ptr::NonNull;
+use hakmem_base::{MAX_SLAB_BLOCK_BYTES, RUN_MAX_BYTES, fatal_ptr};
+use hakmem_bigcache::BigPolicy;
+use hakmem_mid_pool::{RunPolicy, shared};
+use hakmem_ownership::Route;
+use hakmem_tiny_front::Tables;
+
+use crate::attach::{heap_for_thread, pick_up_policy};
+use crate::global::GLOBAL;
+use crate::pages;
+use crate::record::{HeapRecord, big_policy, run_policy};
+
+/// A block that slabs do not serve, because of its size or its alignment. Null when out of memory.
+#[cold]
+#[inline(never)]
+pub(crate) fn allocate_slow(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
+    allocate(bytes, align, zeroed, false)
+}
+
+/// Like [`allocate_slow`], for a block that has grown and may grow again.
+pub(crate) fn allocate_growing_slow(bytes: usize, align: usize) -> *mut u8 {
+    allocate(bytes, align, false, true)
+}
+
+fn allocate(bytes: usize, align: usize, zeroed: bool, growing: bool) -> *mut u8 {
+    if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
+        return core::ptr::null_mut();
+    }
+    let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return core::ptr::null_mut() };
+    if let Some(record) = record {
+        pick_up_policy(record);
+    }
+    let block = try_allocate(tables, record, bytes, align, growing).or_else(|| {
+        pages::reclaim_for(record);
+        try_allocate(tables, record, bytes, align, growing)
+    });
+    let Some(block) = block else { return core::ptr::null_mut() };
+    if zeroed && !block.zeroed {
+        // SAFETY: the block is at least `bytes` bytes long and nobody else's.
+        unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
+    }
+    block.ptr.as_ptr()
+}
+
+fn try_allocate(
+    tables: &Tables,
+    record: Option<&HeapRecord>,
+    bytes: usize,
+    align: usize,
+    growing: bool,
+) -> Option<hakmem_mid_pool::Block> {
+    if bytes <= RUN_MAX_BYTES && align <= RUN_MAX_BYTES {
+        let bytes = bytes.max(1);
+        return match record {
+            Some(record) => record.runs.allocate(&GLOBAL.run_context(tables, record.run_policy.get()), bytes, align),
+            None => shared::allocate(&GLOBAL.run_context(tables, run_policy_of(None)), bytes, align),
+        };
+    }
+    let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, big_policy_of(record)), bytes, align, growing)?;
+    Some(hakmem_mid_pool::Block { ptr: block.ptr, zeroed: block.zeroed })
+}
+
+fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {
+    record.map_or_else(|| run_policy(GLOBAL.policy.boot()), |record| record.run_policy.get())
+}
+
+pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
+    record.map_or_else(|| big_policy(GLOBAL.policy.boot()), |record| record.big_policy.get())
+}
+
+/// Frees a run or big block whose route the caller has claimed.
+pub(crate) fn free_claimed(block: NonNull<u8>, route: Route) {
+    let (Some(tables), Some(index)) = (GLOBAL.front.tables(), GLOBAL.front.index_of(block.addr().get())) else {
+        return;
+    };
+    let record = heap_for_thread();
+    match (route, record) {
+        (Route::Run { units, bytes }, Some(record)) => {
+            record.runs.free(&GLOBAL.run_context(tables, record.run_policy.get()), index, units, bytes);
+        }
+        (Route::Run { units, .. }, None) => {
+            shared::free(&GLOBAL.run_context(tables, run_policy_of(None)), index, units);
+        }
+        (Route::Big { bytes }, record) => {
+            GLOBAL.big.free(&GLOBAL.big_context(tables, big_policy_of(record)), index, bytes);
+        }
+        (Route::Unused | Route::Owned(_) | Route::Orphan(_), _) => {
+            fatal_ptr("claimed block is no run", block.addr().get());
+        }
+    }
+    pages::watch_purgeable();
+}
+
+/// Resizes a run or big block without copying: in place, or by moving its OS pages. `None`: the caller copies.
+pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+    let (tables, index) = (GLOBAL.front.tables()?, GLOBAL.front.index_of(block.addr().get())?);
+    let record = heap_for_thread();
+    match route {
+        Route::Run { units, bytes } => {
+            // Shrunk below what slabs serve, a block moves to one, unless little would be gained.
+            if new_bytes > RUN_MAX_BYTES || (new_bytes <= MAX_SLAB_BLOCK_BYTES && new_bytes <= bytes - bytes / 4) {
+                return None;
+            }
+            let new_bytes = new_bytes.max(1);
+            let done = match record {
+                Some(record) => {
+                    let cx = GLOBAL.run_context(tables, record.run_policy.get());
+                    record.runs.resize_in_place(&cx, index, units, new_bytes)
+                }
+                None => {
+                    shared::resize_in_place(&GLOBAL.run_context(tables, run_policy_of(None)), index, units, new_bytes)
+                        .is_some()
+                }
+            };
+            done.then_some(block)
+        }
+        Route::Big { bytes } => {
+            if new_bytes <= RUN_MAX_BYTES && new_bytes <= bytes - bytes / 4 {
+                return None;
+            }
+            let cx = GLOBAL.big_context(tables, big_policy_of(record));
+            if GLOBAL.big.resize_in_place(&cx, index, bytes, new_bytes) {
+                return Some(block);
+            }
+            if align > RUN_MAX_BYTES {
+                return None;
+            }
+            GLOBAL.big.move_to(&cx, index, bytes, new_bytes).map(|moved| moved.ptr)
+        }
+        Route::Unused | Route::Owned(_) | Route::Orphan(_) => None,
+    }
+}

@@ -1,0 +1,56 @@
+//! Giving memory back: on request, on heartbeats, and when an allocation fails.
+
+use crate::attach::{heap_for_thread, pick_up_policy};
+use crate::global::GLOBAL;
+use crate::large::big_policy_of;
+use crate::record::HeapRecord;
+use crate::scavenger;
+use crate::tls::{self, Holder};
+
+/// What is due now: purges, kept big blocks that have become old, a scavenger if much waits.
+pub(crate) fn maintain() {
+    let front = &GLOBAL.front;
+    front.os.purge_due();
+    if let Some(tables) = front.tables() {
+        let record = match tls::holder() {
+            Holder::Heap(record) => Some(record),
+            Holder::Newcomer | Holder::Leaver => None,
+        };
+        GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(record)));
+    }
+    watch_purgeable();
+}
+
+/// Starts the scavenger if much memory waits to be purged: a process that goes idle runs no slow path.
+#[inline]
+pub(crate) fn watch_purgeable() {
+    let waiting = GLOBAL.front.os.purgeable_bytes() + GLOBAL.big.cached_bytes();
+    if waiting >= GLOBAL.scavenge_min_bytes.load_relaxed() {
+        scavenger::start_slow();
+    }
+}
+
+/// Everything that this thread and the shared boxes hold and nobody uses.
+pub(crate) fn collect() -> usize {
+    let record = heap_for_thread();
+    if let Some(record) = record {
+        pick_up_policy(record);
+    }
+    reclaim_for(record);
+    GLOBAL.front.os.purge_all()
+}
+
+/// An allocation failed: gives back what is cached, so that a second try may succeed.
+pub(crate) fn reclaim(record: &HeapRecord) {
+    reclaim_for(Some(record));
+}
+
+/// As [`reclaim`], for a thread that may have no heap.
+pub(crate) fn reclaim_for(record: Option<&HeapRecord>) {
+    let Some(tables) = GLOBAL.front.tables() else { return };
+    if let Some(record) = record {
+        GLOBAL.front.collect(&record.heap);
+        record.runs.flush(&GLOBAL.run_context(tables, record.run_policy.get()));
+    }
+    GLOBAL.big.flush(&GLOBAL.big_context(tables, big_policy_of(record)));
+}

@@ -1,0 +1,124 @@
+//! The gates without `Layout`, for a C library: what the preload crate builds the malloc family on.
+//!
+//! Nothing here unwinds, and `errno` is as it was after every call.
+
+use core::ptr::NonNull;
+use hakmem_base::{SizeClass, TINY_MAX_BYTES};
+
+pub use crate::gates::Freed;
+pub use hakmem_policy::Foreign;
+
+use crate::global::GLOBAL;
+use crate::{attach, gates, hooks, pages};
+
+/// Alignment of every block of this module (bytes), as the C standard's `max_align_t` wants it.
+const MIN_ALIGN: usize = 16;
+
+/// What became of a resize.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Reallocated {
+    /// The block is here now, or still.
+    Moved(*mut u8),
+    /// There is no memory; the block is as it was.
+    OutOfMemory,
+    /// The pointer is not hakmem's; nothing was done.
+    Foreign,
+}
+
+/// A block of at least `bytes` bytes, aligned to 16; null when out of memory. Zero bytes give a block of their own.
+#[inline(always)]
+#[must_use]
+pub fn allocate(bytes: usize) -> *mut u8 {
+    if bytes <= TINY_MAX_BYTES {
+        gates::allocate_class(SizeClass::for_tiny_aligned(bytes))
+    } else {
+        allocate_beyond_tiny(bytes)
+    }
+}
+
+#[inline(never)]
+fn allocate_beyond_tiny(bytes: usize) -> *mut u8 {
+    gates::allocate(bytes, 8)
+}
+
+/// Like [`allocate`], reading as zero.
+#[inline(always)]
+#[must_use]
+pub fn allocate_zeroed(bytes: usize) -> *mut u8 {
+    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN)
+}
+
+/// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.
+#[inline]
+#[must_use]
+pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
+    gates::allocate(bytes.max(1), align.max(MIN_ALIGN))
+}
+
+/// Frees any pointer; null and strangers' pointers are not touched.
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more.
+#[inline(always)]
+pub unsafe fn free(ptr: *mut u8) -> Freed {
+    // SAFETY: passed on to the caller.
+    unsafe { gates::free(ptr) }
+}
+
+/// Resizes the block at `ptr` (not null) to `bytes` bytes (not 0), keeping its contents.
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use.
+#[inline]
+pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
+    let (Some(block), Some(usable)) = (NonNull::new(ptr), gates::usable_size(ptr.addr())) else {
+        return Reallocated::Foreign;
+    };
+    // The block stays if its class serves the new size too: what `malloc` would hand out for it.
+    if bytes <= usable && SizeClass::for_bytes(bytes.max(9)).is_some_and(|class| class.block_bytes() == usable) {
+        return Reallocated::Moved(ptr);
+    }
+    // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.
+    let moved = unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes) };
+    if moved.is_null() { Reallocated::OutOfMemory } else { Reallocated::Moved(moved) }
+}
+
+/// Bytes that may be used at `ptr`; `None` if it is not hakmem's. Null has 0.
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use.
+#[inline]
+#[must_use]
+pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
+    gates::usable_size(ptr.addr())
+}
+
+/// Whether `ptr` lies in hakmem's memory.
+#[inline]
+#[must_use]
+pub fn owns(ptr: *const u8) -> bool {
+    GLOBAL.front.route_of(ptr.addr()).is_some() || GLOBAL.big.outside_find(ptr.addr()).is_some()
+}
+
+/// What to do with pointers that are not hakmem's.
+#[must_use]
+pub fn foreign_policy() -> Foreign {
+    GLOBAL.boot.get().map_or(Foreign::Pass, |boot| boot.foreign)
+}
+
+/// Gives back what nobody uses; true if something went back to the system.
+#[must_use]
+pub fn trim() -> bool {
+    pages::collect() != 0
+}
+
+/// Makes the allocator ready and installs its hooks. Idempotent; an allocation does the same.
+pub fn initialise() {
+    let _record = attach::heap_for_thread();
+}
+
+/// The library is being unloaded, or the process exits: exit statistics. Idempotent.
+pub fn library_fini() {
+    hooks::finish();
+}

@@ -1,0 +1,77 @@
+//! The heap record: what a thread holds, found from any route word that names it.
+
+use core::cell::Cell;
+use hakmem_atomic_ops::SharedPtr;
+use hakmem_base::HEAP_RECORD_BYTES;
+use hakmem_bigcache::BigPolicy;
+use hakmem_mid_pool::{RunCache, RunPolicy};
+use hakmem_policy::FrozenPolicy;
+use hakmem_tiny_front::{FrontPolicy, Heap};
+
+/// One thread's heap. Allocated once, aligned to [`HEAP_RECORD_BYTES`], recycled by later threads, never unmapped.
+#[repr(C)]
+pub(crate) struct HeapRecord {
+    /// First, so that its bins are at the start of the record.
+    pub heap: Heap,
+    pub runs: RunCache,
+    pub run_policy: Cell<RunPolicy>,
+    pub big_policy: Cell<BigPolicy>,
+    /// A policy pick-up is under way: an allocation that it makes does not start another one.
+    pub picking_up: Cell<bool>,
+    /// Destructor rounds of the thread that have passed.
+    pub exit_rounds: Cell<u32>,
+    /// Next record in the list of all records; written once, before the record is published.
+    pub next_record: SharedPtr<HeapRecord>,
+    /// Next record in the list of free ones; under the registry's lock.
+    pub next_free: Cell<*const HeapRecord>,
+}
+
+const _: () = assert!(size_of::<HeapRecord>() <= HEAP_RECORD_BYTES);
+const _: () = assert!(core::mem::offset_of!(HeapRecord, heap) == 0);
+
+// SAFETY: cells are used by the thread that holds the record alone (the registry's lock hands it over); what other
+// threads read are atomics: mailbox, counters, list pointers.
+unsafe impl Sync for HeapRecord {}
+
+impl HeapRecord {
+    pub const fn new() -> Self {
+        Self {
+            heap: Heap::new(),
+            runs: RunCache::new(),
+            run_policy: Cell::new(RunPolicy::DEFAULT),
+            big_policy: Cell::new(BigPolicy::DEFAULT),
+            picking_up: Cell::new(false),
+            exit_rounds: Cell::new(0),
+            next_record: SharedPtr::new(core::ptr::null_mut()),
+            next_free: Cell::new(core::ptr::null()),
+        }
+    }
+
+    /// Copies the numbers that this thread's slow paths use.
+    pub fn set_policy(&self, policy: &FrozenPolicy) {
+        self.heap.set_policy(FrontPolicy::from_frozen(policy));
+        self.run_policy.set(run_policy(policy));
+        self.big_policy.set(big_policy(policy));
+    }
+}
+
+pub(crate) fn run_policy(policy: &FrozenPolicy) -> RunPolicy {
+    RunPolicy {
+        cache_bytes: policy.run_cache_bytes,
+        cache_runs: policy.run_cache_runs,
+        w_max_permille: policy.w_max_large_permille,
+        bundle_runs: policy.bundle_runs,
+        large_cap: policy.large_cap,
+    }
+}
+
+pub(crate) fn big_policy(policy: &FrozenPolicy) -> BigPolicy {
+    BigPolicy {
+        retain_bytes: policy.big_retain_bytes,
+        retain_ms: policy.big_retain_ms,
+        slack_permille: policy.big_slack_permille,
+        thp_bytes: policy.big_thp_bytes,
+        room_permille: policy.realloc_room_permille,
+        outside: policy.memory_limit_bytes == 0,
+    }
+}

@@ -1,0 +1,262 @@
+//! Statistics: one reading of all boxes, as a structure, as JSON, as text at exit.
+
+use hakmem_superslab_os::OsStats;
+use hakmem_tiny_front::FrontReport;
+
+use crate::global::GLOBAL;
+use crate::scavenger;
+use crate::tls::{self, Holder};
+use crate::writer::FdWriter;
+
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+        /// What the allocator has done and holds. Event counters count up for the life of the process; sizes are in
+        /// bytes and of this moment. Numbers of other threads are up to a heartbeat (some thousand allocations) old.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[doc = $doc])+ pub $name: u64,)*
+        }
+
+        impl Stats {
+            /// Calls `visit` with the name and value of every field, in order.
+            pub fn for_each(&self, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($name), self.$name);)*
+            }
+        }
+    };
+}
+
+stats! {
+    /// Bytes of blocks in use, rounded as their sizes were; blocks on their way back to another thread count as used.
+    live_bytes,
+    /// Bytes that hold or may hold memory: handed out by the superslab box, or free there and not purged yet.
+    committed_bytes,
+    /// Bytes kept for later: thread caches, run caches, kept big blocks, free memory not purged yet.
+    cached_bytes,
+    /// Largest resident set of the process so far.
+    peak_rss_bytes,
+    /// Allocations up to 32 KiB.
+    allocs,
+    /// Of these, allocations that found their thread cache empty.
+    refills,
+    /// Share of allocations up to 32 KiB served by the thread cache, in 1/1000.
+    cache_hit_permille,
+    /// Blocks returned to their slab because the cache was full.
+    spills,
+    /// Blocks freed by a thread that does not own them.
+    remote_frees,
+    /// Exchanges that handed such blocks over.
+    remote_pushes,
+    /// Such blocks that their owners have taken back.
+    drained_blocks,
+    /// Slabs that came by mail.
+    mails,
+    /// Slabs adopted from threads that have ended.
+    adopts,
+    /// Slabs left behind by threads that have ended.
+    released_slabs,
+    /// Slabs without an owner at this moment.
+    orphan_slabs,
+    /// Slabs taken from the superslab box.
+    fresh_slabs,
+    /// Slabs given back to it.
+    retired_slabs,
+    /// Slabs whose return waited for a notification in flight.
+    guarded_slabs,
+    /// Remote frees found without notification (with `HAKMEM_FORCE_NOTIFY`; should be 0).
+    missed_notifications,
+    /// Pool-routed allocations that the flattened pool served from the thread cache.
+    pool_flatten_hits,
+    /// Pool-routed operations that it could not.
+    pool_flatten_fallbacks,
+    /// Runs (32 KiB to 2 MiB) served by a thread's cache.
+    run_hits,
+    /// Runs that came from the superslab box.
+    run_misses,
+    /// Big blocks served by a kept one.
+    big_hits,
+    /// Big blocks that took fresh superslabs.
+    big_misses,
+    /// Big blocks that grew by moving OS pages.
+    big_moved,
+    /// Kept big blocks given back.
+    big_evictions,
+    /// Bytes of blocks mapped outside the window.
+    outside_bytes,
+    /// Batches of memory purged.
+    purges,
+    /// Bytes purged.
+    purged_bytes,
+    /// Bytes free and dirty: what the next purge may return.
+    free_dirty_bytes,
+    /// Calls of madvise.
+    madvise_calls,
+    /// Calls of madvise that the kernel refused for want of memory or mappings.
+    madvise_enomem,
+    /// Times that madvise was given up for a while.
+    madvise_disabled,
+    /// Ranges outside hakmem's own that were kept from madvise (a bug if not 0).
+    outside_range,
+    /// Times that memory could not be committed.
+    mprotect_refused,
+    /// Bytes advised to be huge pages.
+    huge_advised_bytes,
+    /// Superslabs with more than half of their slabs in use.
+    hot_superslabs,
+    /// Superslabs with at most half of their slabs in use.
+    draining_superslabs,
+    /// Superslabs with nothing in use.
+    free_superslabs,
+    /// Superslabs in use by big blocks.
+    extent_superslabs,
+    /// Bytes of the reserved window.
+    window_bytes,
+    /// Bytes of allocator metadata (heap records).
+    metadata_bytes,
+    /// Threads that hold a heap.
+    live_heaps,
+    /// Most threads that held one at a time.
+    peak_heaps,
+    /// Times the scavenger was started.
+    scavenger_starts,
+    /// Refills that found no memory.
+    out_of_memory,
+}
+
+/// A reading of all counters.
+#[must_use]
+pub fn stats() -> Stats {
+    if let Holder::Heap(record) = tls::holder() {
+        GLOBAL.front.settle_counts(&record.heap);
+    }
+    collect_stats(&GLOBAL.front.os.stats())
+}
+
+/// A reading for a signal handler: takes no lock. What the superslab box counts under its lock reads as zero if it is held.
+pub(crate) fn stats_in_handler() -> Stats {
+    collect_stats(&GLOBAL.front.os.try_stats().unwrap_or_default())
+}
+
+fn collect_stats(os: &OsStats) -> Stats {
+    let (mut front, mut runs) = (FrontReport::default(), Runs::default());
+    for record in GLOBAL.records() {
+        GLOBAL.front.report(&record.heap, &mut front);
+        runs.cached_bytes += record.runs.cached_bytes() as u64;
+        runs.live_bytes = runs.live_bytes.wrapping_add(record.runs.allocated_bytes());
+        runs.live_bytes = runs.live_bytes.wrapping_sub(record.runs.freed_bytes());
+        runs.hits += record.runs.hits();
+        runs.misses += record.runs.misses();
+    }
+    let big = GLOBAL.big.stats();
+    let (orphan_slabs, orphan_bytes) = GLOBAL.front.orphans();
+    let slab_bytes = (front.delivered_bytes + orphan_bytes).saturating_sub(front.cached_bytes);
+    let big_bytes = big.allocated_bytes.saturating_sub(big.freed_bytes);
+    Stats {
+        live_bytes: slab_bytes.wrapping_add(runs.live_bytes).wrapping_add(big_bytes),
+        committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
+        cached_bytes: front.cached_bytes + runs.cached_bytes + (big.cached_bytes + os.free_dirty_bytes) as u64,
+        peak_rss_bytes: peak_rss_bytes(),
+        allocs: front.allocs,
+        refills: front.refills,
+        cache_hit_permille: (front.allocs.saturating_sub(front.refills) * 1000).checked_div(front.allocs).unwrap_or(0),
+        spills: front.spills,
+        remote_frees: front.remote_frees + GLOBAL.front.heapless_frees(),
+        remote_pushes: front.remote_pushes,
+        drained_blocks: front.drained_blocks,
+        mails: front.mails,
+        adopts: front.adopts,
+        released_slabs: front.released_slabs,
+        orphan_slabs: u64::from(orphan_slabs),
+        fresh_slabs: front.fresh_slabs,
+        retired_slabs: front.retired_slabs,
+        guarded_slabs: front.guarded_slabs,
+        missed_notifications: front.missed_notifications,
+        pool_flatten_hits: front.pool_flatten_hits,
+        pool_flatten_fallbacks: front.pool_flatten_fallbacks,
+        run_hits: runs.hits,
+        run_misses: runs.misses,
+        big_hits: big.hits,
+        big_misses: big.misses,
+        big_moved: big.moved,
+        big_evictions: big.evictions,
+        outside_bytes: big.outside_bytes as u64,
+        purges: os.purges,
+        purged_bytes: os.purged_bytes,
+        free_dirty_bytes: os.free_dirty_bytes as u64,
+        madvise_calls: os.madvise_calls,
+        madvise_enomem: os.madvise_enomem,
+        madvise_disabled: os.madvise_disabled,
+        outside_range: os.outside_range,
+        mprotect_refused: os.mprotect_refused,
+        huge_advised_bytes: os.huge_advised_bytes,
+        hot_superslabs: u64::from(os.hot_superslabs),
+        draining_superslabs: u64::from(os.draining_superslabs),
+        free_superslabs: u64::from(os.free_warm_superslabs + os.free_clean_superslabs),
+        extent_superslabs: u64::from(os.extent_superslabs),
+        window_bytes: os.window_bytes as u64,
+        metadata_bytes: GLOBAL.arena.reserved_bytes() as u64,
+        live_heaps: u64::from(GLOBAL.registry.live.load_relaxed()),
+        peak_heaps: u64::from(GLOBAL.registry.peak.load_relaxed()),
+        scavenger_starts: u64::from(scavenger::starts()),
+        out_of_memory: front.out_of_memory,
+    }
+}
+
+#[derive(Default)]
+struct Runs {
+    cached_bytes: u64,
+    live_bytes: u64,
+    hits: u64,
+    misses: u64,
+}
+
+fn peak_rss_bytes() -> u64 {
+    // SAFETY: all zero is a valid value to be filled.
+    let mut usage = unsafe { core::mem::zeroed::<libc::rusage>() };
+    // SAFETY: fills the structure.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
+}
+
+/// Writes the statistics as one flat JSON object.
+pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
+    // SAFETY: takes no argument.
+    let pid = unsafe { libc::getpid() };
+    out.text("{\"pid\":").number(u64::from(pid.cast_unsigned()));
+    stats.for_each(|name, value| {
+        out.text(",\"").text(name).text("\":").number(value);
+    });
+    out.text("}\n");
+}
+
+/// Exit statistics, as the environment asked for them.
+pub(crate) fn at_exit() {
+    let Some(boot) = GLOBAL.boot.get() else { return };
+    if !boot.stats && !boot.os_stats && boot.stats_file.as_bytes().is_none() {
+        return;
+    }
+    let stats = stats();
+    if boot.stats {
+        let mut out = FdWriter::new(2);
+        out.text("hakmem: statistics\n");
+        stats.for_each(|name, value| {
+            out.text("  ").text(name).text(" ").number(value).text("\n");
+        });
+    }
+    if boot.os_stats {
+        let mut out = FdWriter::new(2);
+        out.text("[SS_OS_STATS] purges=").number(stats.purges);
+        out.text(" purged_bytes=").number(stats.purged_bytes);
+        out.text(" madvise_calls=").number(stats.madvise_calls);
+        out.text(" madvise_enomem=").number(stats.madvise_enomem);
+        out.text(" madvise_disabled=").number(stats.madvise_disabled);
+        out.text(" outside_range=").number(stats.outside_range).text("\n");
+    }
+    if let Some(path) = boot.stats_file.as_bytes()
+        && let Some(fd) = crate::dump::create(path, "")
+    {
+        write_json(&mut FdWriter::new(fd), &stats);
+        crate::dump::close(fd);
+    }
+}

@@ -1,0 +1,131 @@
+//! The thread's heap pointer: the only thread-local word.
+//!
+//! It never is null. A thread that has no heap points to a static empty one, whose lists are empty and whose bins no
+//! route word names, so that every operation takes its slow path: this spares the fast path the question "initialised?".
+//!
+//! In executables `thread_local!` with a constant is one instruction. In a shared library it would be a call; there the
+//! word is an initial-exec symbol defined in assembly (feature `initial-exec-tls`, x86-64; others fall back).
+
+use crate::record::HeapRecord;
+
+/// What a thread points to before its first slow path.
+pub(crate) static EMPTY: HeapRecord = HeapRecord::new();
+/// What a thread points to after its heap was given up, late in its end.
+pub(crate) static GONE: HeapRecord = HeapRecord::new();
+
+/// In which state the thread is.
+#[derive(Clone, Copy)]
+pub(crate) enum Holder {
+    /// It has never needed a heap.
+    Newcomer,
+    /// It holds this one.
+    Heap(&'static HeapRecord),
+    /// It has given its heap up and is about to end.
+    Leaver,
+}
+
+/// The record that this thread points to, for the fast path.
+#[inline(always)]
+pub(crate) fn record() -> &'static HeapRecord {
+    // SAFETY: the word always points to a static record or to a heap record, neither of which is ever unmapped.
+    unsafe { &*slot::get() }
+}
+
+/// The thread's state, for slow paths.
+#[inline]
+pub(crate) fn holder() -> Holder {
+    let record = record();
+    if core::ptr::eq(record, &raw const EMPTY) {
+        Holder::Newcomer
+    } else if core::ptr::eq(record, &raw const GONE) {
+        Holder::Leaver
+    } else {
+        Holder::Heap(record)
+    }
+}
+
+/// Points the thread to a record.
+pub(crate) fn set(record: &'static HeapRecord) {
+    slot::set(record);
+}
+
+#[cfg(not(all(feature = "initial-exec-tls", target_arch = "x86_64")))]
+mod slot {
+    use super::{EMPTY, HeapRecord};
+    use core::cell::Cell;
+
+    thread_local! {
+        // A constant without a destructor: no registration, no allocation, valid to the very end of the thread.
+        static RECORD: Cell<*const HeapRecord> = const { Cell::new(&raw const EMPTY) };
+    }
+
+    #[inline(always)]
+    pub fn get() -> *const HeapRecord {
+        RECORD.with(Cell::get)
+    }
+
+    pub fn set(record: &'static HeapRecord) {
+        RECORD.with(|slot| slot.set(record));
+    }
+}
+
+#[cfg(all(feature = "initial-exec-tls", target_arch = "x86_64"))]
+mod slot {
+    use super::{EMPTY, HeapRecord};
+    use core::arch::{asm, global_asm};
+
+    global_asm!(
+        ".section .tdata.hakmem_record,\"awT\",@progbits",
+        ".globl hakmem_record_slot",
+        ".hidden hakmem_record_slot",
+        ".type hakmem_record_slot, @object",
+        ".size hakmem_record_slot, 8",
+        ".p2align 3",
+        "hakmem_record_slot:",
+        ".quad {empty}",
+        ".text",
+        empty = sym EMPTY,
+    );
+
+    /// Distance of the word from the thread pointer: the same in all threads, so the compiler may keep it.
+    #[inline(always)]
+    fn offset() -> usize {
+        let offset: usize;
+        // SAFETY: reads a relocated constant of this library.
+        unsafe {
+            asm!(
+                "mov {offset}, qword ptr [rip + hakmem_record_slot@GOTTPOFF]",
+                offset = out(reg) offset,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        offset
+    }
+
+    #[inline(always)]
+    pub fn get() -> *const HeapRecord {
+        let record: *const HeapRecord;
+        // SAFETY: the offset leads to this thread's word, which is initialised with the empty record's address.
+        unsafe {
+            asm!(
+                "mov {record}, qword ptr fs:[{offset}]",
+                offset = in(reg) offset(),
+                record = lateout(reg) record,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        record
+    }
+
+    pub fn set(record: &'static HeapRecord) {
+        // SAFETY: as in `get`; the word belongs to this thread.
+        unsafe {
+            asm!(
+                "mov qword ptr fs:[{offset}], {record}",
+                offset = in(reg) offset(),
+                record = in(reg) core::ptr::from_ref(record),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}

@@ -101,7 +101,7 @@ fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut u8 {
 pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) {
     if class_for(bytes, align).is_none() {
         // SAFETY: passed on to the caller.
-        let _freed = unsafe { free_slow(block) };
+        unsafe { free_or_report_slow(block) };
         return;
     }
     let heap = &tls::record().heap;
@@ -109,7 +109,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     let route = unsafe { GLOBAL.front.route_of_own(block) };
     let Some(bin) = heap.own_bin(route) else {
         // SAFETY: passed on to the caller.
-        let _freed = unsafe { free_slow(block) };
+        unsafe { free_or_report_slow(block) };
         return;
     };
     // SAFETY: the slab is this heap's, the block its user's until now.
@@ -157,6 +157,18 @@ unsafe fn spill_slow(bin: &Bin, block: NonNull<u8>) {
     // SAFETY: passed on to the caller.
     unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) };
     pages::watch_purgeable();
+}
+
+/// Frees a block that cannot be anybody else's: there is no other allocator to pass it on to.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_or_report_slow(block: NonNull<u8>) {
+    // SAFETY: passed on to the caller.
+    if unsafe { free_slow(block) } == Freed::Foreign {
+        fatal_ptr("free of a pointer that is not hakmem's", block.addr().get());
+    }
 }
 
 /// Everything that is not a block of the thread's own slabs: the free gate's routing, once.

@@ -1,7 +1,7 @@
 //! The four mandated health runs. The exit status judges; throughput is printed for information.
 //!
 //! `tiny-mixed` and `smallmid` check every byte of every block and that nothing leaks; `superslab` forces superslabs to be
-//! purged and wants no disabled and no stray madvise; `flatten` wants flattened frees with few fall-backs.
+//! purged and wants no disabled and no stray madvise; `flatten` wants the flattened pool hit, with few fall-backs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this program's job")]
 
 use std::process::ExitCode;
@@ -124,7 +124,7 @@ fn on_threads(ops: usize, low: usize, high: usize) -> Verdict {
         blocks.release()
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS as u64).map(|seed| scope.spawn(move || work(seed + 10))).collect();
+        let threads: Vec<_> = (0..THREADS).map(|seed| scope.spawn(move || work(seed + 10))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
     })?;
     shelf.into_inner().map_err(|error| error.to_string())?.release()
@@ -149,7 +149,7 @@ fn nothing_leaks(run: fn() -> Verdict) -> Verdict {
 mod facts {
     use super::Verdict;
 
-    /// Flattened frees are too few when fall-backs exceed one in this many.
+    /// Fall-backs of the flattened pool may be one in this many hits.
     const FALLBACKS_ONE_IN: u64 = 20;
 
     pub fn collect() {
@@ -157,7 +157,7 @@ mod facts {
     }
 
     pub fn live_bytes() -> u64 {
-        hakmem::stats().live_bytes as u64
+        hakmem::stats().live_bytes
     }
 
     pub struct Os {
@@ -165,13 +165,13 @@ mod facts {
     }
 
     pub fn os() -> Os {
-        Os { purged_bytes: hakmem::stats().purged_bytes as u64 }
+        Os { purged_bytes: hakmem::stats().purged_bytes }
     }
 
     pub fn judge_os(before: Os) -> Verdict {
         let stats = hakmem::stats();
         println!("{stats:#?}");
-        if stats.purged_bytes as u64 <= before.purged_bytes {
+        if stats.purged_bytes <= before.purged_bytes {
             return Err("no superslab was purged".into());
         }
         if stats.madvise_disabled != 0 {
@@ -190,15 +190,15 @@ mod facts {
 
     pub fn flatten() -> Flatten {
         let stats = hakmem::stats();
-        Flatten { hits: stats.pool_flatten_hits as u64, fallbacks: stats.pool_flatten_fallbacks as u64 }
+        Flatten { hits: stats.pool_flatten_hits, fallbacks: stats.pool_flatten_fallbacks }
     }
 
     pub fn judge_flatten(before: Flatten) -> Verdict {
         let after = flatten();
         let (hits, fallbacks) = (after.hits - before.hits, after.fallbacks - before.fallbacks);
-        println!("flattened frees: {hits} hits, {fallbacks} fall-backs");
+        println!("flattened pool: {hits} hits, {fallbacks} fall-backs");
         if hits == 0 {
-            return Err("no free was flattened".into());
+            return Err("the flattened pool was never hit".into());
         }
         if fallbacks * FALLBACKS_ONE_IN > hits {
             return Err(format!("{fallbacks} fall-backs beside {hits} hits: more than one in {FALLBACKS_ONE_IN}"));

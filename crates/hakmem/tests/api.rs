@@ -104,10 +104,9 @@ proptest! {
     }
 }
 
-#[allow(unused_unsafe, reason = "works with a safe and an unsafe `usable_size`")]
 fn usable(block: *mut u8) -> usize {
     // SAFETY: callers pass a live block.
-    unsafe { hakmem::usable_size(block) }
+    unsafe { hakmem::usable_size(block) }.unwrap()
 }
 
 #[test]

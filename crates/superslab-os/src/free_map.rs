@@ -212,21 +212,24 @@ mod tests {
         Find(u32, u32, u32, bool),
     }
 
+    /// Two words and a bit, so that few actions fill a part of it.
+    const COUNT: u32 = 140;
+
     fn actions() -> impl Strategy<Value = Vec<Action>> {
         let action = prop_oneof![
-            4 => (0_u32..300).prop_map(Action::Use),
-            2 => (0_u32..300).prop_map(Action::Free),
-            1 => (0_u32..300, 0_u32..90, any::<bool>()).prop_map(|(first, count, on)| Action::Room(first, count, on)),
-            4 => (1_u32..40, 0_u32..5, 0_u32..32, any::<bool>()).prop_map(|(c, a, p, r)| Action::Find(c, 1 << a, p, r)),
+            6 => (0_u32..COUNT).prop_map(Action::Use),
+            5 => (0_u32..COUNT).prop_map(Action::Free),
+            2 => (0_u32..COUNT, 0_u32..90, any::<bool>()).prop_map(|(first, count, on)| Action::Room(first, count, on)),
+            4 => (1_u32..9, 0_u32..5, 0_u32..32, any::<bool>()).prop_map(|(c, a, p, r)| Action::Find(c, 1 << a, p, r)),
         ];
-        proptest::collection::vec(action, 1..200)
+        proptest::collection::vec(action, 1..400)
     }
 
     proptest! {
         #[test]
         fn searches_find_what_a_plain_search_finds(actions in actions()) {
-            let mut map = FreeMap::reserve(300).unwrap();
-            let (mut used, mut room) = ([false; 300], [false; 300]);
+            let mut map = FreeMap::reserve(COUNT).unwrap();
+            let (mut used, mut room) = ([false; COUNT as usize], [false; COUNT as usize]);
             for action in actions {
                 match action {
                     Action::Use(at) => {
@@ -239,14 +242,14 @@ mod tests {
                     }
                     Action::Room(first, count, on) => {
                         map.set_room(first, count, on);
-                        for at in first..(first + count).min(300) {
+                        for at in first..(first + count).min(COUNT) {
                             room[at as usize] = on && !used[at as usize];
                         }
                     }
                     Action::Find(count, align, phase, avoid_room) => {
                         let avoid = if avoid_room { Avoid::UsedAndRoom } else { Avoid::Used };
-                        let plain = (0..300_u32).find(|&first| {
-                            (first + phase) % align == 0 && first + count <= 300 && (first..first + count).all(|at| {
+                        let plain = (0..COUNT).find(|&first| {
+                            (first + phase) % align == 0 && first + count <= COUNT && (first..first + count).all(|at| {
                                 !(used[at as usize] || avoid_room && room[at as usize])
                             })
                         });

@@ -137,6 +137,17 @@ fn room_is_used_when_nothing_else_is_left() {
 }
 
 #[test]
+fn room_ends_with_its_extent() {
+    let os = os_with(never());
+    let extent = os.take_extent(1, 3, 1).unwrap();
+    let behind = os.take_extent(1, 0, 1).unwrap();
+    assert_eq!(behind.first.superslab(), extent.first.superslab() + 4);
+    os.give_extent(extent.first, 1, Purge::Later);
+    let third = os.take_extent(4, 0, 1).unwrap();
+    assert_eq!(third.first, extent.first, "the room of the extent that is gone is free for all");
+}
+
+#[test]
 fn extents_are_aligned_by_address() {
     let os = os_with(never());
     for align in [1_u32, 2, 4, 8, 16] {
@@ -280,6 +291,19 @@ fn large_heaps_get_huge_pages_before_the_first_touch() {
     let stats = os.stats();
     // Where the kernel lacks huge pages every advice fails.
     assert_eq!(stats.huge_advised_bytes / SUPERSLAB_BYTES as u64 + stats.madvise_failed, 2);
+}
+
+#[test]
+fn a_superslab_that_was_touched_gets_no_huge_pages_when_the_heap_becomes_large() {
+    let os = os_with(never());
+    let (first, whole) = (os.take_run(1, 1).unwrap(), os.take_run(32, 1).unwrap());
+    os.give_run(whole.first, 32);
+    os.set_policy(OsPolicy { thp_heap_bytes: 0, ..never() });
+    assert_eq!(os.take_run(1, 1).map(|run| run.first), Some(first.first.add(1)));
+    assert_eq!(os.take_run(32, 1).map(|run| (run.first, run.clean)), Some((whole.first, 0)));
+    assert_eq!((os.stats().madvise_calls, os.stats().warm_hits, os.stats().fresh_superslabs), (0, 1, 2));
+    assert!(os.take_run(32, 1).is_some());
+    assert_eq!((os.stats().madvise_calls, os.stats().warm_hits, os.stats().fresh_superslabs), (1, 1, 3));
 }
 
 #[test]

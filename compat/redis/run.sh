@@ -16,7 +16,7 @@ start() {
 cli() { redis-cli -e -s "$socket" "$@"; }
 
 start
-redis-benchmark -s "$socket" -q -n 20000 -c 20 -d 300 -r 5000 \
+redis-benchmark -s "$socket" -q -n 10000 -c 20 -d 300 -r 5000 \
     -t ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange_100,mset >benchmark.txt
 echo "benchmark: status $?, $(tr '\r' '\n' <benchmark.txt | grep -c 'requests per second') tests"
 redis-benchmark -s "$socket" -q -n 20000 -c 20 -P 16 --threads 2 -d 4000 -r 2000 -t set,get >>benchmark.txt

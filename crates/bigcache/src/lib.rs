@@ -10,7 +10,8 @@
 //! **Orderings.** `set_big` (release) → `claim` (acquire) in the ownership box; registry: insert (release) → find (acquire).
 //! **Re-entry.** crossbeam-epoch allocates when it is set up and once per batch of retired nodes. Both happen with no lock
 //! of this box held but a pin slot's; see `pins`.
-//! **Why.** docs/decisions/0011-big-blocks-are-extents.md, docs/decisions/0012-outside-blocks-under-epochs.md
+//! **Why.** A free of a pointer outside the window must find its block without a lock, while the block next to it in the
+//! registry is freed: that is what epochs are for. A block's pages go at once; only its record's page waits.
 
 #![cfg_attr(not(test), no_std)]
 

@@ -11,7 +11,8 @@ use support::{Heap, Place, address_of, fill, is_filled};
 const MIB: usize = 1 << 20;
 
 fn heap() -> Heap {
-    Heap::new(1 << 30, BigPolicy { thp_bytes: usize::MAX, retain_ms: 60_000, ..BigPolicy::DEFAULT })
+    let policy = BigPolicy { thp_bytes: usize::MAX, retain_ms: 60_000, slack_permille: 125, ..BigPolicy::DEFAULT };
+    Heap::new(1 << 30, policy)
 }
 
 fn take(heap: &Heap, cache: &BigCache, bytes: usize) -> Block {
@@ -70,7 +71,7 @@ fn memory_kept_in_vain_goes_before_fresh_memory_is_taken() {
 
 #[test]
 fn what_is_kept_is_bounded_by_bytes_by_use_and_by_time() {
-    let policy = BigPolicy { retain_bytes: 20 * MIB, retain_ms: 60_000, thp_bytes: usize::MAX, ..BigPolicy::DEFAULT };
+    let policy = BigPolicy { retain_bytes: 20 * MIB, slack_permille: 125, ..heap().policy };
     let (mut heap, cache) = (Heap::new(4 << 30, policy), BigCache::new());
     let blocks: Vec<_> = (0..5).map(|_| take(&heap, &cache, 8 * MIB)).collect();
     for &block in &blocks {

@@ -1,6 +1,7 @@
 //! A walk short enough for Miri: every access to handed-out memory is checked there. Runs everywhere.
 //!
-//! `cargo +nightly miri test -p hakmem-superslab-os --test model_checked`
+//! `MIRIFLAGS='-Zmiri-strict-provenance -Zmiri-ignore-leaks' cargo +nightly miri test -p hakmem-superslab-os --test
+//! model_checked`. Leaks are ignored because an arena never gives memory back.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 

@@ -4,8 +4,9 @@
 //! version is refused instead of misread; it ends with reserved space, so that fields can be added within a version.
 
 use crate::family;
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::offset_of;
+use hakmem::{FrozenPolicy, Profile};
 use hakmem_base::Line;
 
 /// First word of every structure of this API: "HAKM".
@@ -23,8 +24,15 @@ pub const HAK_ERROR_VERSION: c_int = 2;
 pub const HAK_ERROR_STRUCT_SIZE: c_int = 3;
 /// A pointer that must not be null is null.
 pub const HAK_ERROR_NULL: c_int = 4;
-/// Writing to the file descriptor failed; `errno` says why.
-pub const HAK_ERROR_WRITE: c_int = 5;
+/// The file descriptor is not open for writing.
+pub const HAK_ERROR_FD: c_int = 5;
+/// No profile has this name.
+pub const HAK_ERROR_PROFILE: c_int = 6;
+/// A number is out of its bounds.
+pub const HAK_ERROR_VALUE: c_int = 7;
+
+/// In a `hak_options_t`: leave this number as it is.
+pub const HAK_KEEP: u64 = u64::MAX;
 
 /// What hakmem holds, in bytes, and what it did since the process started.
 #[repr(C)]
@@ -37,18 +45,79 @@ pub struct hak_stats_t {
     pub abi_version: u32,
     /// In: `sizeof(hak_stats_t)` as the program was compiled.
     pub struct_size: usize,
-    /// Bytes of all blocks in use, as rounded by hakmem.
+    /// Bytes of all blocks in use, rounded as hakmem rounds sizes.
     pub live_bytes: u64,
-    /// Bytes that are readable and writable, whether the kernel has put memory behind them yet or not.
+    /// Bytes that hold or may hold memory: in use, or free and not purged yet.
     pub committed_bytes: u64,
-    /// Bytes of free memory that hakmem keeps for later.
+    /// Bytes of free memory kept for later.
     pub cached_bytes: u64,
+    /// Largest resident set of the process so far.
+    pub peak_rss_bytes: u64,
+    /// Allocations up to 32 KiB.
+    pub allocs: u64,
+    /// Of these, allocations that found their thread cache empty.
+    pub refills: u64,
+    /// Blocks freed by another thread than the one that owns them.
+    pub remote_frees: u64,
+    /// Slabs adopted from threads that have ended.
+    pub adopts: u64,
+    /// Batches of memory given back to the system.
+    pub purges: u64,
+    /// Bytes given back to the system.
+    pub purged_bytes: u64,
+    /// Bytes of the reserved address range that blocks lie in.
+    pub window_bytes: u64,
+    /// Bytes of allocator metadata.
+    pub metadata_bytes: u64,
+    /// Threads that hold a heap.
+    pub live_heaps: u64,
+    /// Refills that found no memory.
+    pub out_of_memory: u64,
     /// Zero; later fields of this version go here.
     pub reserved: [u64; 16],
 }
 
+/// What a program may choose at run time. The same choices exist as `HAKMEM_*` variables; what is set last counts.
+#[repr(C)]
+#[derive(Debug)]
+#[allow(non_camel_case_types, reason = "the name that C programs use")]
+pub struct hak_options_t {
+    /// `HAKMEM_ABI_MAGIC`.
+    pub magic: u32,
+    /// `HAKMEM_ABI_VERSION`.
+    pub abi_version: u32,
+    /// `sizeof(hak_options_t)` as the program was compiled.
+    pub struct_size: usize,
+    /// Name of a profile to start from; null starts from the present policy.
+    pub profile: *const c_char,
+    /// Milliseconds that free memory waits before it goes back to the system, or `HAK_KEEP`.
+    pub purge_delay_ms: u64,
+    /// Bytes of freed blocks above 2 MiB that are kept for the next one, or `HAK_KEEP`.
+    pub big_retain_bytes: u64,
+    /// Bytes that hakmem may commit in all, 0 for no limit, or `HAK_KEEP`.
+    pub memory_limit_bytes: u64,
+    /// Zero; later fields of this version go here.
+    pub reserved: [u64; 16],
+}
+
+const _: () = assert!(offset_of!(hak_options_t, struct_size) == 8, "the three fields that every version has");
+const _: () =
+    assert!(size_of::<hak_options_t>() == 16 + 4 * 8 + 16 * 8, "a field was added without taking reserved space");
 const _: () = assert!(offset_of!(hak_stats_t, struct_size) == 8, "the three fields that every version has");
-const _: () = assert!(size_of::<hak_stats_t>() == 16 + 3 * 8 + 16 * 8);
+const _: () =
+    assert!(size_of::<hak_stats_t>() == 16 + 14 * 8 + 16 * 8, "a field was added without taking reserved space");
+
+/// What every structure of this API begins with, in every version.
+///
+/// cbindgen:ignore
+#[repr(C)]
+struct Header {
+    magic: u32,
+    abi_version: u32,
+    struct_size: usize,
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
 
 /// The version of this API that the loaded library has.
 #[unsafe(no_mangle)]
@@ -132,52 +201,141 @@ pub extern "C" fn hak_collect() {
 /// - `stats` is null or points to at least `stats->struct_size` bytes, at least sixteen, that may be read and written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hak_stats(stats: *mut hak_stats_t) -> c_int {
-    if stats.is_null() {
-        Line::new().text("hak_stats: the pointer is null").write();
-        return HAK_ERROR_NULL;
-    }
-    // SAFETY: the caller vouches for sixteen bytes, where every version has this field.
-    let magic = unsafe { (*stats).magic };
-    // SAFETY: the caller vouches for sixteen bytes, where every version has this field.
-    let abi_version = unsafe { (*stats).abi_version };
-    let refusal = hak_check_abi(magic, abi_version);
+    // SAFETY: passed on to the caller.
+    let refusal = unsafe { refuse_structure(stats.cast(), "hak_stats_t", size_of::<hak_stats_t>()) };
     if refusal != HAK_OK {
         return refusal;
     }
-    // SAFETY: the caller vouches for sixteen bytes, where every version has this field.
-    let struct_size = unsafe { (*stats).struct_size };
-    if struct_size < size_of::<hak_stats_t>() {
-        let line = Line::new().text("ABI refused: hak_stats_t of ").number(struct_size);
-        line.text(" bytes, this version needs ").number(size_of::<hak_stats_t>()).write();
-        return HAK_ERROR_STRUCT_SIZE;
-    }
     let now = hakmem::stats();
+    // SAFETY: the structure has at least the size of ours, as it said when it was checked.
+    let struct_size = unsafe { (*stats).struct_size };
     let filled = hak_stats_t {
-        magic,
-        abi_version,
+        magic: HAKMEM_ABI_MAGIC,
+        abi_version: HAKMEM_ABI_VERSION,
         struct_size,
         live_bytes: now.live_bytes,
         committed_bytes: now.committed_bytes,
         cached_bytes: now.cached_bytes,
+        peak_rss_bytes: now.peak_rss_bytes,
+        allocs: now.allocs,
+        refills: now.refills,
+        remote_frees: now.remote_frees,
+        adopts: now.adopts,
+        purges: now.purges,
+        purged_bytes: now.purged_bytes,
+        window_bytes: now.window_bytes,
+        metadata_bytes: now.metadata_bytes,
+        live_heaps: now.live_heaps,
+        out_of_memory: now.out_of_memory,
         reserved: [0; 16],
     };
-    // SAFETY: the structure has at least the size of ours, as it just said.
+    // SAFETY: as above.
     unsafe { stats.write(filled) };
     HAK_OK
 }
 
-/// Writes the heap as JSON to a file descriptor: `HAK_OK` or `HAK_ERROR_WRITE`.
+/// Changes the policy of the running process. `HAK_OK` or an error, then also said on stderr, and nothing has changed.
+///
+/// # Safety
+/// - `options` is null or points to at least `options->struct_size` bytes, at least sixteen, that may be read.
+/// - `options->profile` is null or a C string.
 #[unsafe(no_mangle)]
-pub extern "C" fn hak_dump_json(fd: c_int) -> c_int {
-    hakmem::dump_json(fd);
+pub unsafe extern "C" fn hak_configure(options: *const hak_options_t) -> c_int {
+    // SAFETY: passed on to the caller.
+    let refusal = unsafe { refuse_structure(options.cast(), "hak_options_t", size_of::<hak_options_t>()) };
+    if refusal != HAK_OK {
+        return refusal;
+    }
+    // SAFETY: the structure has at least the size of ours, as it said when it was checked.
+    let options = unsafe { &*options };
+    let mut policy = if options.profile.is_null() {
+        hakmem::policy()
+    } else {
+        // SAFETY: not null, so a C string by the caller's promise.
+        let name = unsafe { CStr::from_ptr(options.profile) };
+        let Some(profile) = Profile::from_name(name.to_bytes()) else {
+            Line::new().text("hak_configure: no profile has this name: ").text(name.to_str().unwrap_or("?")).write();
+            return HAK_ERROR_PROFILE;
+        };
+        profile.settings().policy
+    };
+    if let Err(field) = choose(options, &mut policy) {
+        return refuse_value(field);
+    }
+    match hakmem::publish_policy(&policy) {
+        Ok(_) => HAK_OK,
+        Err(hakmem::FieldError::OutOfRange { field, .. } | hakmem::FieldError::Conflict { field, .. }) => {
+            refuse_value(field)
+        }
+    }
+}
+
+/// Copies the numbers that are not to be kept. The name of the one that does not fit its type is the error.
+fn choose(options: &hak_options_t, policy: &mut FrozenPolicy) -> Result<(), &'static str> {
+    if options.purge_delay_ms != HAK_KEEP {
+        policy.purge_delay_ms = u32::try_from(options.purge_delay_ms).map_err(|_| "purge_delay_ms")?;
+    }
+    if options.big_retain_bytes != HAK_KEEP {
+        policy.big_retain_bytes = usize::try_from(options.big_retain_bytes).map_err(|_| "big_retain_bytes")?;
+    }
+    if options.memory_limit_bytes != HAK_KEEP {
+        policy.memory_limit_bytes = usize::try_from(options.memory_limit_bytes).map_err(|_| "memory_limit_bytes")?;
+    }
+    Ok(())
+}
+
+fn refuse_value(field: &str) -> c_int {
+    Line::new().text("hak_configure: out of bounds: ").text(field).write();
+    HAK_ERROR_VALUE
+}
+
+/// Checks the three fields that every structure of every version begins with; the rest is not touched.
+///
+/// # Safety
+/// - `header` is null or points to at least sixteen bytes that may be read.
+unsafe fn refuse_structure(header: *const Header, name: &str, needed_bytes: usize) -> c_int {
+    // SAFETY: the caller vouches for sixteen bytes, where every version has these fields.
+    let Some(header) = (unsafe { header.as_ref() }) else {
+        Line::new().text("ABI refused: the pointer to ").text(name).text(" is null").write();
+        return HAK_ERROR_NULL;
+    };
+    let refusal = hak_check_abi(header.magic, header.abi_version);
+    if refusal != HAK_OK {
+        return refusal;
+    }
+    if header.struct_size < needed_bytes {
+        let line = Line::new().text("ABI refused: ").text(name).text(" of ").number(header.struct_size);
+        line.text(" bytes, this version needs ").number(needed_bytes).write();
+        return HAK_ERROR_STRUCT_SIZE;
+    }
     HAK_OK
 }
 
-/// Writes the heap as a DOT graph to a file descriptor: `HAK_OK` or `HAK_ERROR_WRITE`.
+/// Whether `fd` can be written to: `HAK_OK`, or `HAK_ERROR_FD`, with `errno` set if it is not even open.
+fn check_fd(fd: c_int) -> c_int {
+    // SAFETY: asks about a number; no memory is involved.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags == -1 || flags & libc::O_ACCMODE == libc::O_RDONLY { HAK_ERROR_FD } else { HAK_OK }
+}
+
+/// Writes the heap as JSON to a file descriptor: `HAK_OK` or `HAK_ERROR_FD`. What a full disk cuts off is not reported.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_dump_json(fd: c_int) -> c_int {
+    let refusal = check_fd(fd);
+    if refusal == HAK_OK {
+        hakmem::dump_json(fd);
+    }
+    refusal
+}
+
+/// Writes the heap as a DOT graph to a file descriptor: `HAK_OK` or `HAK_ERROR_FD`. What a full disk cuts off is not reported.
 #[unsafe(no_mangle)]
 pub extern "C" fn hak_dump_dot(fd: c_int) -> c_int {
-    hakmem::dump_dot(fd);
-    HAK_OK
+    let refusal = check_fd(fd);
+    if refusal == HAK_OK {
+        hakmem::dump_dot(fd);
+    }
+    refusal
 }
 
 #[cfg(test)]
@@ -192,6 +350,17 @@ mod tests {
             live_bytes: 0,
             committed_bytes: 0,
             cached_bytes: 0,
+            peak_rss_bytes: 0,
+            allocs: 0,
+            refills: 0,
+            remote_frees: 0,
+            adopts: 0,
+            purges: 0,
+            purged_bytes: 0,
+            window_bytes: 0,
+            metadata_bytes: 0,
+            live_heaps: 0,
+            out_of_memory: 0,
             reserved: [7; 16],
         }
     }
@@ -231,6 +400,67 @@ mod tests {
         // SAFETY: a live structure; the library writes no more than its own version has.
         assert_eq!(unsafe { hak_stats(&raw mut stats) }, HAK_OK);
         assert_eq!(stats.struct_size, size_of::<hak_stats_t>() + 64);
+    }
+
+    fn keep_all() -> hak_options_t {
+        hak_options_t {
+            magic: HAKMEM_ABI_MAGIC,
+            abi_version: HAKMEM_ABI_VERSION,
+            struct_size: size_of::<hak_options_t>(),
+            profile: core::ptr::null(),
+            purge_delay_ms: HAK_KEEP,
+            big_retain_bytes: HAK_KEEP,
+            memory_limit_bytes: HAK_KEEP,
+            reserved: [0; 16],
+        }
+    }
+
+    /// One test, because there is one policy per process.
+    #[test]
+    fn options_change_what_they_name_and_are_refused_whole() {
+        let before = hakmem::policy();
+        let options = hak_options_t { purge_delay_ms: 1234, ..keep_all() };
+        // SAFETY: a live structure of full size.
+        assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
+        let after = hakmem::policy();
+        assert_eq!(after, FrozenPolicy { purge_delay_ms: 1234, generation: after.generation, ..before });
+
+        let refused = [
+            (hak_options_t { magic: 0, ..keep_all() }, HAK_ERROR_MAGIC),
+            (hak_options_t { struct_size: 16, ..keep_all() }, HAK_ERROR_STRUCT_SIZE),
+            (hak_options_t { profile: c"NO_SUCH_PROFILE".as_ptr(), ..keep_all() }, HAK_ERROR_PROFILE),
+            (hak_options_t { purge_delay_ms: 1 << 40, ..keep_all() }, HAK_ERROR_VALUE),
+            (hak_options_t { purge_delay_ms: 5, memory_limit_bytes: 4096, ..keep_all() }, HAK_ERROR_VALUE),
+        ];
+        for (options, error) in refused {
+            // SAFETY: a live structure, of full size where it says so.
+            assert_eq!(unsafe { hak_configure(&raw const options) }, error);
+            assert_eq!(hakmem::policy(), after);
+        }
+
+        let options = hak_options_t { profile: c"MIXED_TINYV3_C7_SAFE".as_ptr(), ..keep_all() };
+        // SAFETY: a live structure of full size.
+        assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
+        assert_eq!(hakmem::policy().cache_max_blocks, Profile::MixedTinyv3C7Safe.settings().policy.cache_max_blocks);
+        let options = hak_options_t { profile: c"DEFAULT".as_ptr(), ..keep_all() };
+        // SAFETY: a live structure of full size.
+        assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
+    }
+
+    #[test]
+    fn dumps_need_a_descriptor_that_can_be_written() {
+        assert_eq!(hak_dump_json(-1), HAK_ERROR_FD);
+        // SAFETY: the path is a C string.
+        let read_only = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY) };
+        assert_eq!(hak_dump_dot(read_only), HAK_ERROR_FD);
+        // SAFETY: the path is a C string.
+        let writable = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) };
+        assert_eq!(hak_dump_json(writable), HAK_OK);
+        assert_eq!(hak_dump_dot(writable), HAK_OK);
+        for fd in [read_only, writable] {
+            // SAFETY: opened above.
+            unsafe { libc::close(fd) };
+        }
     }
 
     #[test]

@@ -162,8 +162,8 @@ impl BigCache {
         true
     }
 
-    /// A larger block with the contents of this one, which is gone afterwards: its OS pages change their address, nothing is
-    /// copied. `None`: nothing changed, the caller allocates and copies.
+    /// A larger block with the contents of this one, which is gone afterwards: its OS pages change their address, and only
+    /// what the kernel cannot move is copied. `None`: nothing changed, the caller allocates and copies.
     #[must_use]
     pub fn move_to(&self, cx: &BigContext<'_>, index: SlabIndex, old_bytes: usize, new_bytes: usize) -> Option<Block> {
         let (shape, held) = (Shape::of(new_bytes, 1)?, superslabs_of(old_bytes)?);
@@ -173,14 +173,11 @@ impl BigCache {
         let word = cx.word(index)?;
         // Fresh superslabs, never kept ones: what stands behind the destination is lost.
         let (first, _zeroed) = self.take_fresh(cx, &shape, true)?;
-        if !cx.os.move_pages(index, first, old_bytes) {
-            cx.os.give_extent(first, shape.superslabs, Purge::Later);
-            return None;
-        }
+        let all_moved = carry(cx, index, first, old_bytes);
         word.retire();
         // Beyond the moved bytes (in the last superslab) nothing was the block's, but an earlier block's bytes may be there.
-        let is_whole = old_bytes.is_multiple_of(SUPERSLAB_BYTES);
-        cx.os.give_extent(index, held, if is_whole { Purge::Clean } else { Purge::Now });
+        let is_clean = all_moved && old_bytes.is_multiple_of(SUPERSLAB_BYTES);
+        cx.os.give_extent(index, held, if is_clean { Purge::Clean } else { Purge::Now });
         self.moved.add_relaxed(1);
         self.count_resize(old_bytes, shape.bytes);
         Some(hand_out(cx, first, shape.bytes, false))
@@ -402,6 +399,27 @@ impl Default for BigCache {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Moves the OS pages of `bytes` bytes from one extent to another; copies what cannot be moved. True if nothing was copied:
+/// then `from` reads as zero.
+///
+/// The kernel moves what lies in one of its mappings. Huge-page advice and earlier moves cut the window into several, mostly
+/// between superslabs, so a refused part is tried again in halves.
+fn carry(cx: &BigContext<'_>, from: SlabIndex, to: SlabIndex, bytes: usize) -> bool {
+    if cx.os.move_pages(from, to, bytes) {
+        return true;
+    }
+    let half = (bytes.div_ceil(SUPERSLAB_BYTES) / 2) as u32;
+    if half == 0 {
+        let (source, target) = (cx.os.address_of(from), cx.os.address_of(to));
+        // SAFETY: the caller holds both extents, which are at least this long and two.
+        unsafe { target.copy_from_nonoverlapping(source, bytes) };
+        return false;
+    }
+    let half_bytes = half as usize * SUPERSLAB_BYTES;
+    let first_moved = carry(cx, from, to, half_bytes);
+    carry(cx, superslab_behind(from, half), superslab_behind(to, half), bytes - half_bytes) && first_moved
 }
 
 /// Records a taken extent as a block.

@@ -170,6 +170,24 @@ fn moving_carries_the_contents_without_copying() {
 }
 
 #[test]
+fn a_block_cut_into_several_mappings_is_moved_piece_by_piece() {
+    let (heap, cache) = (heap(), BigCache::new());
+    let bytes = 11 * MIB;
+    let block = take(&heap, &cache, bytes);
+    let index = heap.index_of(block);
+    fill(block, 0, bytes, 6);
+    assert!(heap.os.advise_huge(index.add(64), 4 * MIB));
+    let target = heap.index_of(take(&heap, &cache, bytes));
+    assert!(!heap.os.move_pages(index, target, bytes), "the test needs a block that cannot be moved at once");
+    let moved = cache.move_to(&heap.cx(), index, bytes, 20 * MIB).unwrap();
+    assert!(is_filled(moved, bytes, 6));
+    assert_eq!(heap.os.stats().moved_pages_bytes, bytes as u64);
+    heap.free(&cache, address_of(moved));
+    let reused = take(&heap, &cache, bytes);
+    assert!(!reused.zeroed || is_filled(reused, bytes, 0));
+}
+
+#[test]
 fn alignment_of_many_superslabs_is_kept_by_fresh_and_kept_extents() {
     let (heap, cache) = (heap(), BigCache::new());
     for shift in 21..26 {

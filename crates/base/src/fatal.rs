@@ -129,7 +129,7 @@ pub fn fatal_ptr_class(what: &'static str, address: usize, block_bytes: usize, o
 fn end(line: Line, what: &'static str) -> ! {
     #[cfg(feature = "testing")]
     {
-        drop(line);
+        let _unwritten = line;
         #[expect(clippy::panic, reason = "tests catch the finding")]
         {
             panic!("{what}");

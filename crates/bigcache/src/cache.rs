@@ -297,6 +297,9 @@ impl BigCache {
 
     /// Fresh superslabs for the request, and whether they read as zero.
     fn take_fresh(&self, cx: &BigContext<'_>, shape: &Shape, growing: bool) -> Option<(SlabIndex, bool)> {
+        if cx.policy.outside && shape.bytes > cx.policy.window_max_bytes {
+            return None;
+        }
         let room = if growing { shape.room(cx.policy.room_permille) } else { 0 };
         let take = || cx.os.take_extent(shape.superslabs, room, shape.align_superslabs);
         let extent = take().or_else(|| {

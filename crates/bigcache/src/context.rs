@@ -22,6 +22,9 @@ pub struct BigPolicy {
     /// Whether a block may be mapped outside the window when the window has no place for it. False where a limit of the
     /// heap's size counts the window only.
     pub outside: bool,
+    /// Blocks of more bytes than this are mapped outside, where the kernel judges whether it can ever back them: the
+    /// window is reserved without that check.
+    pub window_max_bytes: usize,
 }
 
 impl BigPolicy {
@@ -33,6 +36,7 @@ impl BigPolicy {
         thp_bytes: 4 << 20,
         room_permille: 1000,
         outside: true,
+        window_max_bytes: usize::MAX,
     };
 }
 

@@ -22,10 +22,11 @@ pub(crate) fn thread_mark() -> usize {
     unsafe { libc::__errno_location() }.addr()
 }
 
-/// Zeroed, lazily touched memory of `bytes` bytes, a whole number of OS pages.
+/// Zeroed, lazily touched memory of `bytes` bytes, a whole number of OS pages. The kernel's rule against obvious overcommit
+/// applies: a block larger than the machine is refused.
 pub(crate) fn map(bytes: usize) -> Option<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping at a place that the kernel chooses changes no existing memory.
     let address = keeping_errno(|| unsafe { libc::mmap(core::ptr::null_mut(), bytes, protection, flags, -1, 0) });
     if address == libc::MAP_FAILED { None } else { NonNull::new(address.cast::<u8>()) }

@@ -15,8 +15,8 @@ use crate::{large, pages, tls};
 pub enum Freed {
     /// It was hakmem's block (or null) and is free now.
     Done,
-    /// It is not hakmem's; nothing was done.
-    Foreign,
+    /// This pointer is not hakmem's; nothing was done. It travels back so that the caller need not keep it over the call.
+    Foreign(NonNull<u8>),
 }
 
 /// The class that serves `bytes` bytes aligned to `align`, or `None` if slabs do not.
@@ -66,9 +66,12 @@ pub(crate) fn allocate_class(class: SizeClass) -> *mut u8 {
 }
 
 /// The cache is empty.
+///
+/// This and the other slow paths behind a fast one are `extern "C"`: they cannot unwind, so that a C symbol into which the
+/// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
-fn refill_slow(class: SizeClass) -> *mut u8 {
+pub(crate) extern "C" fn refill_slow(class: SizeClass) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
         let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
@@ -85,12 +88,13 @@ fn refill_slow(class: SizeClass) -> *mut u8 {
 /// A heartbeat: some thousand allocations of a class have passed.
 #[cold]
 #[inline(never)]
-fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut u8 {
+pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
     GLOBAL.front.beat_slow(&record.heap, class);
     pages::maintain();
-    block.as_ptr()
+    // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
+    core::hint::black_box(block.as_ptr())
 }
 
 /// Frees a block of which size and alignment are known, and that is known to be hakmem's.
@@ -127,18 +131,32 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
 #[inline(always)]
 pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
     let heap = &tls::record().heap;
-    if let (Some(block), Some(word)) = (NonNull::new(ptr), GLOBAL.front.route_of(ptr.addr()))
+    // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
+    if let Some(word) = GLOBAL.front.route_of(ptr.addr())
         && let Some(bin) = heap.own_bin(word.bits())
         && ptr.addr().is_multiple_of(16)
-        && !heap.is_newest(bin, block)
     {
-        // SAFETY: the slab is this heap's, the block its user's until now.
-        if !unsafe { heap.push(bin, block) } {
-            // SAFETY: as above; push found no room.
-            unsafe { spill_slow(bin, block) };
+        // SAFETY: the pointer lies in the window, so it is not null.
+        let block = unsafe { NonNull::new_unchecked(ptr) };
+        if !heap.is_newest(bin, block) {
+            // SAFETY: the slab is this heap's, the block its user's until now.
+            if !unsafe { heap.push(bin, block) } {
+                // SAFETY: as above; push found no room.
+                unsafe { spill_slow(bin, block) };
+            }
+            return Freed::Done;
         }
-        return Freed::Done;
     }
+    // SAFETY: passed on to the caller.
+    unsafe { free_any_slow(ptr) }
+}
+
+/// Null, or a pointer for [`free_slow`].
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_any_slow(ptr: *mut u8) -> Freed {
     match NonNull::new(ptr) {
         // SAFETY: passed on to the caller.
         Some(block) => unsafe { free_slow(block) },
@@ -151,9 +169,9 @@ pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill_slow`].
 #[inline(never)]
-unsafe fn spill_slow(bin: &Bin, block: NonNull<u8>) {
+unsafe extern "C" fn spill_slow(bin: &Bin, block: NonNull<u8>) {
     let record = tls::record();
-    let Some(class) = hakmem_ownership::class_of_bin(core::ptr::from_ref(bin).cast_mut().cast()) else { return };
+    let Some(class) = bin.class() else { return };
     // SAFETY: passed on to the caller.
     unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) };
     pages::watch_purgeable();
@@ -166,7 +184,7 @@ unsafe fn spill_slow(bin: &Bin, block: NonNull<u8>) {
 #[inline(never)]
 unsafe fn free_or_report_slow(block: NonNull<u8>) {
     // SAFETY: passed on to the caller.
-    if unsafe { free_slow(block) } == Freed::Foreign {
+    if unsafe { free_slow(block) } != Freed::Done {
         fatal_ptr("free of a pointer that is not hakmem's", block.addr().get());
     }
 }
@@ -176,11 +194,11 @@ unsafe fn free_or_report_slow(block: NonNull<u8>) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe fn free_slow(block: NonNull<u8>) -> Freed {
+unsafe extern "C" fn free_slow(block: NonNull<u8>) -> Freed {
     let address = block.addr().get();
     let front = &GLOBAL.front;
     let Some(word) = front.route_of(address) else {
-        return if GLOBAL.big.outside_free(address).is_some() { Freed::Done } else { Freed::Foreign };
+        return if GLOBAL.big.outside_free(address).is_some() { Freed::Done } else { Freed::Foreign(block) };
     };
     let remote = match word.route() {
         Route::Owned(bin) => {

@@ -31,6 +31,8 @@ pub(crate) struct Global {
     /// Numbers that other threads than a policy's publisher need at once.
     pub scavenge_min_bytes: SharedUsize,
     pub scavenger_mode: Shared32,
+    /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
+    pub physical_bytes: SharedUsize,
 }
 
 /// All heap records, and those without a thread.
@@ -101,6 +103,7 @@ impl Global {
             ready: Flag::new(false),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),
+            physical_bytes: SharedUsize::new(usize::MAX),
         }
     }
 
@@ -115,6 +118,7 @@ impl Global {
         if self.ready.is_set_acquire() {
             return true;
         }
+        self.physical_bytes.store_relaxed(physical_bytes());
         let settings = read_environment();
         let policy = &settings.policy;
         if self.policy.set_boot(policy.clone()).is_ok() {
@@ -191,6 +195,12 @@ pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     let generation = GLOBAL.policy.publish(policy.clone())?;
     GLOBAL.apply(policy);
     Ok(generation)
+}
+
+fn physical_bytes() -> usize {
+    // SAFETY: reads a constant of the system.
+    let page_count = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    usize::try_from(page_count).map_or(usize::MAX, |count| count.saturating_mul(hakmem_base::OS_PAGE_BYTES))
 }
 
 /// Settings of the process's environment; complaints go to stderr. Allocates nothing.

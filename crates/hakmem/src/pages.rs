@@ -21,11 +21,16 @@ pub(crate) fn maintain() {
     watch_purgeable();
 }
 
+/// Bytes that a purge could return: free dirty memory and kept big blocks.
+#[inline]
+pub(crate) fn waiting_bytes() -> usize {
+    GLOBAL.front.os.purgeable_bytes() + GLOBAL.big.cached_bytes()
+}
+
 /// Starts the scavenger if much memory waits to be purged: a process that goes idle runs no slow path.
 #[inline]
 pub(crate) fn watch_purgeable() {
-    let waiting = GLOBAL.front.os.purgeable_bytes() + GLOBAL.big.cached_bytes();
-    if waiting >= GLOBAL.scavenge_min_bytes.load_relaxed() {
+    if waiting_bytes() >= GLOBAL.scavenge_min_bytes.load_relaxed() {
         scavenger::start_slow();
     }
 }

@@ -1,15 +1,16 @@
 //! The gates without `Layout`, for a C library: what the preload crate builds the malloc family on.
 //!
-//! Nothing here unwinds, and `errno` is as it was after every call.
+//! Nothing here unwinds, and `errno` is as it was after every call but a failed [`allocate`].
 
 use core::ptr::NonNull;
 use hakmem_base::{SizeClass, TINY_MAX_BYTES};
+use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
 pub use hakmem_policy::Foreign;
 
 use crate::global::GLOBAL;
-use crate::{attach, gates, hooks, pages};
+use crate::{attach, gates, hooks, pages, tls};
 
 /// Alignment of every block of this module (bytes), as the C standard's `max_align_t` wants it.
 const MIN_ALIGN: usize = 16;
@@ -26,20 +27,42 @@ pub enum Reallocated {
     Foreign,
 }
 
-/// A block of at least `bytes` bytes, aligned to 16; null when out of memory. Zero bytes give a block of their own.
+/// A block of at least `bytes` bytes, aligned to 16; when out of memory null, with `errno` set to `ENOMEM` here already so
+/// that `malloc` need not look at the result. Zero bytes give a block of their own.
 #[inline(always)]
 #[must_use]
 pub fn allocate(bytes: usize) -> *mut u8 {
-    if bytes <= TINY_MAX_BYTES {
-        gates::allocate_class(SizeClass::for_tiny_aligned(bytes))
-    } else {
-        allocate_beyond_tiny(bytes)
+    if bytes > TINY_MAX_BYTES {
+        return allocate_beyond_tiny(bytes);
+    }
+    let class = SizeClass::for_tiny_aligned(bytes);
+    match tls::record().heap.pop(class) {
+        Pop::Block(block) => block.as_ptr(),
+        Pop::Beat(block) => gates::beat_slow(block, class),
+        Pop::Empty => refill_or_enomem_slow(class),
     }
 }
 
 #[inline(never)]
-fn allocate_beyond_tiny(bytes: usize) -> *mut u8 {
-    gates::allocate(bytes, 8)
+extern "C" fn allocate_beyond_tiny(bytes: usize) -> *mut u8 {
+    or_enomem(gates::allocate(bytes, 8))
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn refill_or_enomem_slow(class: SizeClass) -> *mut u8 {
+    or_enomem(gates::refill_slow(class))
+}
+
+#[inline]
+fn or_enomem(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        // SAFETY: takes no argument; the result is valid for the life of the calling thread.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the word belongs to this thread.
+        unsafe { *errno = libc::ENOMEM };
+    }
+    block
 }
 
 /// Like [`allocate`], reading as zero.

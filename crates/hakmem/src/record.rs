@@ -8,6 +8,8 @@ use hakmem_mid_pool::{RunCache, RunPolicy};
 use hakmem_policy::FrozenPolicy;
 use hakmem_tiny_front::{FrontPolicy, Heap};
 
+use crate::global::GLOBAL;
+
 /// One thread's heap. Allocated once, aligned to [`HEAP_RECORD_BYTES`], recycled by later threads, never unmapped.
 #[repr(C)]
 pub(crate) struct HeapRecord {
@@ -73,5 +75,6 @@ pub(crate) fn big_policy(policy: &FrozenPolicy) -> BigPolicy {
         thp_bytes: policy.big_thp_bytes,
         room_permille: policy.realloc_room_permille,
         outside: policy.memory_limit_bytes == 0,
+        window_max_bytes: GLOBAL.physical_bytes.load_relaxed(),
     }
 }

@@ -11,11 +11,14 @@ use hakmem_policy::Scavenger;
 
 use crate::global::GLOBAL;
 use crate::large::big_policy_of;
+use crate::pages;
 
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
 const STACK_BYTES: usize = 256 << 10;
-/// Looks without anything purged after which it ends.
-const IDLE_LOOKS: u32 = 3;
+/// Looks without anything purged after which it ends, whatever still waits.
+const IDLE_LOOKS: u32 = 20;
+/// It ends when less than this share of what it is started for waits.
+const LEFT_SHARE: usize = 8;
 /// Shortest and longest sleep (ms) between two looks.
 const SLEEP_MIN_MS: u32 = 20;
 const SLEEP_MAX_MS: u32 = 500;
@@ -67,6 +70,7 @@ pub(crate) fn stop() {
 }
 
 fn join_ended() {
+    // ORDERING: pairs with `spawn`; one caller takes the number.
     let thread = THREAD.swap_acquire(0);
     if thread != 0 {
         // SAFETY: the number came from pthread_create, and only one caller takes it.
@@ -106,13 +110,15 @@ fn spawn() -> bool {
 
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     let mut idle_looks = 0;
-    while idle_looks < IDLE_LOOKS && !STOP.is_set_relaxed() {
+    let enough = GLOBAL.scavenge_min_bytes.load_relaxed() / LEFT_SHARE;
+    while idle_looks < IDLE_LOOKS && pages::waiting_bytes() > enough && !STOP.is_set_relaxed() {
         sleep(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
         let purged = GLOBAL.front.os.purge_due();
         idle_looks = if evicted + purged == 0 { idle_looks + 1 } else { 0 };
     }
+    // What arrives from here on starts the next one: whoever frees looks after having freed.
     // ORDERING: pairs with `start_slow`: the next starter joins this thread, which has nothing left to do.
     RUNNING.store_release(false);
     ptr::null_mut()

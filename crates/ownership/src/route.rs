@@ -5,7 +5,32 @@ use hakmem_base::{BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_
 use static_assertions::const_assert;
 
 /// Address of a bin: names the owning heap (8 KiB aligned) and, by its offset there, the size class. Never followed here.
-pub type BinPtr = *mut ();
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct BinPtr(*mut ());
+
+impl BinPtr {
+    /// Wraps a bin's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: *mut ()) -> Self {
+        Self(address)
+    }
+
+    /// The address, to compare.
+    #[inline(always)]
+    #[must_use]
+    pub fn addr(self) -> usize {
+        self.0.addr()
+    }
+
+    /// The address, to follow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_ptr(self) -> *mut () {
+        self.0
+    }
+}
 
 const TAG_MASK: usize = 0x7;
 /// `class << 8 | TAG_ORPHAN`: a slab without an owner.
@@ -77,7 +102,7 @@ impl RouteWord {
     #[inline(always)]
     #[must_use]
     pub fn bits(&self) -> BinPtr {
-        self.0.load_relaxed()
+        BinPtr(self.0.load_relaxed())
     }
 
     /// Reads and decodes the word.
@@ -93,21 +118,21 @@ impl RouteWord {
     #[inline]
     #[must_use]
     pub fn is_mine(&self, bin: BinPtr) -> bool {
-        self.0.load_relaxed() == bin
+        self.bits() == bin
     }
 
     /// A unit that the caller has just taken becomes part of a slab that the caller owns.
     #[inline]
     pub fn bind(&self, bin: BinPtr) {
         // ORDERING: pairs with `route`: the slab's initial state is visible to whoever finds its owner.
-        self.0.store_release(bin);
+        self.0.store_release(bin.0);
     }
 
     /// Makes the caller the owner of an orphan slab. Exactly one of several callers wins.
     #[inline]
     pub fn try_acquire(&self, class: SizeClass, bin: BinPtr) -> Acquired {
         // ORDERING: pairs with `release`: the previous owner's last writes to the slab's state are visible to the winner.
-        match self.0.cas_acq_rel(orphan_bits(class), bin) {
+        match self.0.cas_acq_rel(orphan_bits(class), bin.0) {
             Ok(_) => Acquired::Won,
             Err(_) => Acquired::Lost,
         }
@@ -158,11 +183,11 @@ impl RouteWord {
     }
 
     #[inline]
-    fn decode(word: BinPtr) -> Route {
+    fn decode(word: *mut ()) -> Route {
         let bits = word.addr();
         match bits & TAG_MASK {
             0 if bits == 0 => Route::Unused,
-            0 => Route::Owned(word),
+            0 => Route::Owned(BinPtr(word)),
             TAG_ORPHAN => SizeClass::from_index(bits >> 8).map_or(Route::Unused, Route::Orphan),
             TAG_RUN => Route::Run { units: ((bits >> 8) & 0xff) as u32, bytes: bits >> 16 },
             _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
@@ -180,7 +205,7 @@ impl Default for RouteWord {
 }
 
 #[inline]
-fn orphan_bits(class: SizeClass) -> BinPtr {
+fn orphan_bits(class: SizeClass) -> *mut () {
     core::ptr::without_provenance_mut((class.index() << 8) | TAG_ORPHAN)
 }
 
@@ -194,7 +219,7 @@ mod tests {
     }
 
     fn bin(heap: usize, index: usize) -> BinPtr {
-        core::ptr::without_provenance_mut((heap + 1) * HEAP_RECORD_BYTES + index * BIN_BYTES)
+        BinPtr::new(core::ptr::without_provenance_mut((heap + 1) * HEAP_RECORD_BYTES + index * BIN_BYTES))
     }
 
     #[test]

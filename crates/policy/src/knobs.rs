@@ -182,7 +182,7 @@ knobs! {
     /// How long a freed big block stays mapped.
     big_retain_ms: u32 = 500, milliseconds(0, 3_600_000).or_never(), "HAKMEM_BIG_RETAIN_MS";
     /// How much larger than the request, beyond it, a retained big block may be that serves it.
-    big_slack_permille: u32 = 125, permille(0, 1000), "HAKMEM_BIG_SLACK";
+    big_slack_permille: u32 = 500, permille(0, 1000), "HAKMEM_BIG_SLACK";
     /// Big blocks of at least this size get huge pages.
     big_thp_bytes: usize = 4 << 20, bytes(2 * MIB, TIB).or_zero().or_never(), "HAKMEM_BIG_THP_BYTES";
     /// Address room, in relation to its size, that is kept behind a big block which grew by `realloc`.

@@ -15,7 +15,8 @@ const ALIGNMENT: usize = 16;
 /// Allocates `bytes` bytes, aligned to 16. Zero bytes give a block of its own.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
-    block_or_enomem(raw::allocate(bytes))
+    // `errno` is set there: a look at the result here would cost every call a stack frame.
+    raw::allocate(bytes).cast()
 }
 
 /// Allocates `count * bytes` bytes, all zero.
@@ -37,7 +38,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
     match unsafe { raw::free(block.cast()) } {
         Freed::Done => {}
         // SAFETY: the caller owns what the pointer points to; it is foreign.
-        Freed::Foreign => unsafe { foreign::free_slow(block) },
+        Freed::Foreign(block) => unsafe { foreign::free_slow(block.as_ptr().cast()) },
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) unsafe fn usable_size_slow(block: *mut c_void) -> usize {
 
 /// Says once that a foreign block had to be left alone.
 fn report_loss(block: *mut c_void) {
+    // ORDERING: decides who reports; nothing travels.
     if LOSS_REPORTED.try_set_acq_rel() {
         Line::new().text("no next allocator to free a foreign pointer, left alone: ").hex(block.addr()).write();
     }

@@ -36,7 +36,7 @@ fn class() -> SizeClass {
 }
 
 fn bin(heap: usize) -> BinPtr {
-    core::ptr::without_provenance_mut((heap + 1) * HEAP_RECORD_BYTES + class().index() * BIN_BYTES)
+    BinPtr::new(core::ptr::without_provenance_mut((heap + 1) * HEAP_RECORD_BYTES + class().index() * BIN_BYTES))
 }
 
 impl SlabWords for Words {

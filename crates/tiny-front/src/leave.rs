@@ -99,7 +99,7 @@ impl Front {
     }
 
     /// Returns the cached blocks of a class to their slabs.
-    fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
+    pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
         bin.wind_up(bin.reload.get());
         let mut next = NonNull::new(bin.head.get());
         bin.install(core::ptr::null_mut(), 0);

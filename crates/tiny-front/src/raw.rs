@@ -12,6 +12,8 @@ use crate::heap::Heap;
 /// - `table` points to at least `index + 1` entries that live as long as `'t`.
 #[inline(always)]
 pub(crate) unsafe fn entry<'t, T>(table: *const T, index: usize) -> &'t T {
+    // SAFETY: a table of at least one entry is not null. Spares `Option<&T>` a test of its own.
+    unsafe { core::hint::assert_unchecked(!table.is_null()) };
     // SAFETY: the caller vouches for the table's length.
     let entry = unsafe { table.add(index) };
     // SAFETY: entries are initialised (all zero is valid) and shared only through atomics.
@@ -25,7 +27,7 @@ pub(crate) unsafe fn entry<'t, T>(table: *const T, index: usize) -> &'t T {
 #[inline(always)]
 pub(crate) unsafe fn own_bin<'h>(bin: BinPtr) -> &'h Bin {
     // SAFETY: heap records are never unmapped; the caller's thread is the only one that uses this heap's cells.
-    unsafe { &*bin.cast::<Bin>() }
+    unsafe { &*bin.as_ptr().cast::<Bin>() }
 }
 
 /// The heap record that a bin belongs to.
@@ -34,7 +36,7 @@ pub(crate) unsafe fn own_bin<'h>(bin: BinPtr) -> &'h Bin {
 /// - `bin` came from a route word that named an owner: it points into a heap record, which is never unmapped.
 #[inline]
 pub(crate) unsafe fn heap_of<'h>(bin: BinPtr) -> &'h Heap {
-    let record = bin.map_addr(|address| address & !(HEAP_RECORD_BYTES - 1)).cast::<Heap>();
+    let record = bin.as_ptr().map_addr(|address| address & !(HEAP_RECORD_BYTES - 1)).cast::<Heap>();
     // SAFETY: records are aligned to their size and type-stable; strangers touch only the record's shared fields.
     unsafe { &*record }
 }
@@ -42,7 +44,7 @@ pub(crate) unsafe fn heap_of<'h>(bin: BinPtr) -> &'h Heap {
 /// The bin at `index` of the heap's bins, as the address that route words carry.
 #[inline]
 pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
-    core::ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES)
+    BinPtr::new(core::ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES))
 }
 
 /// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, the last one's link being null.

@@ -8,6 +8,12 @@ use crate::front::{Front, Tables};
 use crate::heap::{Heap, Pop};
 use crate::raw;
 
+/// Spills without a refill, in caps, after which the cache is taken to be of no use at present.
+const SPILL_RUN: u32 = 4;
+/// How much smaller the cap becomes then, and where that ends (blocks).
+const SHRINK: u32 = 4;
+const SMALLEST_CAP: u32 = 2;
+
 impl Front {
     /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory.
     ///
@@ -19,6 +25,7 @@ impl Front {
         let bin = heap.bin(class);
         if bin.is_set_up() {
             bin.wind_up(bin.reload.get());
+            adapt_cap(heap, bin, class);
         } else {
             bin.set_up(&heap.policy.get(), class);
         }
@@ -94,23 +101,25 @@ impl Front {
         bin.room.set(bin.room.get().wrapping_add(1));
         let spills = bin.spills.get() + 1;
         bin.spills.set(spills);
-        let cap = bin.cap.get();
-        if spills >= cap && cap != 0 {
-            let policy = heap.policy.get();
-            if policy.cache_growth && cap < policy.max_cap(class) {
-                bin.set_cap((cap * 2).min(policy.max_cap(class)));
-                // SAFETY: the caller's block, not yet on any list.
-                if unsafe { heap.push(bin, block) } {
-                    return;
-                }
-                bin.room.set(bin.room.get().wrapping_add(1));
-            }
-        }
         heap.counters.spills.add(1);
         count_flatten_fallback(heap, class);
         let Some(tables) = self.tables() else { return };
         // SAFETY: the caller's block, not yet on any list.
         unsafe { self.return_block(tables, heap, bin, class, block, Keep::Policy) };
+        if spills == bin.cap.get().saturating_mul(SPILL_RUN) {
+            self.empty_in_free_run(tables, heap, bin, class);
+        }
+    }
+
+    /// The program has freed many times what the cache holds, and allocated nothing from it: the cached blocks would only
+    /// keep slabs from becoming empty. They go back, and fewer are kept until the next refill.
+    #[cold]
+    #[inline(never)]
+    fn empty_in_free_run(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
+        if heap.policy.get().cache_growth && bin.cap.get() > SMALLEST_CAP {
+            bin.set_cap((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
+            self.flush_bin(tables, heap, bin, class, Keep::Policy);
+        }
     }
 
     /// Puts a block on the free list of its slab, which `heap` owns.
@@ -144,6 +153,19 @@ impl Front {
         if used == 0 {
             self.slab_is_empty(tables, heap, bin, class, slab, keep);
         }
+    }
+}
+
+/// A refill after spills: with a larger cache, both would have been spared.
+fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
+    let (policy, cap) = (heap.policy.get(), bin.cap.get());
+    if !policy.cache_growth || cap == 0 {
+        return;
+    }
+    let grown = if bin.spills.replace(0) >= cap { cap * 2 } else { cap };
+    let new_cap = grown.clamp(policy.initial_cap(class), policy.max_cap(class));
+    if new_cap != cap {
+        bin.set_cap(new_cap);
     }
 }
 

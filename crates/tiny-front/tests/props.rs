@@ -1,6 +1,11 @@
 //! The front against a plain model: heaps that allocate, free their own and each other's blocks, leave and come back.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers: a panic is the test's failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test helpers: a panic is the test's failure"
+)]
 
 use hakmem_base::{HEAP_RECORD_BYTES, MAX_SLAB_BLOCK_BYTES, SizeClass};
 use hakmem_ownership::Route;

@@ -117,9 +117,12 @@ impl SizeClass {
     /// How slabs of this class are cut.
     #[inline]
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a SizeClass is below CLASS_COUNT, the table's length")]
     pub const fn geometry(self) -> &'static Geometry {
-        &GEOMETRY[self.0 as usize]
+        let table = (&raw const GEOMETRY).cast::<Geometry>();
+        // SAFETY: a SizeClass is below CLASS_COUNT, the table's length.
+        let entry = unsafe { table.add(self.0 as usize) };
+        // SAFETY: as above; the table is never written.
+        unsafe { &*entry }
     }
 
     /// Every class, smallest first.

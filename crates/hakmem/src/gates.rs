@@ -173,8 +173,9 @@ unsafe extern "C" fn spill_slow(bin: &Bin, block: NonNull<u8>) {
     let record = tls::record();
     let Some(class) = bin.class() else { return };
     // SAFETY: passed on to the caller.
-    unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) };
-    pages::watch_purgeable();
+    if unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) } {
+        pages::watch_purgeable();
+    }
 }
 
 /// Frees a block that cannot be anybody else's: there is no other allocator to pass it on to.

@@ -39,11 +39,14 @@ pub struct Bin {
     pub(crate) delivered: Owned32,
     /// Where `ticks` starts from.
     pub(crate) reload: Cell<u32>,
-    /// Low bits of the allocation count at the last idle trim.
-    pub(crate) trimmed_at: Cell<u32>,
     /// Length of the list when it was last looked at, for statistics of other threads.
     pub(crate) cached_seen: Owned32,
+    /// Spills without a refill after which the cache is taken to be of no use at present.
+    pub(crate) spill_run: Cell<u32>,
 }
+
+/// Spills without a refill, in caps, that make a run.
+const SPILL_RUN: u32 = 4;
 
 const_assert!(size_of::<Bin>() == BIN_BYTES);
 
@@ -75,8 +78,8 @@ impl Bin {
             allocs: Owned64::new(0),
             delivered: Owned32::new(0),
             reload: Cell::new(0),
-            trimmed_at: Cell::new(0),
             cached_seen: Owned32::new(0),
+            spill_run: Cell::new(0),
         }
     }
 
@@ -134,7 +137,7 @@ impl Bin {
     pub(crate) fn set_cap(&self, cap: u32) {
         let change = cap.cast_signed().wrapping_sub(self.cap.get().cast_signed());
         self.cap.set(cap);
-        self.spills.set(0);
+        self.spill_run.set(cap.saturating_mul(SPILL_RUN));
         if cap != 0 {
             self.room.set(self.room.get().wrapping_add(change));
             self.full_room.set(self.full_room.get().wrapping_add(change));

@@ -99,7 +99,7 @@ impl Front {
         invariant!(state.used() == 0, "slab is not empty");
         let other_carve = bin.carve.get() != 0 && bin.carve.get() != slab.get();
         let small = class.geometry().units == 1;
-        if keep == Keep::Policy && small && !other_carve && heap.policy.get().keep_empty_slabs != 0 {
+        if keep == Keep::Policy && small && !other_carve && heap.policy().keep_empty_slabs != 0 {
             if state.has_free() {
                 tables.list(&bin.partial).remove(slab);
                 tables.list(&bin.full).push_back(slab);
@@ -117,7 +117,7 @@ impl Front {
             bin.carve.set(0);
         }
         tables.list(if state.has_free() { &bin.partial } else { &bin.full }).remove(slab);
-        if heap.policy.get().slab_reuse_guard {
+        if heap.policy().slab_reuse_guard {
             check_whole(tables, class, slab);
         }
         heap.counters.retired_slabs.add(1);

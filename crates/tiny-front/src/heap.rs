@@ -31,6 +31,8 @@ pub struct Heap {
     pub counters: FrontCounters,
     /// Heartbeats since the last idle trim.
     pub(crate) beats_since_trim: Cell<u32>,
+    /// Low bits of each class's allocation count at the last idle trim.
+    pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
 }
 
 // Bins are at the start of the record: a route word's offset in its record gives the class.
@@ -58,6 +60,7 @@ impl Heap {
             policy: Cell::new(FrontPolicy::DEFAULT),
             counters: FrontCounters::new(),
             beats_since_trim: Cell::new(0),
+            trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
         }
     }
 
@@ -134,9 +137,12 @@ impl Heap {
     }
 
     /// The policy numbers that this heap works with.
+    #[inline]
     #[must_use]
-    pub fn policy(&self) -> FrontPolicy {
-        self.policy.get()
+    pub fn policy(&self) -> &FrontPolicy {
+        // SAFETY: the cell is written by `set_policy` alone, which no holder of this borrow calls: borrows end within
+        // one step of a slow path, before anything that could enter the heap again.
+        unsafe { &*self.policy.as_ptr() }
     }
 
     /// Works with these numbers from now on.

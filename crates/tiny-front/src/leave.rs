@@ -9,7 +9,7 @@ use crate::counters::{ClassReport, FrontReport};
 use crate::front::{Front, Tables};
 use crate::heap::Heap;
 use crate::raw;
-use crate::warm::Keep;
+use crate::warm::{Keep, harvest_spills, return_block};
 
 impl Front {
     /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle.
@@ -17,7 +17,7 @@ impl Front {
     #[inline(never)]
     pub fn beat_slow(&self, heap: &Heap, class: SizeClass) {
         let bin = heap.bin(class);
-        bin.wind_up(heap.policy.get().heartbeat_allocs);
+        bin.wind_up(heap.policy().heartbeat_allocs);
         heap.counters.beats.add(1);
         let Some(tables) = self.tables() else { return };
         if heap.mailbox.has_mail() {
@@ -25,7 +25,7 @@ impl Front {
         }
         let beats = heap.beats_since_trim.get() + 1;
         heap.beats_since_trim.set(beats);
-        if heap.policy.get().idle_trim && beats >= heap.policy.get().idle_trim_beats {
+        if heap.policy().idle_trim && beats >= heap.policy().idle_trim_beats {
             heap.beats_since_trim.set(0);
             self.idle_trim(tables, heap);
         }
@@ -33,14 +33,14 @@ impl Front {
 
     /// Classes that have allocated nothing since the last trim give their cached blocks back, and their cap halves.
     fn idle_trim(&self, tables: &Tables, heap: &Heap) {
-        let policy = heap.policy.get();
+        let policy = heap.policy();
         for (class, bin) in heap.classes() {
             if !bin.is_set_up() {
                 continue;
             }
             bin.wind_up(bin.reload.get());
             let allocs = bin.allocs.get() as u32;
-            if bin.trimmed_at.replace(allocs) != allocs {
+            if heap.trimmed_at.get(class.index()).is_none_or(|at| at.replace(allocs) != allocs) {
                 continue;
             }
             if bin.cached() != 0 || bin.carve.get() != 0 {
@@ -101,13 +101,19 @@ impl Front {
     /// Returns the cached blocks of a class to their slabs.
     pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
         bin.wind_up(bin.reload.get());
-        let mut next = NonNull::new(bin.head.get());
+        harvest_spills(heap, bin, class);
+        let (cached, mut next) = (bin.cached(), NonNull::new(bin.head.get()));
         bin.install(core::ptr::null_mut(), 0);
+        if keep == Keep::Nothing && cached == bin.delivered.get() {
+            return self.forget_all(tables, heap, bin, class);
+        }
         while let Some(block) = next {
             // SAFETY: the list was the cache's; this thread holds it.
             next = NonNull::new(unsafe { raw::behind(block.as_ptr()) });
             // SAFETY: cached blocks belong to slabs of this heap and are on no other list now.
-            unsafe { self.return_block(tables, heap, bin, class, block, keep) };
+            if let Some(slab) = unsafe { return_block(tables, heap, bin, class, block) } {
+                self.slab_is_empty(tables, heap, bin, class, slab, keep);
+            }
         }
         // A kept empty slab has no cached block that would lead here.
         if let (Keep::Nothing, Some(slab)) = (keep, SlabIndex::from_link(bin.carve.get()))
@@ -117,10 +123,28 @@ impl Front {
         }
     }
 
+    /// Every block of the class that is out of its slab was in the cache, which has been dropped: all its slabs are empty,
+    /// without a look at each block.
+    fn forget_all(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
+        bin.delivered.set(0);
+        for head in [&bin.partial, &bin.full] {
+            // Slabs whose token is out stay, in the full list: each is looked at once.
+            let mut left = 0;
+            tables.list(head).for_each(|_| left += 1);
+            for _ in 0..left {
+                let Some(slab) = tables.list(head).first() else { break };
+                tables.list(head).remove(slab);
+                tables.list(&bin.full).push_back(slab);
+                tables.state(slab).forget();
+                self.slab_is_empty(tables, heap, bin, class, slab, Keep::Nothing);
+            }
+        }
+    }
+
     /// Adds the heap's counters to a report. Any thread may ask; numbers of other threads are up to a heartbeat old.
     pub fn report(&self, heap: &Heap, report: &mut FrontReport) {
         heap.counters.add_to(report);
-        let policy = heap.policy.get();
+        let policy = heap.policy();
         let mut pool_allocs = 0;
         for (class, bin) in heap.classes() {
             if policy.pool_flatten && policy.is_pool_routed(class) {

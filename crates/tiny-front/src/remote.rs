@@ -48,8 +48,8 @@ impl Front {
             return self.hand_over(tables, slab, chain);
         };
         heap.counters.remote_frees.add(1);
-        crate::warm::count_flatten_fallback(heap, class);
-        let limit = heap.policy.get().outbox_limit(class);
+        crate::warm::count_flatten_fallbacks(heap, class, 1);
+        let limit = heap.policy().outbox_limit(class);
         // SAFETY: the block is its user's no longer, and on no list.
         if let Some((slab, chain)) = unsafe { heap.outbox.add(slab, block.as_ptr(), limit) } {
             heap.counters.remote_pushes.add(1);

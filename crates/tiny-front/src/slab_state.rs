@@ -97,6 +97,12 @@ impl SlabState {
         self.free.set(0);
     }
 
+    /// All blocks of the slab are the owner's to forget, wherever they are listed.
+    pub(crate) fn forget(&self) {
+        self.counts.set(0);
+        self.free.set(0);
+    }
+
     /// The whole free list has been delivered: every carved block is out now. Returns how many were on it.
     #[inline]
     pub(crate) fn deliver_all(&self) -> u32 {

@@ -8,8 +8,6 @@ use crate::front::{Front, Tables};
 use crate::heap::{Heap, Pop};
 use crate::raw;
 
-/// Spills without a refill, in caps, after which the cache is taken to be of no use at present.
-const SPILL_RUN: u32 = 4;
 /// How much smaller the cap becomes then, and where that ends (blocks).
 const SHRINK: u32 = 4;
 const SMALLEST_CAP: u32 = 2;
@@ -27,10 +25,10 @@ impl Front {
             bin.wind_up(bin.reload.get());
             adapt_cap(heap, bin, class);
         } else {
-            bin.set_up(&heap.policy.get(), class);
+            bin.set_up(&heap.policy(), class);
         }
         heap.counters.refills.add(1);
-        count_flatten_fallback(heap, class);
+        count_flatten_fallbacks(heap, class, 1);
         if self.supply(tables, heap, bin, class) {
             match heap.pop(class) {
                 Pop::Block(block) | Pop::Beat(block) => {
@@ -61,7 +59,7 @@ impl Front {
             return true;
         }
         self.flush_outbox(heap);
-        let policy = heap.policy.get();
+        let policy = heap.policy();
         if policy.force_notify {
             self.look_for_missed_frees(tables, heap, bin, class);
             if take_partial(tables, heap, bin) {
@@ -77,7 +75,7 @@ impl Front {
 
     /// No memory for a slab of this class: a larger class's cache may have a block, if the rounding limit W_MAX allows it.
     fn borrow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
-        let limit = class.block_bytes() as u64 * u64::from(heap.policy.get().w_max_permille) / 1000;
+        let limit = class.block_bytes() as u64 * u64::from(heap.policy().w_max_permille) / 1000;
         for index in class.index() + 1.. {
             let larger = SizeClass::from_index(index)?;
             if larger.block_bytes() as u64 > limit {
@@ -91,24 +89,28 @@ impl Front {
         None
     }
 
-    /// The cache has no room: returns this one block to its slab and leaves the cache alone.
+    /// The cache has no room: returns this one block to its slab and leaves the cache alone. True if memory may have become
+    /// purgeable.
     ///
     /// # Safety
     /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
     ///   [`Heap::push`] has just taken below zero.
-    #[inline(never)]
-    pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) {
+    #[inline]
+    #[must_use]
+    pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
         bin.room.set(bin.room.get().wrapping_add(1));
         let spills = bin.spills.get() + 1;
         bin.spills.set(spills);
-        heap.counters.spills.add(1);
-        count_flatten_fallback(heap, class);
-        let Some(tables) = self.tables() else { return };
+        let Some(tables) = self.tables() else { return false };
         // SAFETY: the caller's block, not yet on any list.
-        unsafe { self.return_block(tables, heap, bin, class, block, Keep::Policy) };
-        if spills == bin.cap.get().saturating_mul(SPILL_RUN) {
+        let emptied = unsafe { return_block(tables, heap, bin, class, block) };
+        if let Some(slab) = emptied {
+            self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
+        }
+        if spills == bin.spill_run.get() {
             self.empty_in_free_run(tables, heap, bin, class);
         }
+        emptied.is_some()
     }
 
     /// The program has freed many times what the cache holds, and allocated nothing from it: the cached blocks would only
@@ -116,57 +118,65 @@ impl Front {
     #[cold]
     #[inline(never)]
     fn empty_in_free_run(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
-        if heap.policy.get().cache_growth && bin.cap.get() > SMALLEST_CAP {
+        harvest_spills(heap, bin, class);
+        if heap.policy().cache_growth && bin.cap.get() > SMALLEST_CAP {
             bin.set_cap((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
             self.flush_bin(tables, heap, bin, class, Keep::Policy);
         }
     }
+}
 
-    /// Puts a block on the free list of its slab, which `heap` owns.
-    ///
-    /// # Safety
-    /// - As for [`Front::spill_slow`]; the block is on no list.
-    pub(crate) unsafe fn return_block(
-        &self,
-        tables: &Tables,
-        heap: &Heap,
-        bin: &Bin,
-        class: SizeClass,
-        block: NonNull<u8>,
-        keep: Keep,
-    ) {
-        let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
-        check_block(tables, slab, class, block);
-        let state = tables.state(slab);
-        let first = tables.first_free(slab);
-        client_check!(first != block.as_ptr(), "double free", block.addr().get());
-        // SAFETY: the caller's block; this thread owns the slab and so its free list.
-        unsafe { raw::link_before(block.as_ptr(), first) };
-        tables.set_first_free(slab, block.as_ptr());
-        let Some(used) = state.take_back(1) else {
-            fatal_ptr_class("double free", block.addr().get(), class.block_bytes(), core::ptr::from_ref(heap).addr());
-        };
-        bin.delivered.sub(1);
-        if first.is_null() {
-            full_to_partial(tables, bin, slab);
-        }
-        if used == 0 {
-            self.slab_is_empty(tables, heap, bin, class, slab, keep);
-        }
+/// Puts a block on the free list of its slab, which `heap` owns. Returns the slab if none of its blocks is out any more:
+/// the caller passes it on to [`Front::slab_is_empty`].
+///
+/// # Safety
+/// - As for [`Front::spill_slow`]; the block is on no list.
+#[inline(always)]
+pub(crate) unsafe fn return_block(
+    tables: &Tables,
+    heap: &Heap,
+    bin: &Bin,
+    class: SizeClass,
+    block: NonNull<u8>,
+) -> Option<SlabIndex> {
+    let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
+    check_block(tables, slab, class, block);
+    let state = tables.state(slab);
+    let first = tables.first_free(slab);
+    client_check!(first != block.as_ptr(), "double free", block.addr().get());
+    // SAFETY: the caller's block; this thread owns the slab and so its free list.
+    unsafe { raw::link_before(block.as_ptr(), first) };
+    tables.set_first_free(slab, block.as_ptr());
+    let Some(used) = state.take_back(1) else {
+        fatal_ptr_class("double free", block.addr().get(), class.block_bytes(), core::ptr::from_ref(heap).addr());
+    };
+    bin.delivered.sub(1);
+    if first.is_null() {
+        full_to_partial(tables, bin, slab);
     }
+    (used == 0).then_some(slab)
 }
 
 /// A refill after spills: with a larger cache, both would have been spared.
 fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
-    let (policy, cap) = (heap.policy.get(), bin.cap.get());
+    let (policy, cap) = (heap.policy(), bin.cap.get());
+    let spills = harvest_spills(heap, bin, class);
     if !policy.cache_growth || cap == 0 {
         return;
     }
-    let grown = if bin.spills.replace(0) >= cap { cap * 2 } else { cap };
+    let grown = if spills >= cap { cap * 2 } else { cap };
     let new_cap = grown.clamp(policy.initial_cap(class), policy.max_cap(class));
     if new_cap != cap {
         bin.set_cap(new_cap);
     }
+}
+
+/// Moves the bin's count of spills to the heap's counters.
+pub(crate) fn harvest_spills(heap: &Heap, bin: &Bin, class: SizeClass) -> u32 {
+    let spills = bin.spills.replace(0);
+    heap.counters.spills.add(u64::from(spills));
+    count_flatten_fallbacks(heap, class, spills);
+    spills
 }
 
 /// What to do with a slab none of whose blocks is out.
@@ -179,10 +189,10 @@ pub(crate) enum Keep {
 }
 
 /// The flattened pool (spec section 6, profile d) counts what its thread cache could not serve.
-pub(crate) fn count_flatten_fallback(heap: &Heap, class: SizeClass) {
-    let policy = heap.policy.get();
+pub(crate) fn count_flatten_fallbacks(heap: &Heap, class: SizeClass, count: u32) {
+    let policy = heap.policy();
     if policy.pool_flatten && policy.is_pool_routed(class) {
-        heap.counters.pool_flatten_fallbacks.add(1);
+        heap.counters.pool_flatten_fallbacks.add(u64::from(count));
     }
 }
 
@@ -223,7 +233,7 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     let Some(slab) = SlabIndex::from_link(bin.carve.get()) else { return false };
     let (state, geometry) = (tables.state(slab), class.geometry());
     let left = u32::from(geometry.capacity) - state.carved();
-    let count = heap.policy.get().refill_blocks(class).min(left);
+    let count = heap.policy().refill_blocks(class).min(left);
     if count == 0 {
         bin.carve.set(0);
         return false;

@@ -83,7 +83,7 @@ fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         // SAFETY: the block is freed once, by its holder.
         if !unsafe { heap.push(bin, block) } {
             // SAFETY: as above; push had no room.
-            unsafe { front.spill_slow(heap, bin, class, block) };
+            let _emptied = unsafe { front.spill_slow(heap, bin, class, block) };
         }
         return;
     }

@@ -15,23 +15,23 @@ use crate::policy::FrontPolicy;
 pub struct Bin {
     /// First block of the cache's list, or null. Last in, first out.
     pub(crate) head: Cell<*mut u8>,
-    /// Blocks that may still be pushed. One up per pop, one down per push; negative only inside the slow path or when the
-    /// class is routed past the cache.
+    /// Pushes left until the next look at the length of the list: one down per push; negative only inside the slow path or
+    /// when the class is routed past the cache.
     pub(crate) room: Cell<i32>,
-    /// Value of `room` when the list is empty, so that `full_room - room` is the length of the list.
-    pub(crate) full_room: Cell<i32>,
-    /// Allocations left until the next heartbeat. Not beside `room`: the compiler would count both with one wide load, which
-    /// stalls behind the narrow store of a free just before (3 ns a pair).
+    /// What `room` was at the last look.
+    pub(crate) granted: Cell<i32>,
+    /// Allocations left until the next heartbeat: one down per pop. A pop does not touch `room`: two counts a pair on one
+    /// word are a chain of two store-to-load forwards, the longest of the whole pair (docs/decisions/0008).
     pub(crate) ticks: Cell<u32>,
-    /// Most blocks that the list holds after a refill or flush; grows on use.
-    pub(crate) cap: Cell<u32>,
+    /// What `ticks` was at the last look.
+    pub(crate) ticks_seen: Cell<u32>,
     /// First slab with blocks on its free list (link word; 0 is none).
     pub(crate) partial: Owned32,
     /// First slab without: all its blocks are out, or have not been carved yet.
     pub(crate) full: Owned32,
     /// The slab that fresh blocks are carved from (link word); it stands in one of the two lists.
     pub(crate) carve: Owned32,
-    /// Blocks returned to their slabs, because the list had no room, since the cap last changed.
+    /// Blocks returned to their slabs, because the list had no room, since the last refill.
     pub(crate) spills: Cell<u32>,
     /// Allocations up to the last time that `ticks` was wound up.
     pub(crate) allocs: Owned64,
@@ -39,14 +39,13 @@ pub struct Bin {
     pub(crate) delivered: Owned32,
     /// Where `ticks` starts from.
     pub(crate) reload: Cell<u32>,
-    /// Length of the list when it was last looked at, for statistics of other threads.
+    /// Length of the list at the last look; other threads' statistics read it.
     pub(crate) cached_seen: Owned32,
-    /// Spills without a refill after which the cache is taken to be of no use at present.
-    pub(crate) spill_run: Cell<u32>,
+    /// Most blocks that the list should hold after a refill or flush; grows on use. 0: routed past the cache.
+    pub(crate) cap: Cell<u16>,
+    /// Length above which a push spills: `cap`, or what a refill brought and half a cap more.
+    pub(crate) limit: Cell<u16>,
 }
-
-/// Spills without a refill, in caps, that make a run.
-const SPILL_RUN: u32 = 4;
 
 const_assert!(size_of::<Bin>() == BIN_BYTES);
 
@@ -68,9 +67,9 @@ impl Bin {
         Self {
             head: Cell::new(core::ptr::null_mut()),
             room: Cell::new(0),
+            granted: Cell::new(0),
             ticks: Cell::new(0),
-            full_room: Cell::new(0),
-            cap: Cell::new(0),
+            ticks_seen: Cell::new(0),
             partial: Owned32::new(0),
             full: Owned32::new(0),
             carve: Owned32::new(0),
@@ -79,7 +78,8 @@ impl Bin {
             delivered: Owned32::new(0),
             reload: Cell::new(0),
             cached_seen: Owned32::new(0),
-            spill_run: Cell::new(0),
+            cap: Cell::new(0),
+            limit: Cell::new(0),
         }
     }
 
@@ -90,11 +90,13 @@ impl Bin {
         class_of_bin(BinPtr::new(core::ptr::from_ref(self).cast_mut().cast()))
     }
 
-    /// Blocks in the cache's list.
+    /// Blocks in the cache's list: as many as at the last look, and the pushes since, less the pops since.
     #[inline]
     #[must_use]
     pub fn cached(&self) -> u32 {
-        self.full_room.get().wrapping_sub(self.room.get()).max(0).cast_unsigned()
+        let pushes = self.granted.get().wrapping_sub(self.room.get()).cast_unsigned();
+        let pops = self.ticks_seen.get().wrapping_sub(self.ticks.get());
+        self.cached_seen.get().wrapping_add(pushes).wrapping_sub(pops)
     }
 
     /// What a dump shows of the bin; any thread may ask.
@@ -109,47 +111,74 @@ impl Bin {
         self.reload.get() != 0
     }
 
-    /// First use, or a new policy: copies the numbers that the fast path compares with.
+    /// First use, or a new policy: copies the numbers that the slow paths compare with.
     pub(crate) fn set_up(&self, policy: &FrontPolicy, class: SizeClass) {
-        let first = !self.is_set_up();
+        let (first, cap) = (!self.is_set_up(), self.cap.get());
         self.wind_up(policy.heartbeat_allocs);
-        let cap = policy.initial_cap(class);
-        if first || policy.bypasses_cache(class) || cap > self.cap.get() || self.cap.get() > policy.max_cap(class) {
-            self.set_cap(if policy.bypasses_cache(class) { 0 } else { cap });
-            if self.head.get().is_null() {
-                self.install(core::ptr::null_mut(), 0);
-            }
+        if first || policy.bypasses_cache(class) || !(policy.initial_cap(class)..=policy.max_cap(class)).contains(&cap)
+        {
+            self.cap.set(if policy.bypasses_cache(class) { 0 } else { policy.initial_cap(class) });
+            self.limit.set(self.cap.get());
+            self.grant();
         }
     }
 
     /// The list becomes `first`, `count` blocks long; the cache had been empty.
     pub(crate) fn install(&self, first: *mut u8, count: u32) {
         let cap = self.cap.get();
-        // A class routed past the cache never has room, so that every free visits its slab.
-        let room = if cap == 0 { i32::MIN / 2 } else { cap.saturating_sub(count).max(cap / 2).cast_signed() };
+        let with_half_a_cap = u16::try_from(count).unwrap_or(u16::MAX).saturating_add(cap / 2);
+        self.limit.set(if cap == 0 { 0 } else { cap.max(with_half_a_cap) });
         self.head.set(first);
-        self.room.set(room);
-        self.full_room.set(room.wrapping_add(count.cast_signed()));
         self.cached_seen.set(count);
+        self.ticks_seen.set(self.ticks.get());
+        self.granted.set(self.room.get());
+        self.grant();
     }
 
-    /// Changes the cap; the room changes with it, so that the length of the list stays what it is.
-    pub(crate) fn set_cap(&self, cap: u32) {
-        let change = cap.cast_signed().wrapping_sub(self.cap.get().cast_signed());
-        self.cap.set(cap);
-        self.spill_run.set(cap.saturating_mul(SPILL_RUN));
-        if cap != 0 {
-            self.room.set(self.room.get().wrapping_add(change));
-            self.full_room.set(self.full_room.get().wrapping_add(change));
+    /// Takes the length of the list down.
+    pub(crate) fn look(&self) -> u32 {
+        let cached = self.cached();
+        self.cached_seen.set(cached);
+        self.ticks_seen.set(self.ticks.get());
+        self.granted.set(self.room.get());
+        cached
+    }
+
+    /// After [`Bin::look`]: lets as many pushes pass as the limit has room for, and at least a quarter of the cap where it
+    /// has any, so that a thread at the limit does not look again at every push.
+    fn grant(&self) {
+        let (limit, length) = (u32::from(self.limit.get()), self.cached_seen.get());
+        let room = match limit.checked_sub(length) {
+            // A class routed past the cache never has room: every free visits its slab.
+            _ if self.cap.get() == 0 => i32::MIN / 2,
+            None | Some(0) => 0,
+            Some(left) => left.max(u32::from(self.cap.get() / 4)).cast_signed(),
+        };
+        self.room.set(room);
+        self.granted.set(room);
+    }
+
+    /// A push found `room` used up. True if the list has become shorter since the last look: there is room again.
+    #[inline]
+    pub(crate) fn has_room_after_all(&self) -> bool {
+        // Undoes what the push took.
+        self.room.set(self.room.get().wrapping_add(1));
+        if self.ticks.get() == self.ticks_seen.get() || self.cap.get() == 0 {
+            return false;
         }
+        self.look();
+        self.grant();
+        self.room.get() > 0
     }
 
     /// Counts the allocations since the last time and starts `ticks` again.
     pub(crate) fn wind_up(&self, reload: u32) {
+        self.look();
         self.allocs.add(u64::from(self.reload.get().wrapping_sub(self.ticks.get())));
         self.reload.set(reload);
         self.ticks.set(reload);
-        self.cached_seen.set(self.cached());
+        self.ticks_seen.set(reload);
+        self.grant();
     }
 }
 
@@ -163,17 +192,75 @@ impl Default for Bin {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_length_of_the_list_follows_from_the_room() {
+    fn pop(bin: &Bin) {
+        bin.ticks.set(bin.ticks.get() - 1);
+    }
+
+    /// One push as the fast path does it; false when the block spills.
+    fn push(bin: &Bin) -> bool {
+        bin.room.set(bin.room.get() - 1);
+        if bin.room.get() >= 0 {
+            return true;
+        }
+        let has_room = bin.has_room_after_all();
+        if has_room {
+            bin.room.set(bin.room.get() - 1);
+        }
+        has_room
+    }
+
+    fn new_bin() -> Bin {
         let bin = Bin::new();
         bin.set_up(&FrontPolicy::DEFAULT, SizeClass::for_tiny(64));
+        bin
+    }
+
+    #[test]
+    fn the_length_of_the_list_follows_from_room_and_ticks() {
+        let bin = new_bin();
         assert_eq!(bin.cached(), 0);
         bin.install(core::ptr::without_provenance_mut(64), 10);
         assert_eq!(bin.cached(), 10);
-        bin.room.set(bin.room.get() - 3);
-        assert_eq!(bin.cached(), 13);
-        bin.set_cap(bin.cap.get() * 2);
-        assert_eq!(bin.cached(), 13);
+        (0..3).for_each(|_| pop(&bin));
+        assert!(push(&bin));
+        assert_eq!(bin.cached(), 8);
+        bin.wind_up(500);
+        assert_eq!(bin.cached(), 8);
+        pop(&bin);
+        assert_eq!(bin.cached(), 7);
+    }
+
+    #[test]
+    fn pushes_spill_at_the_limit_and_pairs_there_mostly_do_not() {
+        let bin = new_bin();
+        let mut pushed = 0;
+        while push(&bin) {
+            pushed += 1;
+        }
+        assert_eq!(pushed, u32::from(bin.limit.get()));
+        assert!(!push(&bin));
+        let mut looks = 0;
+        for _ in 0..1000 {
+            pop(&bin);
+            looks += u32::from(bin.room.get() == 0);
+            assert!(push(&bin));
+        }
+        assert!(looks < 100, "{looks}");
+        while push(&bin) {
+            pushed += 1;
+        }
+        assert!(bin.cached() <= u32::from(bin.limit.get() + bin.cap.get() / 4));
+    }
+
+    #[test]
+    fn a_bypassed_class_never_has_room() {
+        let bin = Bin::new();
+        let policy = FrontPolicy { pool_classes: u128::MAX, ..FrontPolicy::DEFAULT };
+        bin.set_up(&policy, SizeClass::for_tiny(64));
+        bin.install(core::ptr::without_provenance_mut(64), 1);
+        pop(&bin);
+        assert!(!push(&bin));
+        assert_eq!(bin.cached(), 0);
     }
 
     #[test]

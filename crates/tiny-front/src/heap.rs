@@ -87,7 +87,6 @@ impl Heap {
         let Some(block) = NonNull::new(bin.head.get()) else { return Pop::Empty };
         // SAFETY: a block on the cache's list is free and held by this thread.
         bin.head.set(unsafe { raw::behind(block.as_ptr()) });
-        bin.room.set(bin.room.get().wrapping_add(1));
         let ticks = bin.ticks.get().wrapping_sub(1);
         bin.ticks.set(ticks);
         if ticks == 0 { Pop::Beat(block) } else { Pop::Block(block) }
@@ -106,7 +105,7 @@ impl Heap {
         }
     }
 
-    /// Puts a block back on the cache. False when there is no room: the caller returns the block to its slab.
+    /// Puts a block back on the cache. False when its room is used up: [`Front::spill_slow`](crate::Front::spill_slow).
     ///
     /// # Safety
     /// - `block` belongs to a slab of this bin and is held by the caller: its user has freed it.

@@ -49,7 +49,7 @@ impl Front {
             }
             let smallest = policy.initial_cap(class) / 4;
             if policy.cache_shrink && bin.cap.get() > smallest.max(2) {
-                bin.set_cap((bin.cap.get() / 2).max(2));
+                bin.cap.set((bin.cap.get() / 2).max(2));
             }
         }
     }
@@ -174,7 +174,7 @@ impl Front {
             block_bytes: class.geometry().block_bytes,
             delivered: bin.delivered.get(),
             cached: bin.cached(),
-            cap: bin.cap.get(),
+            cap: u32::from(bin.cap.get()),
             ..ClassReport::default()
         };
         let Some(tables) = self.tables() else { return report };

@@ -90,13 +90,13 @@ impl FrontPolicy {
 
     /// Cap of a class at first, in blocks: at least 2.
     #[must_use]
-    pub fn initial_cap(&self, class: SizeClass) -> u32 {
+    pub fn initial_cap(&self, class: SizeClass) -> u16 {
         blocks(self.cache_blocks, self.cache_bytes, class)
     }
 
     /// Largest cap of a class, in blocks: at least 2.
     #[must_use]
-    pub fn max_cap(&self, class: SizeClass) -> u32 {
+    pub fn max_cap(&self, class: SizeClass) -> u16 {
         blocks(self.cache_max_blocks, self.cache_max_bytes, class).max(self.initial_cap(class))
     }
 
@@ -144,6 +144,9 @@ const fn pool_classes(policy: &FrozenPolicy) -> u128 {
 
 const _: () = assert!(CLASS_COUNT <= u128::BITS as usize);
 
-fn blocks(most: u32, bytes: u32, class: SizeClass) -> u32 {
-    (bytes / class.geometry().block_bytes).min(most).max(2)
+/// Largest cap that a bin can hold.
+const CAP_MAX: u32 = (u16::MAX / 2) as u32;
+
+fn blocks(most: u32, bytes: u32, class: SizeClass) -> u16 {
+    (bytes / class.geometry().block_bytes).min(most).clamp(2, CAP_MAX) as u16
 }

@@ -8,9 +8,11 @@ use crate::front::{Front, Tables};
 use crate::heap::{Heap, Pop};
 use crate::raw;
 
+/// Spills without a refill, in caps, after which the cache is taken to be of no use at present.
+const SPILL_RUN: u32 = 4;
 /// How much smaller the cap becomes then, and where that ends (blocks).
-const SHRINK: u32 = 4;
-const SMALLEST_CAP: u32 = 2;
+const SHRINK: u16 = 4;
+const SMALLEST_CAP: u16 = 2;
 
 impl Front {
     /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory.
@@ -25,14 +27,13 @@ impl Front {
             bin.wind_up(bin.reload.get());
             adapt_cap(heap, bin, class);
         } else {
-            bin.set_up(&heap.policy(), class);
+            bin.set_up(heap.policy(), class);
         }
         heap.counters.refills.add(1);
         count_flatten_fallbacks(heap, class, 1);
         if self.supply(tables, heap, bin, class) {
             match heap.pop(class) {
                 Pop::Block(block) | Pop::Beat(block) => {
-                    bin.cached_seen.set(bin.cached());
                     return Some(block);
                 }
                 Pop::Empty => {}
@@ -81,7 +82,11 @@ impl Front {
             if larger.block_bytes() as u64 > limit {
                 return None;
             }
-            if let Pop::Block(block) | Pop::Beat(block) = heap.pop(larger) {
+            let popped = heap.pop(larger);
+            if let Pop::Beat(_) = popped {
+                heap.bin(larger).wind_up(heap.policy().heartbeat_allocs);
+            }
+            if let Pop::Block(block) | Pop::Beat(block) = popped {
                 heap.counters.borrowed.add(1);
                 return Some(block);
             }
@@ -89,7 +94,8 @@ impl Front {
         None
     }
 
-    /// The cache has no room: returns this one block to its slab and leaves the cache alone. True if memory may have become
+    /// The cache's room is used up: unless it has room after all, returns this one block to its slab and leaves the cache
+    /// alone. True if memory may have become
     /// purgeable.
     ///
     /// # Safety
@@ -98,7 +104,11 @@ impl Front {
     #[inline]
     #[must_use]
     pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
-        bin.room.set(bin.room.get().wrapping_add(1));
+        if bin.has_room_after_all() {
+            // SAFETY: the caller's block, not yet on any list.
+            let _pushed = unsafe { heap.push(bin, block) };
+            return false;
+        }
         let spills = bin.spills.get() + 1;
         bin.spills.set(spills);
         let Some(tables) = self.tables() else { return false };
@@ -107,7 +117,7 @@ impl Front {
         if let Some(slab) = emptied {
             self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
         }
-        if spills == bin.spill_run.get() {
+        if spills == u32::from(bin.cap.get()) * SPILL_RUN {
             self.empty_in_free_run(tables, heap, bin, class);
         }
         emptied.is_some()
@@ -120,7 +130,7 @@ impl Front {
     fn empty_in_free_run(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
         harvest_spills(heap, bin, class);
         if heap.policy().cache_growth && bin.cap.get() > SMALLEST_CAP {
-            bin.set_cap((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
+            bin.cap.set((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
             self.flush_bin(tables, heap, bin, class, Keep::Policy);
         }
     }
@@ -164,11 +174,8 @@ fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     if !policy.cache_growth || cap == 0 {
         return;
     }
-    let grown = if spills >= cap { cap * 2 } else { cap };
-    let new_cap = grown.clamp(policy.initial_cap(class), policy.max_cap(class));
-    if new_cap != cap {
-        bin.set_cap(new_cap);
-    }
+    let grown = if spills >= u32::from(cap) { cap.saturating_mul(2) } else { cap };
+    bin.cap.set(grown.clamp(policy.initial_cap(class), policy.max_cap(class)));
 }
 
 /// Moves the bin's count of spills to the heap's counters.

@@ -103,19 +103,20 @@ pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut
 /// - `block` was handed out for this size and alignment and has not been freed.
 #[inline(always)]
 pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) {
-    if class_for(bytes, align).is_none() {
-        // SAFETY: passed on to the caller.
-        unsafe { free_or_report_slow(block) };
-        return;
-    }
-    let heap = &tls::record().heap;
-    // SAFETY: the caller's block is hakmem's, and small blocks live in the window.
-    let route = unsafe { GLOBAL.front.route_of_own(block) };
-    let Some(bin) = heap.own_bin(route) else {
+    let Some(class) = class_for(bytes, align) else {
         // SAFETY: passed on to the caller.
         unsafe { free_or_report_slow(block) };
         return;
     };
+    let heap = &tls::record().heap;
+    // SAFETY: the caller's block is hakmem's, and small blocks live in the window.
+    let route = unsafe { GLOBAL.front.route_of_own(block) };
+    if !heap.is_own_bin(route, class) {
+        // SAFETY: passed on to the caller.
+        unsafe { free_or_report_slow(block) };
+        return;
+    }
+    let bin = heap.bin(class);
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.

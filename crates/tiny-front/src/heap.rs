@@ -105,6 +105,13 @@ impl Heap {
         }
     }
 
+    /// Whether a route word names this heap's bin of `class`: owner and size in one compare, for frees that know the size.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_own_bin(&self, route: BinPtr, class: SizeClass) -> bool {
+        route.addr() == core::ptr::from_ref(self.bin(class)).addr()
+    }
+
     /// Puts a block back on the cache. False when its room is used up: [`Front::spill_slow`](crate::Front::spill_slow).
     ///
     /// # Safety

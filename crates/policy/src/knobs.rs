@@ -140,8 +140,6 @@ knobs! {
     keep_empty_slabs: u32 = 1, count(0, 1024), "HAKMEM_KEEP_EMPTY_SLABS";
     /// Blocks on the pool's route go through the thread's cache all the same, instead of one by one to and from their slab.
     pool_flatten: bool = false, Kind::Switch, "HAKMEM_POOL_FLATTEN";
-    /// A block whose first word looks like a free-list link when it is freed gets a closer look.
-    double_free_check: bool = true, Kind::Switch, "HAKMEM_DOUBLE_FREE_CHECK";
 
     /// Remote frees that a thread collects per target slab before it hands them over.
     outbox_blocks: u32 = 16, count(1, 1024), "HAKMEM_OUTBOX_BLOCKS";
@@ -164,11 +162,7 @@ knobs! {
     w_max_large_permille: u32 = 1500, permille(1000, 4000), "HAKMEM_W_MAX_LARGE";
     /// Runs of one size that a refill of the run cache takes in one visit of the pool.
     bundle_runs: u32 = 1, count(1, 16), "HAKMEM_BUNDLE_RUNS";
-    /// Block size of the first dynamic class; 0 is none.
-    dyn1_bytes: u32 = 0, bytes(KIB + 1, 2 * MIB).or_zero(), "HAKMEM_DYN1_BYTES";
-    /// Block size of the second dynamic class; 0 is none.
-    dyn2_bytes: u32 = 0, bytes(KIB + 1, 2 * MIB).or_zero(), "HAKMEM_DYN2_BYTES";
-    /// Capacity of the mid size groups up to 2, 4, 8, 16 and 32 KiB, in OS pages.
+    /// Capacity of a thread's cache for each class of the mid size groups up to 2, 4, 8, 16 and 32 KiB, in OS pages.
     mid_cap: [u32; SIZE_GROUPS] = [60; SIZE_GROUPS], Kind::Five { min: 0, max: MIB }, "HAKMEM_MID_CAP";
     /// Capacity of the large size groups up to 128, 256 and 512 KiB, 1 and 2 MiB, in bundles.
     large_cap: [u32; SIZE_GROUPS] = [10; SIZE_GROUPS], Kind::Five { min: 0, max: MIB }, "HAKMEM_LARGE_CAP";
@@ -260,10 +254,6 @@ impl FrozenPolicy {
             self.route_tiny_classes &= !self.route_pool_classes;
             changed("route_tiny_classes", "route_pool_classes");
         }
-        if self.dyn2_bytes != 0 && self.dyn2_bytes == self.dyn1_bytes {
-            self.dyn2_bytes = 0;
-            changed("dyn2_bytes", "dyn1_bytes");
-        }
         if scale_to_budget(&mut self.mid_cap, self.mid_budget) {
             changed("mid_cap", "mid_budget");
         }
@@ -314,7 +304,6 @@ mod tests {
             FrozenPolicy { cache_blocks: 512, ..FrozenPolicy::DEFAULT },
             FrozenPolicy { cache_max_bytes: 4096, ..FrozenPolicy::DEFAULT },
             FrozenPolicy { route_tiny_classes: 6, route_pool_classes: 4, ..FrozenPolicy::DEFAULT },
-            FrozenPolicy { dyn1_bytes: 12_288, dyn2_bytes: 12_288, ..FrozenPolicy::DEFAULT },
             FrozenPolicy { mid_budget: 299, ..FrozenPolicy::DEFAULT },
             FrozenPolicy { large_cap: [0, 0, 0, 0, 51], ..FrozenPolicy::DEFAULT },
         ];

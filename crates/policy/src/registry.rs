@@ -132,7 +132,6 @@ const ALIASES: &[Alias] = &[
     Alias { name: "HAKMEM_POOL_V1_FLATTEN_ENABLED", target: "HAKMEM_POOL_FLATTEN" },
     Alias { name: "HAKMEM_BUDGET_MID", target: "HAKMEM_MID_BUDGET" },
     Alias { name: "HAKMEM_BUDGET_LARGE", target: "HAKMEM_LARGE_BUDGET" },
-    Alias { name: "HAKMEM_MID_DYN1", target: "HAKMEM_DYN1_BYTES" },
     Alias { name: "HAKMEM_DEBUG_VERBOSE", target: "HAKMEM_VERBOSE" },
 ];
 

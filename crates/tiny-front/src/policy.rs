@@ -1,7 +1,10 @@
 //! The numbers of a policy snapshot that the front uses, as a plain copy inside each heap.
 
-use hakmem_base::{CLASS_COUNT, SizeClass, TINY_MAX_BYTES};
-use hakmem_policy::{FrozenPolicy, RouteProfile};
+use hakmem_base::{CLASS_COUNT, OS_PAGE_BYTES, SizeClass, TINY_MAX_BYTES};
+use hakmem_policy::{FrozenPolicy, RouteProfile, SIZE_GROUPS};
+
+/// log2 of the largest size of the first mid group.
+const MID_GROUP_SHIFT: u32 = 11;
 
 /// Copied from a [`FrozenPolicy`] when a heap is set up and whenever it picks up a new generation.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +19,8 @@ pub struct FrontPolicy {
     pub cache_max_blocks: u32,
     /// Largest cap that growth reaches, in bytes.
     pub cache_max_bytes: u32,
+    /// CAP: OS pages that the cache of a mid class holds at most, by size group (up to 2, 4, 8, 16, 32 KiB).
+    pub mid_cap: [u32; SIZE_GROUPS],
     /// Whether caps grow when a class overflows its cache.
     pub cache_growth: bool,
     /// Whether caps of idle classes shrink.
@@ -67,6 +72,7 @@ impl FrontPolicy {
             cache_bytes: policy.cache_bytes,
             cache_max_blocks: policy.cache_max_blocks,
             cache_max_bytes: policy.cache_max_bytes,
+            mid_cap: policy.mid_cap,
             cache_growth: policy.cache_growth,
             cache_shrink: policy.cache_shrink,
             idle_trim: policy.idle_trim,
@@ -91,13 +97,23 @@ impl FrontPolicy {
     /// Cap of a class at first, in blocks: at least 2.
     #[must_use]
     pub fn initial_cap(&self, class: SizeClass) -> u16 {
-        blocks(self.cache_blocks, self.cache_bytes, class)
+        blocks(self.cache_blocks, self.cache_bytes.min(self.mid_bytes(class)), class)
     }
 
     /// Largest cap of a class, in blocks: at least 2.
     #[must_use]
     pub fn max_cap(&self, class: SizeClass) -> u16 {
-        blocks(self.cache_max_blocks, self.cache_max_bytes, class).max(self.initial_cap(class))
+        blocks(self.cache_max_blocks, self.cache_max_bytes.min(self.mid_bytes(class)), class).max(self.initial_cap(class))
+    }
+
+    /// Bytes that CAP allows the cache of a mid class; no bound for a tiny one.
+    fn mid_bytes(&self, class: SizeClass) -> u32 {
+        let bytes = class.block_bytes();
+        let group = bytes.next_power_of_two().trailing_zeros().checked_sub(MID_GROUP_SHIFT);
+        match group.and_then(|group| self.mid_cap.get(group as usize)) {
+            Some(&pages) if bytes > TINY_MAX_BYTES => pages.saturating_mul(OS_PAGE_BYTES as u32),
+            _ => u32::MAX,
+        }
     }
 
     /// Fresh blocks carved per refill: at least 1.
@@ -149,4 +165,27 @@ const CAP_MAX: u32 = (u16::MAX / 2) as u32;
 
 fn blocks(most: u32, bytes: u32, class: SizeClass) -> u16 {
     (bytes / class.geometry().block_bytes).min(most).clamp(2, CAP_MAX) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mid_caps_bound_the_classes_of_their_group() {
+        let mut policy = FrontPolicy { mid_cap: [1, 2, 4, 8, 16], ..FrontPolicy::DEFAULT };
+        let cap = |policy: &FrontPolicy, bytes| policy.max_cap(SizeClass::for_bytes(bytes).unwrap());
+        assert_eq!([1280, 2048, 4096, 8192].map(|bytes| cap(&policy, bytes)), [3, 2, 2, 2]);
+        policy.mid_cap = [32; SIZE_GROUPS];
+        assert_eq!([1280, 2048, 4096, 8192].map(|bytes| cap(&policy, bytes)), [102, 64, 32, 16]);
+        assert_eq!(cap(&policy, 1024), cap(&FrontPolicy::DEFAULT, 1024));
+    }
+
+    #[test]
+    fn the_route_profile_becomes_a_set_of_classes() {
+        let frozen = FrozenPolicy { route_profile: RouteProfile::TinyOnly, route_pool_classes: 1, ..FrozenPolicy::DEFAULT };
+        let policy = FrontPolicy::from_frozen(&frozen);
+        let is_pool = |bytes| policy.is_pool_routed(SizeClass::for_bytes(bytes).unwrap());
+        assert_eq!([8, 16, 1024, 1280].map(is_pool), [true, false, false, true]);
+    }
 }

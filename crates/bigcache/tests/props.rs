@@ -172,6 +172,7 @@ fn policies() -> impl Strategy<Value = BigPolicy> {
             room_permille,
             thp_bytes: usize::MAX,
             outside: true,
+            window_max_bytes: usize::MAX,
         },
     )
 }

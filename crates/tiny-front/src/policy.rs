@@ -103,7 +103,8 @@ impl FrontPolicy {
     /// Largest cap of a class, in blocks: at least 2.
     #[must_use]
     pub fn max_cap(&self, class: SizeClass) -> u16 {
-        blocks(self.cache_max_blocks, self.cache_max_bytes.min(self.mid_bytes(class)), class).max(self.initial_cap(class))
+        blocks(self.cache_max_blocks, self.cache_max_bytes.min(self.mid_bytes(class)), class)
+            .max(self.initial_cap(class))
     }
 
     /// Bytes that CAP allows the cache of a mid class; no bound for a tiny one.
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn the_route_profile_becomes_a_set_of_classes() {
-        let frozen = FrozenPolicy { route_profile: RouteProfile::TinyOnly, route_pool_classes: 1, ..FrozenPolicy::DEFAULT };
+        let frozen =
+            FrozenPolicy { route_profile: RouteProfile::TinyOnly, route_pool_classes: 1, ..FrozenPolicy::DEFAULT };
         let policy = FrontPolicy::from_frozen(&frozen);
         let is_pool = |bytes| policy.is_pool_routed(SizeClass::for_bytes(bytes).unwrap());
         assert_eq!([8, 16, 1024, 1280].map(is_pool), [true, false, false, true]);

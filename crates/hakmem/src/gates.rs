@@ -242,8 +242,7 @@ unsafe fn free_own_slow(bin: &Bin, block: NonNull<u8>) {
     if heap.is_newest(bin, block) {
         fatal_ptr("double free", address);
     }
-    let index = GLOBAL.front.index_of(address);
-    if index.and_then(|index| GLOBAL.front.block_at(index, address)).is_none_or(|(_, is_start)| !is_start) {
+    if !GLOBAL.front.is_block_start(address) {
         fatal_ptr("free of a pointer into a block, not to its start", address);
     }
     // SAFETY: passed on to the caller.
@@ -262,10 +261,8 @@ pub(crate) fn usable_size(address: usize) -> Option<usize> {
     let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
     match word.route() {
         Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
-        Route::Owned(_) | Route::Orphan(_) => {
-            let index = front.index_of(address)?;
-            front.block_at(index, address).map(|(bytes, _)| bytes)
-        }
+        Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(SizeClass::block_bytes),
+        Route::Orphan(class) => Some(class.block_bytes()),
         Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
     }
 }

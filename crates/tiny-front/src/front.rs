@@ -143,19 +143,19 @@ impl Front {
         (index < self.slab_count.load_relaxed()).then(|| SlabIndex::new(index as u32))
     }
 
-    /// Bytes of the block that a slab pointer belongs to and whether the pointer is the block's start; `None` if `route`
-    /// names no slab.
+    /// Whether a block of a slab begins at `address`.
     #[must_use]
-    pub fn block_at(&self, index: SlabIndex, address: usize) -> Option<(usize, bool)> {
-        let tables = self.tables()?;
-        let class = match tables.route_word(index).route() {
-            Route::Owned(bin) => hakmem_ownership::class_of_bin(bin)?,
-            Route::Orphan(class) => class,
-            Route::Unused | Route::Run { .. } | Route::Big { .. } => return None,
+    pub fn is_block_start(&self, address: usize) -> bool {
+        let (Some(tables), Some(unit)) = (self.tables(), self.index_of(address)) else { return false };
+        let class = match tables.route_word(unit).route() {
+            Route::Owned(bin) => hakmem_ownership::class_of_bin(bin),
+            Route::Orphan(class) => Some(class),
+            Route::Unused | Route::Run { .. } | Route::Big { .. } => None,
         };
-        let head = tables.head_of(index, class);
-        let offset = (address - tables.address_of(head).addr()) as u32;
-        Some((class.block_bytes(), class.geometry().block_at(offset).is_some()))
+        class.is_some_and(|class| {
+            let offset = address - tables.address_of(tables.head_of(unit, class)).addr();
+            class.geometry().block_at(offset as u32).is_some()
+        })
     }
 
     /// In a forked child: a reaper of the parent does not go on here.

@@ -8,10 +8,13 @@
 
 #![cfg_attr(not(test), no_std)]
 
+mod bell;
+mod futex;
 mod lock;
 mod set_once;
 mod words;
 
+pub use bell::Bell;
 pub use lock::{Lock, LockGuard};
 pub use set_once::SetOnce;
 pub use words::{Flag, Owned32, Owned64, Shared32, Shared64, SharedPtr, SharedUsize, fence_seq_cst, spin_hint};

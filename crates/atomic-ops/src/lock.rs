@@ -3,6 +3,7 @@
 //! The standard library's mutex makes no promise about allocating or about `fork`; this one can be taken before `fork`
 //! and released in parent and child. States and transitions follow U. Drepper, "Futexes Are Tricky", mutex 2.
 
+use crate::futex;
 use crate::words::{Shared32, spin_hint};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -86,28 +87,15 @@ impl<T> Lock<T> {
         }
         // ORDERING: pairs with `release`, as in `lock`. Taken as CONTENDED: other sleepers may exist.
         while self.state.swap_acq_rel(CONTENDED) != FREE {
-            futex(&self.state, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, CONTENDED);
+            futex::wait(&self.state, CONTENDED, None);
         }
     }
 
     #[cold]
     #[inline(never)]
     fn wake_slow(&self) {
-        futex(&self.state, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
+        futex::wake_one(&self.state);
     }
-}
-
-/// One futex call. `errno` is kept: the caller may be a `free` that must not change it.
-fn futex(word: &Shared32, operation: i32, value: u32) {
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
-    let no_timeout = core::ptr::null::<libc::timespec>();
-    // SAFETY: `word` is a live 32-bit word; the kernel compares and sleeps, or wakes.
-    let _result = unsafe { libc::syscall(libc::SYS_futex, core::ptr::from_ref(word), operation, value, no_timeout) };
-    // SAFETY: as above.
-    unsafe { *errno = saved };
 }
 
 impl<T> Deref for LockGuard<'_, T> {

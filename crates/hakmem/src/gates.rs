@@ -7,7 +7,7 @@ use hakmem_tiny_front::{Bin, Pop, Remote};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
-use crate::{large, pages, tls};
+use crate::{large, pages, scavenger, tls};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +93,7 @@ pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut
     pick_up_policy(record);
     GLOBAL.front.beat_slow(&record.heap, class);
     pages::maintain();
+    scavenger::stand_by();
     // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
     core::hint::black_box(block.as_ptr())
 }
@@ -302,7 +303,9 @@ pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: us
             return block.as_ptr();
         }
     }
-    if route == Route::Unused && GLOBAL.big.outside_resize(address, new_bytes) {
+    // An outside block that shrinks to a size that slabs serve moves: sized frees look for such a block in the window.
+    if route == Route::Unused && class_for(new_bytes, align).is_none() && GLOBAL.big.outside_resize(address, new_bytes)
+    {
         return block.as_ptr();
     }
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 use core::fmt;
-use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, SharedPtr, SharedUsize};
+use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::Line;
 use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_mid_pool::{RunContext, RunPolicy};
@@ -25,6 +25,7 @@ pub(crate) struct Global {
     pub policy: PolicyCell,
     pub arena: MetaArena,
     pub registry: Registry,
+    pub heapless_runs: HeaplessRuns,
     pub boot: SetOnce<Boot>,
     pub setup: Lock<()>,
     ready: Flag,
@@ -33,6 +34,12 @@ pub(crate) struct Global {
     pub scavenger_mode: Shared32,
     /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
     pub physical_bytes: SharedUsize,
+}
+
+/// Bytes of runs that threads without a heap have taken and given back, for the statistics.
+pub(crate) struct HeaplessRuns {
+    pub allocated: Shared64,
+    pub freed: Shared64,
 }
 
 /// All heap records, and those without a thread.
@@ -98,6 +105,7 @@ impl Global {
                 live: Shared32::new(0),
                 peak: Shared32::new(0),
             },
+            heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
             boot: SetOnce::new(),
             setup: Lock::new(()),
             ready: Flag::new(false),

@@ -65,10 +65,11 @@ pub(crate) fn install_once() {
 }
 
 extern "C" fn before_fork() {
+    // The big cache first: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
+    GLOBAL.big.lock_for_fork();
     GLOBAL.registry.free.lock_for_fork();
     GLOBAL.arena.lock_for_fork();
-    GLOBAL.big.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
 }
 
@@ -76,11 +77,11 @@ fn release_fork_locks() {
     // SAFETY: `before_fork` took it in this thread or in the thread that this one is a copy of; so for all of them.
     unsafe { GLOBAL.front.os.unlock_after_fork() };
     // SAFETY: as above.
-    unsafe { GLOBAL.big.unlock_after_fork() };
-    // SAFETY: as above.
     unsafe { GLOBAL.arena.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.registry.free.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
 }

@@ -11,6 +11,7 @@ use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
 use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
+use crate::scavenger;
 
 /// A block that slabs do not serve, because of its size or its alignment. Null when out of memory.
 #[cold]
@@ -32,6 +33,7 @@ fn allocate(bytes: usize, align: usize, zeroed: bool, growing: bool) -> *mut u8 
     if let Some(record) = record {
         pick_up_policy(record);
     }
+    scavenger::stand_by();
     let block = try_allocate(tables, record, bytes, align, growing).or_else(|| {
         pages::reclaim_for(record);
         try_allocate(tables, record, bytes, align, growing)
@@ -55,11 +57,20 @@ fn try_allocate(
         let bytes = bytes.max(1);
         return match record {
             Some(record) => record.runs.allocate(&GLOBAL.run_context(tables, record.run_policy.get()), bytes, align),
-            None => shared::allocate(&GLOBAL.run_context(tables, run_policy_of(None)), bytes, align),
+            None => {
+                let block = shared::allocate(&GLOBAL.run_context(tables, run_policy_of(None)), bytes, align)?;
+                GLOBAL.heapless_runs.allocated.add_relaxed(usable_bytes(block.ptr));
+                Some(block)
+            }
         };
     }
     let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, big_policy_of(record)), bytes, align, growing)?;
     Some(hakmem_mid_pool::Block { ptr: block.ptr, zeroed: block.zeroed })
+}
+
+/// Usable bytes of a block that was just handed out.
+fn usable_bytes(block: NonNull<u8>) -> u64 {
+    crate::gates::usable_size(block.addr().get()).unwrap_or(0) as u64
 }
 
 fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {
@@ -80,8 +91,9 @@ pub(crate) fn free_claimed(block: NonNull<u8>, route: Route) {
         (Route::Run { units, bytes }, Some(record)) => {
             record.runs.free(&GLOBAL.run_context(tables, record.run_policy.get()), index, units, bytes);
         }
-        (Route::Run { units, .. }, None) => {
+        (Route::Run { units, bytes }, None) => {
             shared::free(&GLOBAL.run_context(tables, run_policy_of(None)), index, units);
+            GLOBAL.heapless_runs.freed.add_relaxed(bytes as u64);
         }
         (Route::Big { bytes }, record) => {
             GLOBAL.big.free(&GLOBAL.big_context(tables, big_policy_of(record)), index, bytes);
@@ -110,8 +122,13 @@ pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: 
                     record.runs.resize_in_place(&cx, index, units, new_bytes)
                 }
                 None => {
-                    shared::resize_in_place(&GLOBAL.run_context(tables, run_policy_of(None)), index, units, new_bytes)
-                        .is_some()
+                    let cx = GLOBAL.run_context(tables, run_policy_of(None));
+                    let resized = shared::resize_in_place(&cx, index, units, new_bytes);
+                    if let Some(resized) = resized {
+                        GLOBAL.heapless_runs.freed.add_relaxed(resized.old_bytes as u64);
+                        GLOBAL.heapless_runs.allocated.add_relaxed(resized.new_bytes as u64);
+                    }
+                    resized.is_some()
                 }
             };
             done.then_some(block)

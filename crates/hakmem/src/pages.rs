@@ -7,7 +7,7 @@ use crate::record::HeapRecord;
 use crate::scavenger;
 use crate::tls::{self, Holder};
 
-/// What is due now: purges, kept big blocks that have become old, a scavenger if much waits.
+/// What is due now: purges, kept big blocks that have become old.
 pub(crate) fn maintain() {
     let front = &GLOBAL.front;
     front.os.purge_due();
@@ -27,11 +27,11 @@ pub(crate) fn waiting_bytes() -> usize {
     GLOBAL.front.os.purgeable_bytes() + GLOBAL.big.cached_bytes()
 }
 
-/// Starts the scavenger if much memory waits to be purged: a process that goes idle runs no slow path.
+/// Wakes the scavenger if much memory waits to be purged: a process that goes idle runs no slow path.
 #[inline]
 pub(crate) fn watch_purgeable() {
     if waiting_bytes() >= GLOBAL.scavenge_min_bytes.load_relaxed() {
-        scavenger::start_slow();
+        scavenger::wake();
     }
 }
 

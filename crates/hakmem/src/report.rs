@@ -140,8 +140,12 @@ pub(crate) fn stats_in_handler() -> Stats {
 
 fn collect_stats(os: &OsStats) -> Stats {
     let (mut front, mut runs) = (FrontReport::default(), Runs::default());
+    let flattened = match tls::holder() {
+        Holder::Heap(record) => record.heap.policy().flattened_classes(),
+        Holder::Newcomer | Holder::Leaver => 0,
+    };
     for record in GLOBAL.records() {
-        GLOBAL.front.report(&record.heap, &mut front);
+        GLOBAL.front.report(&record.heap, flattened, &mut front);
         runs.cached_bytes += record.runs.cached_bytes() as u64;
         runs.live_bytes = runs.live_bytes.wrapping_add(record.runs.allocated_bytes());
         runs.live_bytes = runs.live_bytes.wrapping_sub(record.runs.freed_bytes());
@@ -149,6 +153,8 @@ fn collect_stats(os: &OsStats) -> Stats {
         runs.misses += record.runs.misses();
     }
     let big = GLOBAL.big.stats();
+    runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
+    runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     let (orphan_slabs, orphan_bytes) = GLOBAL.front.orphans();
     let slab_bytes = (front.delivered_bytes + orphan_bytes).saturating_sub(front.cached_bytes);
     let big_bytes = big.allocated_bytes.saturating_sub(big.freed_bytes);

@@ -1,12 +1,13 @@
-//! The scavenger: a short-lived thread that purges when the program has gone idle.
+//! The scavenger: a thread that purges when the program has gone idle and runs no slow path itself.
 //!
-//! Started only when much memory waits and the program has more than one thread anyway (a single-threaded program may
-//! fork, unshare or sandbox itself and is not surprised with a thread). It allocates nothing, holds no heap, has all
-//! signals blocked, and ends when little is left to purge.
+//! It exists only while the program holds much memory and has more than one thread anyway (a single-threaded program may
+//! fork, unshare or sandbox itself and is not surprised with a thread). It is started by allocations and parked; frees only
+//! ring a bell. A free must not start a thread: the C library frees with its own stack lock held, which `pthread_create`
+//! takes too. The thread allocates nothing, holds no heap, and has all signals blocked.
 
 use core::ffi::c_void;
 use core::ptr;
-use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
+use hakmem_atomic_ops::{Bell, Flag, Shared32, SharedUsize};
 use hakmem_policy::Scavenger;
 
 use crate::global::GLOBAL;
@@ -15,39 +16,85 @@ use crate::pages;
 
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
 const STACK_BYTES: usize = 256 << 10;
-/// Looks without anything purged after which it ends, whatever still waits.
+/// Looks without anything purged after which it parks, whatever still waits.
 const IDLE_LOOKS: u32 = 20;
-/// It ends when less than this share of what it is started for waits.
+/// It parks when less than this share of what wakes it waits.
 const LEFT_SHARE: usize = 8;
-/// Shortest and longest sleep (ms) between two looks.
+/// Shortest and longest sleep (ms) between two looks while memory waits.
 const SLEEP_MIN_MS: u32 = 20;
 const SLEEP_MAX_MS: u32 = 500;
+/// How long (ms) it stays parked before it asks whether the program still holds much.
+const PARK_MS: u32 = 10_000;
 
 static RUNNING: Flag = Flag::new(false);
 /// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
 static THREAD: SharedUsize = SharedUsize::new(0);
 static STOP: Flag = Flag::new(false);
+/// Rung by frees when much memory waits, and at the end.
+static WORK: Bell = Bell::new();
+/// Rung at the end.
+static END: Bell = Bell::new();
 static STARTS: Shared32 = Shared32::new(0);
 
-/// Starts the scavenger unless it runs, or policy or circumstances are against it.
+/// On an allocation's slow path: has a scavenger stand by if the program holds enough memory for one to be of use.
+#[inline]
+pub(crate) fn stand_by() {
+    let held = GLOBAL.front.os.in_use_bytes() + GLOBAL.front.os.purgeable_bytes();
+    if held >= GLOBAL.scavenge_min_bytes.load_relaxed() && !RUNNING.is_set_relaxed() {
+        start_slow();
+    }
+}
+
+/// On any path: much memory waits to be purged.
+#[inline]
+pub(crate) fn wake() {
+    if RUNNING.is_set_relaxed() {
+        WORK.ring();
+    }
+}
+
 #[cold]
 #[inline(never)]
-pub(crate) fn start_slow() {
+fn start_slow() {
     let mode = GLOBAL.scavenger_mode.load_relaxed();
     let is_threaded = GLOBAL.registry.peak.load_relaxed() > 1;
     let wanted = mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && is_threaded);
-    if !wanted || RUNNING.is_set_relaxed() || STOP.is_set_relaxed() {
+    if !wanted || STOP.is_set_relaxed() {
         return;
     }
     // ORDERING: one starter; pairs with the store at the thread's end.
     if !RUNNING.try_set_acq_rel() {
         return;
     }
-    join_ended();
-    if !spawn() {
+    let started = keeping_errno_uncancelled(|| {
+        join_ended();
+        spawn()
+    });
+    if !started {
         // ORDERING: as above.
         RUNNING.store_release(false);
     }
+}
+
+/// An allocation is no cancellation point and leaves `errno` alone, whatever it starts.
+fn keeping_errno_uncancelled<R>(work: impl FnOnce() -> R) -> R {
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: core::ffi::c_int, old: *mut core::ffi::c_int) -> core::ffi::c_int;
+    }
+    const PTHREAD_CANCEL_DISABLE: core::ffi::c_int = 1;
+    // SAFETY: always returns this thread's errno location.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the location is valid for this thread's life.
+    let saved = unsafe { *errno };
+    let mut before = 0;
+    // SAFETY: changes this thread's own state, and back below.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    result
 }
 
 /// Times the scavenger was started.
@@ -58,14 +105,18 @@ pub(crate) fn starts() -> u32 {
 /// A forked child has no scavenger, whatever the parent had.
 pub(crate) fn forget_in_child() {
     THREAD.store_relaxed(0);
+    WORK.reset();
+    END.reset();
     // ORDERING: the child has one thread; release only because flags have no relaxed store.
     RUNNING.store_release(false);
 }
 
 /// Ends the scavenger and waits for it: its code may be about to be unloaded.
 pub(crate) fn stop() {
-    // ORDERING: read relaxed by the thread, which looks often.
+    // ORDERING: pairs with the bells, which the thread looks at next.
     STOP.store_release(true);
+    WORK.ring();
+    END.ring();
     join_ended();
 }
 
@@ -109,26 +160,24 @@ fn spawn() -> bool {
 }
 
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
+    let least = GLOBAL.scavenge_min_bytes.load_relaxed();
     let mut idle_looks = 0;
-    let enough = GLOBAL.scavenge_min_bytes.load_relaxed() / LEFT_SHARE;
-    while idle_looks < IDLE_LOOKS && pages::waiting_bytes() > enough && !STOP.is_set_relaxed() {
-        sleep(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
+    while !STOP.is_set_relaxed() {
+        if pages::waiting_bytes() <= least / LEFT_SHARE || idle_looks >= IDLE_LOOKS {
+            idle_looks = 0;
+            let is_needed = WORK.wait(PARK_MS) || GLOBAL.front.os.in_use_bytes() + pages::waiting_bytes() >= least;
+            if !is_needed {
+                break;
+            }
+            continue;
+        }
+        END.wait(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
         let purged = GLOBAL.front.os.purge_due();
         idle_looks = if evicted + purged == 0 { idle_looks + 1 } else { 0 };
     }
-    // What arrives from here on starts the next one: whoever frees looks after having freed.
     // ORDERING: pairs with `start_slow`: the next starter joins this thread, which has nothing left to do.
     RUNNING.store_release(false);
     ptr::null_mut()
-}
-
-fn sleep(milliseconds: u32) {
-    let time = libc::timespec {
-        tv_sec: libc::time_t::from(milliseconds / 1000),
-        tv_nsec: libc::c_long::from(milliseconds % 1000) * 1_000_000,
-    };
-    // SAFETY: the time is valid; an early return only means an early look.
-    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
 }

@@ -393,6 +393,12 @@ impl SuperslabOs {
         drop(self.purger.lock());
     }
 
+    /// Bytes handed out, as of the last change. One relaxed load.
+    #[must_use]
+    pub fn in_use_bytes(&self) -> usize {
+        self.reservation.counters.in_use_bytes.load_relaxed()
+    }
+
     /// Bytes that are free but dirty.
     #[inline]
     #[must_use]
@@ -514,6 +520,7 @@ impl SuperslabOs {
         };
         self.due_at_ms.store_relaxed(due_at);
         self.reservation.counters.free_dirty_bytes.store_relaxed(pool.free_dirty_units as usize * SLAB_BYTES);
+        self.reservation.counters.in_use_bytes.store_relaxed(pool.units_in_use as usize * SLAB_BYTES);
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct Counters {
     pub(crate) move_refused: Shared64,
     /// Written under the pool's lock, read without it by the scavenger.
     pub(crate) free_dirty_bytes: SharedUsize,
+    /// As above.
+    pub(crate) in_use_bytes: SharedUsize,
 }
 
 impl Counters {
@@ -97,6 +99,7 @@ impl Counters {
             moved_pages_bytes: Shared64::new(0),
             move_refused: Shared64::new(0),
             free_dirty_bytes: SharedUsize::new(0),
+            in_use_bytes: SharedUsize::new(0),
         }
     }
 

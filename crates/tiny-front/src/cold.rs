@@ -34,7 +34,7 @@ impl Front {
                 if tables.remote(slab).release_token() == TokenReleased::MoreFrees {
                     self.published.publish(tables, class, slab);
                 }
-                tries -= 1;
+                tries = tries.saturating_sub(1);
                 if tries == 0 && !must {
                     return false;
                 }
@@ -150,6 +150,7 @@ impl Front {
         self.orphan_freed.store_relaxed(0);
         let mut reaped = 0;
         for class in SizeClass::all() {
+            let mut kept = None;
             for _ in 0..self.published.count(class) {
                 let Some(slab) = self.published.take(tables, class) else { break };
                 self.drain_orphan(tables, class, slab);
@@ -158,8 +159,14 @@ impl Front {
                     self.give_back(tables, class, slab);
                     reaped += 1;
                 } else {
-                    self.published.publish(tables, class, slab);
+                    // Not yet back: the published slabs are a stack, whose next one would be this one again.
+                    tables.remote(slab).set_link(kept);
+                    kept = Some(slab);
                 }
+            }
+            while let Some(slab) = kept {
+                kept = tables.remote(slab).link();
+                self.published.publish(tables, class, slab);
             }
         }
         // ORDERING: pairs with the claim above.
@@ -190,12 +197,14 @@ impl Front {
         self.orphan_slabs.add_relaxed(1);
         self.orphan_bytes.add_relaxed(bytes_out(tables, class, slab));
         heap.counters.released_slabs.add(1);
+        let remote = tables.remote(slab);
+        // Before the route says so: an orphan whose token is free may be emptied, reaped and reused by strangers at once.
+        let is_held = remote.try_take_token();
         for unit in (0..u32::from(class.geometry().units)).rev() {
             tables.route_word(slab.add(unit)).release(class);
         }
-        // From here on the state belongs to whoever gets the token.
-        let remote = tables.remote(slab);
-        if remote.try_take_token() && (offers || remote.release_token() == TokenReleased::MoreFrees) {
+        // From here on the state belongs to whoever holds the token.
+        if is_held && (offers || remote.release_token() == TokenReleased::MoreFrees) {
             self.announce(tables, slab);
         }
     }

@@ -98,7 +98,7 @@ impl Front {
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
         self.routes.store_relaxed(first);
         self.base.store_relaxed(base);
-        // ORDERING: last and released, for a thread that asks `route_of` about a pointer it did not get from here.
+        // ORDERING: last, so that on the processors we build for nobody sees a count without base and routes.
         self.slab_count.store_release(count);
         true
     }
@@ -114,6 +114,8 @@ impl Front {
     #[inline(always)]
     #[must_use]
     pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
+        // Relaxed: a thread that has a block of ours has seen the window; to one that has none, a foreign pointer is
+        // foreign with a count of 0 too, and no other count is ever stored.
         let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
         if index < self.slab_count.load_relaxed() {
             // SAFETY: the index is below the table's length.

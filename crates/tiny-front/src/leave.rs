@@ -142,12 +142,14 @@ impl Front {
     }
 
     /// Adds the heap's counters to a report. Any thread may ask; numbers of other threads are up to a heartbeat old.
-    pub fn report(&self, heap: &Heap, report: &mut FrontReport) {
+    ///
+    /// `flattened` is the set of classes whose pool is flattened (one bit each): the heap's own copy of the policy is its
+    /// thread's alone to read.
+    pub fn report(&self, heap: &Heap, flattened: u128, report: &mut FrontReport) {
         heap.counters.add_to(report);
-        let policy = heap.policy();
         let mut pool_allocs = 0;
         for (class, bin) in heap.classes() {
-            if policy.pool_flatten && policy.is_pool_routed(class) {
+            if flattened >> class.index() & 1 != 0 {
                 pool_allocs += bin.allocs.get();
             }
             report.allocs += bin.allocs.get();

@@ -138,6 +138,12 @@ impl FrontPolicy {
         self.pool_classes >> class.index() & 1 != 0
     }
 
+    /// Pool-routed classes (one bit each) that use the thread cache all the same.
+    #[must_use]
+    pub const fn flattened_classes(&self) -> u128 {
+        if self.pool_flatten { self.pool_classes } else { 0 }
+    }
+
     /// Blocks that an outbox collects for one slab.
     #[must_use]
     pub fn outbox_limit(&self, class: SizeClass) -> u32 {

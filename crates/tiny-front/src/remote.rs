@@ -132,7 +132,7 @@ impl Front {
     pub(crate) fn look_for_missed_frees(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
         let mut missed = None;
         tables.list(&bin.full).for_each(|slab| {
-            if tables.remote(slab).count() != 0 && tables.remote(slab).try_take_token() {
+            if missed.is_none() && tables.remote(slab).count() != 0 && tables.remote(slab).try_take_token() {
                 missed = Some(slab);
             }
         });

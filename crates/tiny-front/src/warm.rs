@@ -23,6 +23,15 @@ impl Front {
     pub fn refill_slow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
         let tables = self.tables()?;
         let bin = heap.bin(class);
+        // A nested allocation of the policy pick-up or of the registration may have filled the cache already.
+        match heap.pop(class) {
+            Pop::Block(block) => return Some(block),
+            Pop::Beat(block) => {
+                bin.wind_up(bin.reload.get());
+                return Some(block);
+            }
+            Pop::Empty => {}
+        }
         if bin.is_set_up() {
             bin.wind_up(bin.reload.get());
             adapt_cap(heap, bin, class);
@@ -81,6 +90,10 @@ impl Front {
             let larger = SizeClass::from_index(index)?;
             if larger.block_bytes() as u64 > limit {
                 return None;
+            }
+            // Blocks of a class are aligned to the largest power of two that divides its size.
+            if larger.block_bytes().trailing_zeros() < class.block_bytes().trailing_zeros() {
+                continue;
             }
             let popped = heap.pop(larger);
             if let Pop::Beat(_) = popped {

@@ -7,10 +7,11 @@
     reason = "test helpers: a panic is the test's failure"
 )]
 
-use hakmem_base::{HEAP_RECORD_BYTES, MAX_SLAB_BLOCK_BYTES, SizeClass};
-use hakmem_ownership::Route;
-use hakmem_superslab_os::MetaArena;
-use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Remote};
+mod common;
+
+use common::{give, new_front, new_heap, take};
+use hakmem_base::{MAX_SLAB_BLOCK_BYTES, SizeClass};
+use hakmem_tiny_front::{Front, FrontPolicy, Heap};
 use proptest::prelude::*;
 use std::ptr::NonNull;
 
@@ -25,41 +26,22 @@ struct Live {
 }
 
 struct World {
-    front: Box<Front>,
+    front: &'static Front,
     heaps: Vec<&'static Heap>,
     live: Vec<Live>,
 }
 
-fn new_heap(arena: &MetaArena, policy: FrontPolicy) -> &'static Heap {
-    let record = arena.allocate(HEAP_RECORD_BYTES, HEAP_RECORD_BYTES).unwrap().cast::<Heap>();
-    // SAFETY: fresh, aligned, large enough, and never freed.
-    unsafe { record.write(Heap::new()) };
-    // SAFETY: written in the line before.
-    let heap = unsafe { record.as_ref() };
-    heap.set_policy(policy);
-    heap
-}
-
 impl World {
     fn new(policy: FrontPolicy) -> Self {
-        let front = Box::new(Front::new());
-        assert!(front.reserve(256 << 20));
-        let arena = Box::leak(Box::new(MetaArena::new()));
-        let heaps = (0..HEAPS).map(|_| new_heap(arena, policy)).collect();
+        let front = new_front(256 << 20);
+        let heaps = (0..HEAPS).map(|_| new_heap(policy)).collect();
         Self { front, heaps, live: Vec::new() }
     }
 
     fn allocate(&mut self, heap: usize, bytes: usize, seed: u8) {
         let class = SizeClass::for_bytes(bytes).unwrap();
         let heap = self.heaps[heap];
-        let block = match heap.pop(class) {
-            Pop::Block(block) => block,
-            Pop::Beat(block) => {
-                self.front.beat_slow(heap, class);
-                block
-            }
-            Pop::Empty => self.front.refill_slow(heap, class).unwrap(),
-        };
+        let block = take(self.front, heap, class);
         // SAFETY: the block is ours and at least `bytes` long.
         unsafe { block.as_ptr().write_bytes(seed, bytes) };
         self.live.push(Live { block, bytes, seed });
@@ -70,30 +52,8 @@ impl World {
         // SAFETY: the block is live, `bytes` long.
         let contents = unsafe { std::slice::from_raw_parts(block.as_ptr(), bytes) };
         assert!(contents.iter().all(|&byte| byte == seed), "block was overwritten");
-        give(&self.front, Some(self.heaps[heap]), block);
+        give(self.front, Some(self.heaps[heap]), block);
     }
-}
-
-fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
-    let word = front.route_of(block.addr().get()).unwrap();
-    if let Some(heap) = heap
-        && let Some(bin) = heap.own_bin(word.bits())
-    {
-        let class = hakmem_ownership::class_of_bin(word.bits()).unwrap();
-        // SAFETY: the block is freed once, by its holder.
-        if !unsafe { heap.push(bin, block) } {
-            // SAFETY: as above; push had no room.
-            let _emptied = unsafe { front.spill_slow(heap, bin, class, block) };
-        }
-        return;
-    }
-    let remote = match word.route() {
-        Route::Owned(bin) => Remote::Owned(bin),
-        Route::Orphan(class) => Remote::Orphan(class),
-        other => panic!("live block routes to {other:?}"),
-    };
-    // SAFETY: the block is freed once, by its holder.
-    unsafe { front.free_remote_slow(heap, remote, block) };
 }
 
 #[derive(Clone, Debug)]
@@ -155,7 +115,7 @@ proptest! {
                 Action::HeaplessFree { index } if !world.live.is_empty() => {
                     let index = index % world.live.len();
                     let block = world.live.swap_remove(index).block;
-                    give(&world.front, None, block);
+                    give(world.front, None, block);
                 }
                 Action::HeaplessFree { .. } => {}
                 Action::Leave { heap } => {
@@ -193,30 +153,21 @@ fn threads_that_exchange_blocks_and_leave_lose_nothing() {
     // Hunts: refill, remote free, leave and adoption of the same slabs at the same time.
     const THREADS: usize = 4;
     const ROUNDS: usize = 60;
-    let front: &'static Front = Box::leak(Box::new(Front::new()));
-    assert!(front.reserve(1 << 30));
-    let arena: &'static MetaArena = Box::leak(Box::new(MetaArena::new()));
+    let front = new_front(1 << 30);
     let exchange: Vec<std::sync::Mutex<Vec<(usize, usize, u8)>>> = (0..THREADS).map(|_| Default::default()).collect();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let exchange = &exchange;
             scope.spawn(move || {
                 let policy = FrontPolicy { heartbeat_allocs: 500, cache_blocks: 16, ..FrontPolicy::DEFAULT };
-                let heap = new_heap(arena, policy);
+                let heap = new_heap(policy);
                 let mut random = thread as u64 * 7919 + 1;
                 for round in 0..ROUNDS {
                     for step in 0..2000_u32 {
                         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                         let bytes = 1 + (random >> 33) as usize % if step % 50 == 0 { 30_000 } else { 600 };
                         let class = SizeClass::for_bytes(bytes).unwrap();
-                        let block = match heap.pop(class) {
-                            Pop::Block(block) => block,
-                            Pop::Beat(block) => {
-                                front.beat_slow(heap, class);
-                                block
-                            }
-                            Pop::Empty => front.refill_slow(heap, class).unwrap(),
-                        };
+                        let block = take(front, heap, class);
                         let seed = random as u8;
                         // SAFETY: the block is ours and `bytes` long.
                         unsafe { block.as_ptr().write_bytes(seed, bytes) };
@@ -241,7 +192,7 @@ fn threads_that_exchange_blocks_and_leave_lose_nothing() {
             });
         }
     });
-    let heap = new_heap(arena, FrontPolicy::DEFAULT);
+    let heap = new_heap(FrontPolicy::DEFAULT);
     for (address, ..) in exchange.iter().flat_map(|list| std::mem::take(&mut *list.lock().unwrap())) {
         give(front, Some(heap), NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address)).unwrap());
     }

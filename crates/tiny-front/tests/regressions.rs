@@ -1,0 +1,84 @@
+//! Bugs that were found, each with the test that would have seen it.
+
+#![allow(clippy::unwrap_used, reason = "test helpers: a panic is the test's failure")]
+
+mod common;
+
+use common::{give, new_front, new_heap, take, try_take};
+use hakmem_base::SizeClass;
+use hakmem_ownership::Route;
+use hakmem_superslab_os::OsPolicy;
+use hakmem_tiny_front::FrontPolicy;
+use std::ptr::NonNull;
+
+fn class(bytes: usize) -> SizeClass {
+    SizeClass::for_bytes(bytes).unwrap()
+}
+
+#[test]
+fn reap_finds_empty_orphans_below_one_that_is_in_use() {
+    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let mut blocks: Vec<_> = (0..64 * 4).map(|_| take(front, heap, class(1024))).collect();
+    front.leave(heap);
+    assert_eq!(front.orphans().0, 4);
+    blocks.sort();
+    // All blocks of three slabs come back, and one of the last.
+    for block in blocks.drain(..64 * 3 + 1) {
+        give(front, None, block);
+    }
+    front.collect(new_heap(FrontPolicy::DEFAULT));
+    assert_eq!(front.orphans().0, 1, "entirely free orphans were not given back");
+}
+
+#[test]
+fn a_refill_of_a_cache_that_a_nested_allocation_has_filled_loses_nothing() {
+    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let nested = front.refill_slow(heap, class(256)).unwrap();
+    let outer = front.refill_slow(heap, class(256)).unwrap();
+    give(front, Some(heap), nested);
+    give(front, Some(heap), outer);
+    front.leave(heap);
+    assert_eq!(front.orphans().0, 0, "a slab stays behind although every block was freed");
+}
+
+#[test]
+fn a_borrowed_block_is_aligned_like_its_class() {
+    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let mut larger: Vec<_> = (0..6).map(|_| take(front, heap, class(4608))).collect();
+    for block in larger.drain(..) {
+        give(front, Some(heap), block);
+    }
+    front.os.set_policy(OsPolicy { memory_limit_bytes: 1, ..OsPolicy::new() });
+    while let Some(block) = try_take(front, heap, class(4096)) {
+        assert_eq!(block.addr().get() % 4096, 0);
+    }
+}
+
+#[test]
+fn an_owner_may_leave_while_its_last_block_comes_back_and_is_reaped() {
+    // Hunts: the slab becomes an orphan, a stranger empties and reaps it, and only then the owner takes its token.
+    let front = new_front(256 << 20);
+    for _ in 0..200 {
+        let heap = new_heap(FrontPolicy::DEFAULT);
+        let mut blocks: Vec<_> = (0..40).map(|_| take(front, heap, class(1024))).collect();
+        let last = blocks.pop().unwrap().as_ptr().expose_provenance();
+        for block in blocks {
+            give(front, Some(heap), block);
+        }
+        let leaver = std::ptr::from_ref(heap).expose_provenance();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mine = new_heap(FrontPolicy::DEFAULT);
+                while !matches!(front.route_of(last).unwrap().route(), Route::Orphan(_)) {
+                    std::hint::spin_loop();
+                }
+                give(front, Some(mine), NonNull::new(std::ptr::with_exposed_provenance_mut(last)).unwrap());
+                front.collect(mine);
+            });
+            scope.spawn(move || {
+                // SAFETY: heaps of this test live for ever, and only this thread uses this one from here on.
+                front.leave(unsafe { &*std::ptr::with_exposed_provenance(leaver) });
+            });
+        });
+    }
+}

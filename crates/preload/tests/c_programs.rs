@@ -27,6 +27,11 @@ fn destructors_of_pthread_keys_allocate() {
 }
 
 #[test]
+fn frees_under_the_c_librarys_stack_lock_end() {
+    passes_with_and_without("stack_cache.c", &[]);
+}
+
+#[test]
 fn forks_of_a_busy_process_end() {
     passes_with_and_without("forks.c", &[]);
 }

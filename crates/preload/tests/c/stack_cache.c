@@ -36,5 +36,5 @@ int main(void) {
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, joiner, NULL) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
-    return 0;
+    return failures != 0;
 }

@@ -17,4 +17,4 @@ mod words;
 pub use bell::Bell;
 pub use lock::{Lock, LockGuard};
 pub use set_once::SetOnce;
-pub use words::{Flag, Owned32, Owned64, Shared32, Shared64, SharedPtr, SharedUsize, fence_seq_cst, spin_hint};
+pub use words::{Flag, Owned32, Owned64, Shared32, Shared64, SharedPtr, SharedUsize, spin_hint};

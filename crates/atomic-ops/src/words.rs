@@ -2,13 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "this module is where the newtypes are made")]
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-
-/// A full store-load fence between two words that two threads write and read crosswise.
-#[inline]
-pub fn fence_seq_cst() {
-    fence(Ordering::SeqCst);
-}
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Tells the processor that this is a spin loop.
 #[inline]

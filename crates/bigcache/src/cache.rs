@@ -43,7 +43,7 @@ pub struct BigStats {
     pub outside_bytes: usize,
 }
 
-/// Big blocks and the cache of freed ones. One per heap, shared by all threads.
+/// Big blocks and the cache of freed ones. One per allocator, shared by all threads.
 pub struct BigCache {
     shelf: Lock<Shelf>,
     /// Mirrors of the shelf, written under its lock. Relaxed: who acts on them takes the lock and looks again.

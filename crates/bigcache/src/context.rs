@@ -32,7 +32,7 @@ impl BigPolicy {
     pub const DEFAULT: Self = Self {
         retain_bytes: 64 << 20,
         retain_ms: 500,
-        slack_permille: 1000,
+        slack_permille: 500,
         thp_bytes: 4 << 20,
         room_permille: 1000,
         outside: true,

@@ -34,6 +34,11 @@ pub use dump::{dump_dot, dump_json};
 pub use hakmem_policy::{FieldError, FrozenPolicy, Profile};
 pub use report::{Stats, stats};
 
+/// The README's Rust code is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 

@@ -157,7 +157,7 @@ mod tests {
     fn defaults_and_profiles_are_told() {
         let page = page();
         let row = |name: &str| page.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap().to_string();
-        assert!(row("HAKMEM_CACHE_BYTES").contains("bytes, 1K to 1G | `32K` | "));
+        assert!(row("HAKMEM_CACHE_BYTES").contains("bytes, 1K to 1G | `128K` | "));
         assert!(row("HAKMEM_CACHE_BYTES").contains("C6_HEAVY_LEGACY_POOLV1: `256K`"));
         assert!(row("HAKMEM_TINY_RING").ends_with("DEBUG_TINY_FRONT_PERF: `1` |"));
         assert!(row("HAKMEM_STATS_FILE").contains("| text | not set |"));

@@ -105,9 +105,9 @@ macro_rules! knobs {
 
 knobs! {
     /// Blocks that a thread may cache per size class at first.
-    cache_blocks: u32 = 64, count(1, 65_536), "HAKMEM_CACHE_BLOCKS";
+    cache_blocks: u32 = 256, count(1, 65_536), "HAKMEM_CACHE_BLOCKS";
     /// Bytes that a thread may cache per size class at first; one block is always allowed.
-    cache_bytes: u32 = 32 << 10, bytes(KIB, GIB), "HAKMEM_CACHE_BYTES";
+    cache_bytes: u32 = 128 << 10, bytes(KIB, GIB), "HAKMEM_CACHE_BYTES";
     /// Blocks that a thread may cache per size class after growth.
     cache_max_blocks: u32 = 256, count(1, 65_536), "HAKMEM_CACHE_MAX_BLOCKS";
     /// Bytes that a thread may cache per size class after growth.
@@ -134,10 +134,11 @@ knobs! {
     route_tiny_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_TINY_CLASSES";
     /// Size classes that take the pool's route, whatever the route profile says.
     route_pool_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_POOL_CLASSES";
-    /// The free list of an empty slab is walked and counted before another size class may use the slab.
-    slab_reuse_guard: bool = true, Kind::Switch, "HAKMEM_SLAB_REUSE_GUARD";
-    /// Empty slabs that a thread keeps per size class before it returns one.
-    keep_empty_slabs: u32 = 1, count(0, 1024), "HAKMEM_KEEP_EMPTY_SLABS";
+    /// The free list of an empty slab is walked and counted before another size class may use the slab: one more look at
+    /// every block of it. Debug builds always do.
+    slab_reuse_guard: bool = false, Kind::Switch, "HAKMEM_SLAB_REUSE_GUARD";
+    /// A thread keeps one empty slab per size class up to 8 KiB, to carve it again, instead of returning it.
+    keep_empty_slabs: bool = true, Kind::Switch, "HAKMEM_KEEP_EMPTY_SLABS";
     /// Blocks on the pool's route go through the thread's cache all the same, instead of one by one to and from their slab.
     pool_flatten: bool = false, Kind::Switch, "HAKMEM_POOL_FLATTEN";
 
@@ -164,8 +165,8 @@ knobs! {
     bundle_runs: u32 = 1, count(1, 16), "HAKMEM_BUNDLE_RUNS";
     /// Capacity of a thread's cache for each class of the mid size groups up to 2, 4, 8, 16 and 32 KiB, in OS pages.
     mid_cap: [u32; SIZE_GROUPS] = [60; SIZE_GROUPS], Kind::Five { min: 0, max: MIB }, "HAKMEM_MID_CAP";
-    /// Capacity of the large size groups up to 128, 256 and 512 KiB, 1 and 2 MiB, in bundles.
-    large_cap: [u32; SIZE_GROUPS] = [10; SIZE_GROUPS], Kind::Five { min: 0, max: MIB }, "HAKMEM_LARGE_CAP";
+    /// Capacity of the large size groups up to 128, 256 and 512 KiB, 1 and 2 MiB, in runs that a thread caches.
+    large_cap: [u32; SIZE_GROUPS] = [16, 12, 8, 6, 4], Kind::Five { min: 0, max: MIB }, "HAKMEM_LARGE_CAP";
     /// What the capacities of the mid size groups may add up to.
     mid_budget: u32 = 300, count(0, 8 * MIB), "HAKMEM_MID_BUDGET";
     /// What the capacities of the large size groups may add up to.
@@ -201,9 +202,9 @@ knobs! {
     /// Bytes that may be handed out at most; above it allocation fails. 0 is no limit.
     memory_limit_bytes: usize = 0, bytes(2 * MIB, 256 * TIB).or_zero(), "HAKMEM_MEMORY_LIMIT_BYTES";
 
-    /// A short-lived thread that purges when the program is idle: when the program has other threads anyway, never, or always.
+    /// A thread that purges when the program is idle: when the program has other threads anyway, never, or always.
     scavenger: Scavenger = Scavenger::Auto, Scavenger::KIND, "HAKMEM_SCAVENGER";
-    /// Purgeable bytes that are worth starting the scavenger for.
+    /// The scavenger stands by while the program holds this many bytes, and purges when as many wait.
     scavenge_min_bytes: usize = 32 << 20, bytes(0, TIB), "HAKMEM_SCAVENGE_MIN_BYTES";
 }
 

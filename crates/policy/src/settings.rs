@@ -102,11 +102,12 @@ choice! {
     Profile {
         /// The defaults.
         Default = "DEFAULT",
-        /// Mixed small sizes (16 to 1024 bytes), the cautious one: pool flatten off, half the cache after growth, and a
+        /// Mixed small sizes (16 to 1024 bytes), the cautious one: pool flatten off, caches that start at a quarter
+        /// and grow to half of the default's, and a
         /// `madvise` outside hakmem's ranges aborts.
         MixedTinyv3C7Safe = "MIXED_TINYV3_C7_SAFE",
         /// One narrow band of sizes under load (257 to 768 bytes): all blocks on the pool's route, flattened; caches start
-        /// where they otherwise end and grow to twice that; refills of 16 KiB; four empty slabs kept per class.
+        /// where they otherwise end and grow to twice that; refills of 16 KiB.
         C6HeavyLegacyPoolv1 = "C6_HEAVY_LEGACY_POOLV1",
         /// For looking at the front: ring and exit statistics on; caches neither trimmed nor shrunk, so that runs compare.
         DebugTinyFrontPerf = "DEBUG_TINY_FRONT_PERF",
@@ -181,6 +182,8 @@ impl Profile {
             Self::Default => {}
             Self::MixedTinyv3C7Safe => {
                 settings.policy.pool_flatten = false;
+                settings.policy.cache_blocks = 64;
+                settings.policy.cache_bytes = 32 << 10;
                 settings.policy.cache_max_blocks = 128;
                 settings.policy.cache_max_bytes = 128 << 10;
                 settings.policy.madvise_guard_abort = true;
@@ -193,7 +196,6 @@ impl Profile {
                 settings.policy.cache_max_blocks = 512;
                 settings.policy.cache_max_bytes = 512 << 10;
                 settings.policy.refill_bytes = 16 << 10;
-                settings.policy.keep_empty_slabs = 4;
             }
             Self::DebugTinyFrontPerf => {
                 settings.policy.idle_trim = false;
@@ -231,9 +233,9 @@ mod tests {
         assert_eq!(changed_knobs(Profile::Default), [""; 0]);
         assert_eq!(
             changed_knobs(Profile::MixedTinyv3C7Safe),
-            ["cache_max_blocks", "cache_max_bytes", "madvise_guard_abort"]
+            ["cache_blocks", "cache_bytes", "cache_max_blocks", "cache_max_bytes", "madvise_guard_abort"]
         );
-        assert_eq!(changed_knobs(Profile::C6HeavyLegacyPoolv1).len(), 8);
+        assert_eq!(changed_knobs(Profile::C6HeavyLegacyPoolv1).len(), 6);
         assert_eq!(changed_knobs(Profile::DebugTinyFrontPerf), ["cache_shrink", "idle_trim"]);
     }
 

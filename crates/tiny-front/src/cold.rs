@@ -99,7 +99,7 @@ impl Front {
         invariant!(state.used() == 0, "slab is not empty");
         let other_carve = bin.carve.get() != 0 && bin.carve.get() != slab.get();
         let small = class.geometry().units == 1;
-        if keep == Keep::Policy && small && !other_carve && heap.policy().keep_empty_slabs != 0 {
+        if keep == Keep::Policy && small && !other_carve && heap.policy().keep_empty_slabs {
             if state.has_free() {
                 tables.list(&bin.partial).remove(slab);
                 tables.list(&bin.full).push_back(slab);
@@ -117,7 +117,7 @@ impl Front {
             bin.carve.set(0);
         }
         tables.list(if state.has_free() { &bin.partial } else { &bin.full }).remove(slab);
-        if heap.policy().slab_reuse_guard {
+        if cfg!(debug_assertions) || heap.policy().slab_reuse_guard {
             check_whole(tables, class, slab);
         }
         heap.counters.retired_slabs.add(1);
@@ -217,17 +217,18 @@ fn bytes_out(tables: &Tables, class: SizeClass, slab: SlabIndex) -> u64 {
 
 /// Slab-reuse guard, second half: every carved block of a slab that is given back is on its free list.
 fn check_whole(tables: &Tables, class: SizeClass, slab: SlabIndex) {
-    if !cfg!(debug_assertions) {
-        return;
-    }
     let (mut count, mut block) = (0, tables.first_free(slab));
     let base = tables.address_of(slab).addr();
     while !block.is_null() && count <= u32::from(class.geometry().capacity) {
         let offset = block.addr().wrapping_sub(base) as u32;
-        invariant!(class.geometry().block_at(offset).is_some(), "free list of a slab leads outside it");
+        if class.geometry().block_at(offset).is_none() {
+            fatal("free list of a slab leads outside it");
+        }
         count += 1;
         // SAFETY: the block is on the free list of a slab that the caller holds.
         block = unsafe { crate::raw::behind(block) };
     }
-    invariant!(count == tables.state(slab).carved(), "slab is given back while blocks of it are elsewhere");
+    if count != tables.state(slab).carved() {
+        fatal("slab is given back while blocks of it are elsewhere");
+    }
 }

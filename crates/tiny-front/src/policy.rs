@@ -41,8 +41,8 @@ pub struct FrontPolicy {
     pub pool_classes: u128,
     /// Pool-routed classes use the thread cache all the same.
     pub pool_flatten: bool,
-    /// Empty slabs kept per bin.
-    pub keep_empty_slabs: u32,
+    /// Whether a bin keeps one empty slab.
+    pub keep_empty_slabs: bool,
     /// Walk a slab's free list before it is given back.
     pub slab_reuse_guard: bool,
     /// Blocks collected per target slab before they are handed over.

@@ -42,9 +42,7 @@ impl Front {
         count_flatten_fallbacks(heap, class, 1);
         if self.supply(tables, heap, bin, class) {
             match heap.pop(class) {
-                Pop::Block(block) | Pop::Beat(block) => {
-                    return Some(block);
-                }
+                Pop::Block(block) | Pop::Beat(block) => return Some(block),
                 Pop::Empty => {}
             }
         }
@@ -108,8 +106,7 @@ impl Front {
     }
 
     /// The cache's room is used up: unless it has room after all, returns this one block to its slab and leaves the cache
-    /// alone. True if memory may have become
-    /// purgeable.
+    /// alone. True if memory may have become purgeable.
     ///
     /// # Safety
     /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
@@ -184,10 +181,10 @@ pub(crate) unsafe fn return_block(
 fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     let (policy, cap) = (heap.policy(), bin.cap.get());
     let spills = harvest_spills(heap, bin, class);
-    if !policy.cache_growth || cap == 0 {
+    if cap == 0 {
         return;
     }
-    let grown = if spills >= u32::from(cap) { cap.saturating_mul(2) } else { cap };
+    let grown = if policy.cache_growth && spills >= u32::from(cap) { cap.saturating_mul(2) } else { cap };
     bin.cap.set(grown.clamp(policy.initial_cap(class), policy.max_cap(class)));
 }
 

@@ -1,0 +1,139 @@
+//! What the allocator says about itself: exit statistics, dumps on SIGUSR2, the tiny ring, complaints about variables.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test may stop")]
+
+use std::fs;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use hakmem_testkit::Child;
+use serde_json::Value;
+
+#[global_allocator]
+static ALLOCATOR: hakmem::Hakmem = hakmem::Hakmem;
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("observability-{name}"));
+    let _absent = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn files(folder: &PathBuf, ending: &str) -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with(ending))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Blocks that other threads free, and slabs that outlive their thread and are adopted.
+fn exchange() {
+    let (give, take) = channel::<Vec<Box<[u64; 10]>>>();
+    let freer = thread::spawn(move || take.iter().map(|blocks| blocks.len()).sum::<usize>());
+    let left: Vec<Box<[u64; 10]>> = thread::spawn(move || {
+        for _ in 0..20 {
+            give.send((0..2000).map(|number| Box::new([number; 10])).collect()).unwrap();
+        }
+        (0..500).map(|number| Box::new([number; 10])).collect()
+    })
+    .join()
+    .unwrap();
+    assert_eq!(freer.join().unwrap(), 40_000);
+    let adopter =
+        thread::spawn(|| black_box((0..5000_u64).map(|number| Box::new([number; 10])).collect::<Vec<_>>()).len());
+    assert_eq!(adopter.join().unwrap(), 5000);
+    drop(left);
+}
+
+#[test]
+fn a_signal_writes_both_dumps_with_the_ring() {
+    if Child::role().is_some() {
+        exchange();
+        // SAFETY: the handler is installed: the child was started with HAKMEM_DUMP_SIGNAL.
+        unsafe { libc::raise(libc::SIGUSR2) };
+        return;
+    }
+    let folder = folder("signal");
+    let ended = Child::of_test("a_signal_writes_both_dumps_with_the_ring", "raise")
+        .env("HAKMEM_DUMP_SIGNAL", "1")
+        .env("HAKMEM_DUMP_DIR", folder.to_str().unwrap())
+        .env("HAKMEM_TINY_RING", "1")
+        .run();
+    ended.assert_success();
+    let json = files(&folder, ".json");
+    let dump: Value = serde_json::from_str(&json[0]).unwrap();
+    assert!(dump["stats"]["remote_frees"].as_u64().unwrap() > 0);
+    assert!(dump["heaps"].as_array().unwrap().iter().any(|heap| !heap["classes"].as_array().unwrap().is_empty()));
+    let ring = dump["ring"].as_array().unwrap();
+    for event in ["REMOTE_PUSH", "REMOTE_DRAIN", "MAILBOX_PUBLISH", "MAILBOX_FETCH", "BIND"] {
+        assert!(ring.iter().any(|entry| entry["event"] == event), "no {event} among {} events", ring.len());
+    }
+    let dot = files(&folder, ".dot");
+    assert!(dot[0].starts_with("digraph hakmem {") && dot[0].trim_end().ends_with('}'));
+}
+
+#[test]
+fn exit_statistics_are_written_as_text_and_json() {
+    if Child::role().is_some() {
+        exchange();
+        return;
+    }
+    let folder = folder("exit");
+    let ended = Child::of_test("exit_statistics_are_written_as_text_and_json", "exit")
+        .env("HAKMEM_STATS", "1")
+        .env("HAKMEM_STATS_FILE", &format!("{}/%p.json", folder.display()))
+        .run();
+    ended.assert_success();
+    assert!(ended.stderr.contains("hakmem: statistics"));
+    let json = files(&folder, ".json");
+    assert_eq!(json.len(), 1);
+    let stats: Value = serde_json::from_str(&json[0]).unwrap();
+    assert!(stats["allocs"].as_u64().unwrap() > 45_000);
+    assert!(stats["adopts"].as_u64().unwrap() > 0);
+    assert_eq!(stats["outside_range"], 0);
+}
+
+#[test]
+fn bad_variables_are_reported_once_each_and_the_program_runs() {
+    if Child::role().is_some() {
+        exchange();
+        return;
+    }
+    let ended = Child::of_test("bad_variables_are_reported_once_each_and_the_program_runs", "run")
+        .env("HAKMEM_CACHE_BLOKS", "8")
+        .env("HAKMEM_PURGE_DELAY_MS", "soon")
+        .env("HAKMEM_PROFILE", "NO_SUCH_PROFILE")
+        .env("HAKMEM_MODE", "LEARN")
+        .run();
+    ended.assert_success();
+    let lines = ended.lines_of("hakmem: ");
+    eprintln!("{}", lines.join("\n"));
+    assert_eq!(lines.len(), 4);
+    for part in ["did you mean HAKMEM_CACHE_BLOCKS", "HAKMEM_PURGE_DELAY_MS", "NO_SUCH_PROFILE", "HAKMEM_MODE"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "nothing about {part}");
+    }
+}
+
+#[test]
+fn a_published_policy_is_picked_up_and_a_bad_one_refused() {
+    if Child::role().is_some() {
+        let policy = hakmem::FrozenPolicy { refill_one: true, cache_blocks: 8, ..hakmem::policy() };
+        let before = hakmem::stats();
+        assert!(hakmem::publish_policy(&hakmem::FrozenPolicy { outbox_blocks: 0, ..policy.clone() }).is_err());
+        let generation = hakmem::publish_policy(&policy).unwrap();
+        assert_eq!(hakmem::policy().generation, generation);
+        let blocks: Vec<Box<[u64; 33]>> = (0..2000).map(|number| Box::new([number; 33])).collect();
+        let after = hakmem::stats();
+        drop(blocks);
+        // One block a refill, after the few that were cached or carved before.
+        assert!(after.refills - before.refills > 1500, "{} refills", after.refills - before.refills);
+        return;
+    }
+    Child::of_test("a_published_policy_is_picked_up_and_a_bad_one_refused", "publish").run().assert_success();
+}

@@ -44,6 +44,13 @@ impl Geometry {
         if index * self.block_bytes == offset && index < self.capacity as u32 { Some(index) } else { None }
     }
 
+    /// Blocks in `bytes` bytes; may be one too many for more than a slab's bytes. A multiplication, not a division.
+    #[inline]
+    #[must_use]
+    pub const fn blocks_in(&self, bytes: u32) -> u32 {
+        ((bytes as u64 * self.reciprocal as u64) >> 32) as u32
+    }
+
     /// Offset (bytes) of the block that contains `offset`.
     #[inline]
     #[must_use]

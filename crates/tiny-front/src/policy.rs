@@ -3,6 +3,8 @@
 use hakmem_base::{CLASS_COUNT, OS_PAGE_BYTES, SizeClass, TINY_MAX_BYTES};
 use hakmem_policy::{FrozenPolicy, RouteProfile, SIZE_GROUPS};
 
+/// How many times the first step a refill's step grows to.
+const REFILL_GROWTH: u32 = 4;
 /// log2 of the largest size of the first mid group.
 const MID_GROUP_SHIFT: u32 = 11;
 
@@ -117,13 +119,16 @@ impl FrontPolicy {
         }
     }
 
-    /// Fresh blocks carved per refill: at least 1.
+    /// Fresh blocks carved by a refill of a class that has carved `carved` blocks of its slab already: at least 1. A class
+    /// that goes on carving is filled in growing steps, so that it visits the slow path less often.
     #[must_use]
-    pub fn refill_blocks(&self, class: SizeClass) -> u32 {
+    pub fn refill_blocks(&self, class: SizeClass, carved: u32) -> u32 {
         if self.refill_one || self.bypasses_cache(class) {
             return 1;
         }
-        (self.refill_bytes / class.geometry().block_bytes).clamp(1, self.refill_max_blocks.max(1))
+        let first = class.geometry().blocks_in(self.refill_bytes);
+        let grown = first.max(carved.min(first * REFILL_GROWTH));
+        grown.clamp(1, self.refill_max_blocks.max(1))
     }
 
     /// Whether allocations of this class go past the thread cache, straight to its slabs.
@@ -147,7 +152,7 @@ impl FrontPolicy {
     /// Blocks that an outbox collects for one slab.
     #[must_use]
     pub fn outbox_limit(&self, class: SizeClass) -> u32 {
-        (self.outbox_bytes / class.geometry().block_bytes).clamp(1, self.outbox_blocks.max(1))
+        class.geometry().blocks_in(self.outbox_bytes).clamp(1, self.outbox_blocks.max(1))
     }
 }
 
@@ -171,7 +176,7 @@ const _: () = assert!(CLASS_COUNT <= u128::BITS as usize);
 const CAP_MAX: u32 = (u16::MAX / 2) as u32;
 
 fn blocks(most: u32, bytes: u32, class: SizeClass) -> u16 {
-    (bytes / class.geometry().block_bytes).min(most).clamp(2, CAP_MAX) as u16
+    class.geometry().blocks_in(bytes).min(most).clamp(2, CAP_MAX) as u16
 }
 
 #[cfg(test)]

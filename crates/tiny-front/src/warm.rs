@@ -245,12 +245,12 @@ fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
     true
 }
 
-/// The cache takes fresh blocks, about one OS page of them.
+/// The cache takes fresh blocks: about one OS page of them at first, more as the slab is carved on.
 fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     let Some(slab) = SlabIndex::from_link(bin.carve.get()) else { return false };
     let (state, geometry) = (tables.state(slab), class.geometry());
     let left = u32::from(geometry.capacity) - state.carved();
-    let count = heap.policy().refill_blocks(class).min(left);
+    let count = heap.policy().refill_blocks(class, state.carved()).min(left);
     if count == 0 {
         bin.carve.set(0);
         return false;

@@ -1,6 +1,7 @@
 //! The two futex calls. `errno` is kept: the caller may be a `free` that must not change it.
 
 use crate::words::Shared32;
+use hakmem_base::keeping_errno;
 
 /// Sleeps while `word` is `value`, at most `timeout_ms` milliseconds. May return early for no reason.
 pub(crate) fn wait(word: &Shared32, value: u32, timeout_ms: Option<u32>) {
@@ -17,13 +18,7 @@ pub(crate) fn wake_one(word: &Shared32) {
 }
 
 fn call(word: &Shared32, operation: i32, value: u32, time: Option<&libc::timespec>) {
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
     let time = time.map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: `word` is a live 32-bit word, `time` null or valid; the kernel compares and sleeps, or wakes.
-    let _result = unsafe { libc::syscall(libc::SYS_futex, core::ptr::from_ref(word), operation, value, time) };
-    // SAFETY: as above.
-    unsafe { *errno = saved };
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_futex, core::ptr::from_ref(word), operation, value, time) });
 }

@@ -4,17 +4,7 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
-
-fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
-    let result = call();
-    // SAFETY: as above.
-    unsafe { *errno = saved };
-    result
-}
+use hakmem_base::keeping_errno;
 
 /// A number that is different for every living thread and never 0.
 pub(crate) fn thread_mark() -> usize {

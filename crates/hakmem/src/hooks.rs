@@ -3,6 +3,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use hakmem_atomic_ops::{Flag, Shared32};
+use hakmem_base::keeping_errno;
 
 use crate::attach::detach_thread;
 use crate::dump;
@@ -136,11 +137,5 @@ fn install_dump_signal() {
 }
 
 extern "C" fn on_dump_signal(_: c_int) {
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
-    dump::to_files();
-    // SAFETY: as above.
-    unsafe { *errno = saved };
+    keeping_errno(dump::to_files);
 }

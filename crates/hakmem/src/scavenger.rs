@@ -8,6 +8,7 @@
 use core::ffi::c_void;
 use core::ptr;
 use hakmem_atomic_ops::{Bell, Flag, Shared32, SharedUsize};
+use hakmem_base::keeping_errno;
 use hakmem_policy::Scavenger;
 
 use crate::global::GLOBAL;
@@ -82,18 +83,12 @@ fn keeping_errno_uncancelled<R>(work: impl FnOnce() -> R) -> R {
         fn pthread_setcancelstate(state: core::ffi::c_int, old: *mut core::ffi::c_int) -> core::ffi::c_int;
     }
     const PTHREAD_CANCEL_DISABLE: core::ffi::c_int = 1;
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
     let mut before = 0;
     // SAFETY: changes this thread's own state, and back below.
     unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
-    let result = work();
+    let result = keeping_errno(work);
     // SAFETY: as above.
     unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
-    // SAFETY: as above.
-    unsafe { *errno = saved };
     result
 }
 

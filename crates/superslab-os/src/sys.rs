@@ -6,6 +6,7 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use hakmem_base::OS_PAGE_BYTES;
+use hakmem_base::keeping_errno;
 
 #[cfg(any(test, feature = "testing"))]
 use crate::faults::{Call, is_refused};
@@ -98,17 +99,6 @@ pub(crate) unsafe fn unmap(start: *mut u8, bytes: usize) {
     let call = || unsafe { libc::munmap(start.cast::<c_void>(), bytes) };
     // Never refused by a fault plan: there is no way to go on without the address space. A real failure leaves it mapped.
     let _still_mapped = keeping_errno(call);
-}
-
-fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
-    // SAFETY: always returns this thread's errno location.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the location is valid for this thread's life.
-    let saved = unsafe { *errno };
-    let result = call();
-    // SAFETY: as above.
-    unsafe { *errno = saved };
-    result
 }
 
 /// Makes reserved address space readable and writable.

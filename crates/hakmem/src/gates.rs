@@ -297,6 +297,9 @@ pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: us
         return resized.as_ptr();
     }
     if matches!(route, Route::Owned(_) | Route::Orphan(_)) {
+        if !GLOBAL.front.is_block_start(address) {
+            fatal_ptr("realloc of a pointer into a block, not to its start", address);
+        }
         let usable = usable_size(address).unwrap_or(0);
         // A smaller class for a quarter less at least; less than that is not worth a copy.
         if new_bytes <= usable && new_bytes > usable - usable / 4 {

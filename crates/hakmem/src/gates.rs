@@ -320,25 +320,7 @@ pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: us
         // SAFETY: both blocks are at least this long, and they are two blocks.
         unsafe { moved.as_ptr().copy_from_nonoverlapping(block.as_ptr(), bytes.min(new_bytes)) };
         // SAFETY: the caller's block, whose contents have moved.
-        let _freed = unsafe { free_slow_or_own(block) };
+        let _freed = unsafe { free(block.as_ptr()) };
     }
     moved
-}
-
-/// # Safety
-/// - As for [`free`].
-unsafe fn free_slow_or_own(block: NonNull<u8>) -> Freed {
-    let heap = &tls::record().heap;
-    if let Some(word) = GLOBAL.front.route_of(block.addr().get())
-        && let Some(bin) = heap.own_bin(word.bits())
-    {
-        // SAFETY: the slab is this heap's; passed on to the caller.
-        if !unsafe { heap.push(bin, block) } {
-            // SAFETY: as above; push found no room.
-            unsafe { spill_slow(bin, block) };
-        }
-        return Freed::Done;
-    }
-    // SAFETY: passed on to the caller.
-    unsafe { free_slow(block) }
 }

@@ -47,6 +47,21 @@ impl Child {
         Self::of(command)
     }
 
+    /// Runs `body` in a process of its own: this program again, with only `test` (an exact name).
+    ///
+    /// # Panics
+    /// When the child fails, with what it wrote.
+    #[track_caller]
+    #[expect(clippy::print_stderr, reason = "a test's output is the test runner's to show")]
+    pub fn alone(test: &str, body: fn()) {
+        if Self::role().is_some() {
+            return body();
+        }
+        let ended = Self::of_test(test, "alone").run();
+        ended.assert_success();
+        eprint!("{}", ended.stderr);
+    }
+
     /// Any other program.
     #[must_use]
     pub fn of(command: Command) -> Self {

@@ -169,21 +169,12 @@ fn zero_bytes_are_served_and_freed() {
     assert_eq!(units.into_boxed_slice().len(), 1000);
 }
 
-fn alone(test: &str, body: fn()) {
-    if Child::role().is_some() {
-        return body();
-    }
-    let ended = Child::of_test(test, "alone").run();
-    ended.assert_success();
-    eprint!("{}", ended.stderr);
-}
-
 /// What the test harness and the runtime may keep between two readings.
 const RUNTIME_BYTES: i64 = 16 << 10;
 
 #[test]
 fn live_bytes_return_to_where_they_were() {
-    alone("live_bytes_return_to_where_they_were", || {
+    Child::alone("live_bytes_return_to_where_they_were", || {
         let live = || {
             hakmem::collect();
             hakmem::stats().live_bytes as i64
@@ -214,7 +205,7 @@ fn live_bytes_return_to_where_they_were() {
 
 #[test]
 fn counters_rise_with_use() {
-    alone("counters_rise_with_use", || {
+    Child::alone("counters_rise_with_use", || {
         let before = hakmem::stats();
         let blocks: Vec<Filled> = (0..10_000).map(|number| Filled::new(300, 8, number).unwrap()).collect();
         thread::spawn(|| blocks.into_iter().try_for_each(Filled::release).unwrap()).join().unwrap();

@@ -15,7 +15,7 @@ static GLOBAL: hakmem::Hakmem = hakmem::Hakmem;
 
 #[test]
 fn collect_returns_a_spike_to_the_system() {
-    alone("collect_returns_a_spike_to_the_system", || {
+    Child::alone("collect_returns_a_spike_to_the_system", || {
         let spike = Spike::prepare();
         spike.rise_and_fall();
         hakmem::collect();
@@ -25,7 +25,7 @@ fn collect_returns_a_spike_to_the_system() {
 
 #[test]
 fn ordinary_activity_returns_a_spike_to_the_system() {
-    alone("ordinary_activity_returns_a_spike_to_the_system", || {
+    Child::alone("ordinary_activity_returns_a_spike_to_the_system", || {
         let spike = Spike::prepare();
         spike.rise_and_fall();
         activity(Duration::from_secs(1));
@@ -35,7 +35,7 @@ fn ordinary_activity_returns_a_spike_to_the_system() {
 
 #[test]
 fn an_idle_program_with_threads_returns_a_spike_to_the_system() {
-    alone("an_idle_program_with_threads_returns_a_spike_to_the_system", || {
+    Child::alone("an_idle_program_with_threads_returns_a_spike_to_the_system", || {
         let (stay, wait) = channel::<()>();
         let idle = thread::spawn(move || {
             activity(Duration::from_millis(20));
@@ -52,21 +52,12 @@ fn an_idle_program_with_threads_returns_a_spike_to_the_system() {
 
 #[test]
 fn a_spike_of_a_thread_that_ended_returns_to_the_system() {
-    alone("a_spike_of_a_thread_that_ended_returns_to_the_system", || {
+    Child::alone("a_spike_of_a_thread_that_ended_returns_to_the_system", || {
         let spike = Spike::prepare();
         thread::scope(|scope| scope.spawn(|| spike.rise_and_fall()).join()).unwrap();
         thread::sleep(Duration::from_secs(3));
         spike.judge();
     });
-}
-
-fn alone(test: &str, body: fn()) {
-    if Child::role().is_some() {
-        return body();
-    }
-    let ended = Child::of_test(test, "alone").run();
-    ended.assert_success();
-    eprint!("{}", ended.stderr);
 }
 
 struct Spike {

@@ -2,25 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
+mod common;
+
+use common::{bytes_at, never, os_with};
 use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_superslab_os::{MetaArena, OsPolicy, Purge, SuperslabOs, WindowConfig};
-
-fn os_with(policy: OsPolicy) -> SuperslabOs {
-    let os = SuperslabOs::new();
-    os.set_policy(policy);
-    assert!(os.reserve(WindowConfig { bytes: 256 << 20 }).is_some());
-    os
-}
-
-fn never() -> OsPolicy {
-    OsPolicy { purge_delay_ms: u32::MAX, ..OsPolicy::default() }
-}
-
-#[expect(clippy::mut_from_ref, reason = "the units are handed out to one test, as memory of its own")]
-fn bytes_at(os: &SuperslabOs, first: SlabIndex, bytes: usize) -> &mut [u8] {
-    // SAFETY: the test holds the units that it names.
-    unsafe { core::slice::from_raw_parts_mut(os.address_of(first), bytes) }
-}
 
 #[test]
 fn nothing_can_be_had_before_the_window_is_reserved() {

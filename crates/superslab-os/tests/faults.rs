@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
-use hakmem_superslab_os::{
-    Call, FlatTable, MetaArena, OsPolicy, Purge, SuperslabOs, WindowConfig, refuse_calls, refuse_nothing,
-};
+mod common;
+
+use common::{WINDOW, bytes_at, never, os_with};
+use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES};
+use hakmem_superslab_os::{Call, FlatTable, MetaArena, OsPolicy, Purge, SuperslabOs, refuse_calls, refuse_nothing};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The plan is global: one test at a time, which begins and ends without one.
@@ -24,25 +25,6 @@ impl Drop for Alone {
     fn drop(&mut self) {
         refuse_nothing();
     }
-}
-
-const WINDOW: WindowConfig = WindowConfig { bytes: 256 << 20 };
-
-fn os_with(policy: OsPolicy) -> SuperslabOs {
-    let os = SuperslabOs::new();
-    os.set_policy(policy);
-    assert!(os.reserve(WINDOW).is_some());
-    os
-}
-
-fn never() -> OsPolicy {
-    OsPolicy { purge_delay_ms: u32::MAX, ..OsPolicy::default() }
-}
-
-#[expect(clippy::mut_from_ref, reason = "the units are handed out to one test, as memory of its own")]
-fn bytes_at(os: &SuperslabOs, first: SlabIndex, bytes: usize) -> &mut [u8] {
-    // SAFETY: the test holds the units that it names.
-    unsafe { core::slice::from_raw_parts_mut(os.address_of(first), bytes) }
 }
 
 #[test]

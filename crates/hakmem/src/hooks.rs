@@ -52,7 +52,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
     }
 }
 
-/// Installs fork handlers, exit statistics and the dump signal, once. May allocate.
+/// Installs fork handlers and the dump signal, once. May allocate.
 pub(crate) fn install_once() {
     // ORDERING: decides who installs; nothing travels.
     if INSTALLED.is_set_relaxed() || !INSTALLED.try_set_acq_rel() {

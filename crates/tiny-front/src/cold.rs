@@ -108,7 +108,7 @@ impl Front {
             bin.carve.set(slab.get());
             return;
         }
-        // Slab-reuse guard: a stranger may be about to post the slab. Whoever reads that mail comes back here.
+        // Whatever the policy says: a stranger may be about to post the slab. Whoever reads that mail comes back here.
         if !tables.remote(slab).is_quiet() {
             heap.counters.guarded_slabs.add(1);
             return;
@@ -215,7 +215,7 @@ fn bytes_out(tables: &Tables, class: SizeClass, slab: SlabIndex) -> u64 {
     u64::from(tables.state(slab).used()) * class.block_bytes() as u64
 }
 
-/// Slab-reuse guard, second half: every carved block of a slab that is given back is on its free list.
+/// Slab-reuse guard: every carved block of a slab that is given back is on its free list.
 fn check_whole(tables: &Tables, class: SizeClass, slab: SlabIndex) {
     let (mut count, mut block) = (0, tables.first_free(slab));
     let base = tables.address_of(slab).addr();

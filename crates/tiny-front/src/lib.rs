@@ -2,7 +2,7 @@
 //!
 //! **Not here.** System calls, runs and big blocks, thread-local storage, policy decisions, statics.
 //! **Invariants.** A block is in exactly one place: its user's hands, one thread cache, one slab free list, one outbox or
-//! one remote queue. `used` of a slab counts the blocks that are not on its own free list and carved, so a slab is free
+//! one remote queue. `used` of a slab counts its carved blocks that are not on its own free list, so a slab is free
 //! exactly when `used == 0`. A slab with free blocks on its list stands in its bin's partial list, every other slab of
 //! the heap in the full list. A slab is given back only when no block of it is out and nobody holds its token.
 //! The order `drain -> bind -> acquire` is in one function: [`Front::adopt`](struct.Front.html).

@@ -1,4 +1,5 @@
-//! WARM: the cache is empty or full. One slab's whole free list in, or one block back to its slab; never a list walk.
+//! WARM: the cache is empty or full. One slab's whole free list in, or one block back to its slab; no list is walked, but
+//! once at the beginning of a long run of frees.
 
 use core::ptr::NonNull;
 use hakmem_base::{SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};

@@ -1,7 +1,7 @@
 //! The gates: where a request gets its size class, and where a pointer is normalised, range-checked and routed. Once.
 
 use core::ptr::NonNull;
-use hakmem_base::{MAX_SLAB_BLOCK_BYTES, SLAB_BYTES, SizeClass, fatal_ptr};
+use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, Request, SLAB_BYTES, SizeClass, fatal_ptr};
 use hakmem_ownership::Route;
 use hakmem_tiny_front::{Bin, Pop, Remote};
 
@@ -32,36 +32,36 @@ fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
 
 /// A block of `bytes` bytes aligned to `align` (a power of two), or null.
 #[inline(always)]
-pub(crate) fn allocate(bytes: usize, align: usize) -> *mut u8 {
+pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
-        Some(class) => allocate_class(class),
-        None => large::allocate_slow(bytes, align, false),
+        Some(class) => allocate_class(class, Request::new(bytes, align, door)),
+        None => large::allocate_slow(bytes, align, door, false),
     }
 }
 
 /// Like [`allocate`], reading as zero.
 #[inline(always)]
-pub(crate) fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
+pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
         Some(class) => {
-            let block = allocate_class(class);
+            let block = allocate_class(class, Request::new(bytes, align, door));
             if !block.is_null() {
                 // SAFETY: the block is at least `bytes` bytes long and nobody else's.
                 unsafe { block.write_bytes(0, bytes) };
             }
             block
         }
-        None => large::allocate_slow(bytes, align, true),
+        None => large::allocate_slow(bytes, align, door, true),
     }
 }
 
-/// A block of a class, or null.
+/// A block of a class, or null. Only slow paths look at `request`.
 #[inline(always)]
-pub(crate) fn allocate_class(class: SizeClass) -> *mut u8 {
+pub(crate) fn allocate_class(class: SizeClass, request: Request) -> *mut u8 {
     match tls::record().heap.pop(class) {
         Pop::Block(block) => block.as_ptr(),
-        Pop::Beat(block) => beat_slow(block, class),
-        Pop::Empty => refill_slow(class),
+        Pop::Beat(block) => beat_slow(block, class, request),
+        Pop::Empty => refill_slow(class, request),
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn allocate_class(class: SizeClass) -> *mut u8 {
 /// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn refill_slow(class: SizeClass) -> *mut u8 {
+pub(crate) extern "C" fn refill_slow(class: SizeClass, _request: Request) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
         let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
@@ -88,7 +88,7 @@ pub(crate) extern "C" fn refill_slow(class: SizeClass) -> *mut u8 {
 /// A heartbeat: some thousand allocations of a class have passed.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut u8 {
+pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass, _request: Request) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
     GLOBAL.front.beat_slow(&record.heap, class);
@@ -106,7 +106,7 @@ pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass) -> *mut
 pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) {
     let Some(class) = class_for(bytes, align) else {
         // SAFETY: passed on to the caller.
-        unsafe { free_or_report_slow(block) };
+        unsafe { free_or_report_slow(block, Request::new(bytes, align, Door::Rust)) };
         return;
     };
     let heap = &tls::record().heap;
@@ -114,7 +114,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     let route = unsafe { GLOBAL.front.route_of_own(block) };
     if !heap.is_own_bin(route, class) {
         // SAFETY: passed on to the caller.
-        unsafe { free_or_report_slow(block) };
+        unsafe { free_or_report_slow(block, Request::new(bytes, align, Door::Rust)) };
         return;
     }
     let bin = heap.bin(class);
@@ -125,13 +125,13 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     }
 }
 
-/// Frees any pointer: null, hakmem's, or a stranger's (which is not touched).
+/// Frees any pointer: null, hakmem's, or a stranger's (which is not touched). Only slow paths look at `claim`.
 ///
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more. (What is not is reported where
 ///   it can be told; see docs/misuse.md.)
 #[inline(always)]
-pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
+pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
     if let Some(word) = GLOBAL.front.route_of(ptr.addr())
@@ -150,7 +150,7 @@ pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
         }
     }
     // SAFETY: passed on to the caller.
-    unsafe { free_any_slow(ptr) }
+    unsafe { free_any_slow(ptr, claim) }
 }
 
 /// Null, or a pointer for [`free_slow`].
@@ -158,10 +158,10 @@ pub(crate) unsafe fn free(ptr: *mut u8) -> Freed {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe extern "C" fn free_any_slow(ptr: *mut u8) -> Freed {
+unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
     match NonNull::new(ptr) {
         // SAFETY: passed on to the caller.
-        Some(block) => unsafe { free_slow(block) },
+        Some(block) => unsafe { free_slow(block, claim) },
         None => Freed::Done,
     }
 }
@@ -185,9 +185,9 @@ unsafe extern "C" fn spill_slow(bin: &Bin, block: NonNull<u8>) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe fn free_or_report_slow(block: NonNull<u8>) {
+unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
     // SAFETY: passed on to the caller.
-    if unsafe { free_slow(block) } != Freed::Done {
+    if unsafe { free_slow(block, claim) } != Freed::Done {
         fatal_ptr("free of a pointer that is not hakmem's", block.addr().get());
     }
 }
@@ -197,7 +197,7 @@ unsafe fn free_or_report_slow(block: NonNull<u8>) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe extern "C" fn free_slow(block: NonNull<u8>) -> Freed {
+unsafe extern "C" fn free_slow(block: NonNull<u8>, _claim: Request) -> Freed {
     let address = block.addr().get();
     let front = &GLOBAL.front;
     let Some(word) = front.route_of(address) else {
@@ -223,7 +223,9 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>) -> Freed {
             large::free_claimed(block, route);
             return Freed::Done;
         }
-        Route::Unused => fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address),
+        Route::Unused | Route::Hardened(_) | Route::Sampled(_) => {
+            fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address)
+        }
     };
     let record = heap_for_thread();
     // SAFETY: the route says that the block's slab is somebody else's; the caller hands the block over.
@@ -264,7 +266,9 @@ pub(crate) fn usable_size(address: usize) -> Option<usize> {
         Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
         Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(SizeClass::block_bytes),
         Route::Orphan(class) => Some(class.block_bytes()),
-        Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
+        Route::Unused | Route::Hardened(_) | Route::Sampled(_) => {
+            fatal_ptr("pointer to no block (freed before, or into the middle of one)", address)
+        }
     }
 }
 
@@ -280,7 +284,7 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
         return block.as_ptr();
     }
     // SAFETY: passed on to the caller.
-    unsafe { reallocate_slow(block, bytes, align, new_bytes) }
+    unsafe { reallocate_slow(block, bytes, align, new_bytes, Door::Rust) }
 }
 
 /// Resizes a block of hakmem's: in place where its slab, run or extent allows it, else by moving. `bytes` are worth keeping.
@@ -289,7 +293,13 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
 /// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: usize, new_bytes: usize) -> *mut u8 {
+pub(crate) unsafe fn reallocate_slow(
+    block: NonNull<u8>,
+    bytes: usize,
+    align: usize,
+    new_bytes: usize,
+    door: Door,
+) -> *mut u8 {
     let address = block.addr().get();
     let route = GLOBAL.front.route_of(address).map_or(Route::Unused, |word| word.route());
     let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
@@ -312,15 +322,15 @@ pub(crate) unsafe fn reallocate_slow(block: NonNull<u8>, bytes: usize, align: us
         return block.as_ptr();
     }
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
-        large::allocate_growing_slow(new_bytes, align)
+        large::allocate_growing_slow(new_bytes, align, door)
     } else {
-        allocate(new_bytes, align)
+        allocate(new_bytes, align, door)
     };
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.
         unsafe { moved.as_ptr().copy_from_nonoverlapping(block.as_ptr(), bytes.min(new_bytes)) };
         // SAFETY: the caller's block, whose contents have moved.
-        let _freed = unsafe { free(block.as_ptr()) };
+        let _freed = unsafe { free(block.as_ptr(), Request::unsized_from(door)) };
     }
     moved
 }

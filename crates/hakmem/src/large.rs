@@ -1,7 +1,7 @@
 //! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
 
 use core::ptr::NonNull;
-use hakmem_base::{MAX_SLAB_BLOCK_BYTES, RUN_MAX_BYTES, fatal_ptr};
+use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, RUN_MAX_BYTES, fatal_ptr};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::Route;
@@ -16,16 +16,16 @@ use crate::scavenger;
 /// A block that slabs do not serve, because of its size or its alignment. Null when out of memory.
 #[cold]
 #[inline(never)]
-pub(crate) fn allocate_slow(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    allocate(bytes, align, zeroed, false)
+pub(crate) fn allocate_slow(bytes: usize, align: usize, door: Door, zeroed: bool) -> *mut u8 {
+    allocate(bytes, align, door, zeroed, false)
 }
 
 /// Like [`allocate_slow`], for a block that has grown and may grow again.
-pub(crate) fn allocate_growing_slow(bytes: usize, align: usize) -> *mut u8 {
-    allocate(bytes, align, false, true)
+pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *mut u8 {
+    allocate(bytes, align, door, false, true)
 }
 
-fn allocate(bytes: usize, align: usize, zeroed: bool, growing: bool) -> *mut u8 {
+fn allocate(bytes: usize, align: usize, _door: Door, zeroed: bool, growing: bool) -> *mut u8 {
     if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
         return core::ptr::null_mut();
     }
@@ -98,7 +98,7 @@ pub(crate) fn free_claimed(block: NonNull<u8>, route: Route) {
         (Route::Big { bytes }, record) => {
             GLOBAL.big.free(&GLOBAL.big_context(tables, big_policy_of(record)), index, bytes);
         }
-        (Route::Unused | Route::Owned(_) | Route::Orphan(_), _) => {
+        _ => {
             fatal_ptr("claimed block is no run", block.addr().get());
         }
     }
@@ -146,6 +146,6 @@ pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: 
             }
             GLOBAL.big.move_to(&cx, index, bytes, new_bytes).map(|moved| moved.ptr)
         }
-        Route::Unused | Route::Owned(_) | Route::Orphan(_) => None,
+        _ => None,
     }
 }

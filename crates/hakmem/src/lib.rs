@@ -41,6 +41,7 @@ struct Readme;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
+use hakmem_base::Door;
 
 /// The allocator, for `#[global_allocator]`. Has no state of its own: all instances are the same allocator.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,12 +52,12 @@ pub struct Hakmem;
 unsafe impl GlobalAlloc for Hakmem {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        gates::allocate(layout.size(), layout.align())
+        gates::allocate(layout.size(), layout.align(), Door::Rust)
     }
 
     #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        gates::allocate_zeroed(layout.size(), layout.align())
+        gates::allocate_zeroed(layout.size(), layout.align(), Door::Rust)
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use hakmem_base::{SizeClass, TINY_MAX_BYTES};
 use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
+pub use hakmem_base::{Door, Request};
 pub use hakmem_policy::Foreign;
 
 use crate::global::GLOBAL;
@@ -31,27 +32,28 @@ pub enum Reallocated {
 /// that `malloc` need not look at the result. Zero bytes give a block of their own.
 #[inline(always)]
 #[must_use]
-pub fn allocate(bytes: usize) -> *mut u8 {
+pub fn allocate(bytes: usize, door: Door) -> *mut u8 {
     if bytes > TINY_MAX_BYTES {
-        return allocate_beyond_tiny(bytes);
+        return allocate_beyond_tiny(bytes, door);
     }
     let class = SizeClass::for_tiny_aligned(bytes);
+    let request = Request::new(bytes, MIN_ALIGN, door);
     match tls::record().heap.pop(class) {
         Pop::Block(block) => block.as_ptr(),
-        Pop::Beat(block) => gates::beat_slow(block, class),
-        Pop::Empty => refill_or_enomem_slow(class),
+        Pop::Beat(block) => gates::beat_slow(block, class, request),
+        Pop::Empty => refill_or_enomem_slow(class, request),
     }
 }
 
 #[inline(never)]
-extern "C" fn allocate_beyond_tiny(bytes: usize) -> *mut u8 {
-    or_enomem(gates::allocate(bytes, 8))
+extern "C" fn allocate_beyond_tiny(bytes: usize, door: Door) -> *mut u8 {
+    or_enomem(gates::allocate(bytes, 8, door))
 }
 
 #[cold]
 #[inline(never)]
-extern "C" fn refill_or_enomem_slow(class: SizeClass) -> *mut u8 {
-    or_enomem(gates::refill_slow(class))
+extern "C" fn refill_or_enomem_slow(class: SizeClass, request: Request) -> *mut u8 {
+    or_enomem(gates::refill_slow(class, request))
 }
 
 #[inline]
@@ -69,24 +71,25 @@ fn or_enomem(block: *mut u8) -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(bytes: usize) -> *mut u8 {
-    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN)
+    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN, Door::Malloc)
 }
 
 /// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.
 #[inline]
 #[must_use]
-pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
-    gates::allocate(bytes.max(1), align.max(MIN_ALIGN))
+pub fn allocate_aligned(bytes: usize, align: usize, door: Door) -> *mut u8 {
+    gates::allocate(bytes.max(1), align.max(MIN_ALIGN), door)
 }
 
-/// Frees any pointer; null and strangers' pointers are not touched.
+/// Frees any pointer; null and strangers' pointers are not touched. `claim` is what the caller says of the block: levels that
+/// check it report what is wrong with it.
 ///
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more.
 #[inline(always)]
-pub unsafe fn free(ptr: *mut u8) -> Freed {
+pub unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     // SAFETY: passed on to the caller.
-    unsafe { gates::free(ptr) }
+    unsafe { gates::free(ptr, claim) }
 }
 
 /// Resizes the block at `ptr` (not null) to `bytes` bytes (not 0), keeping its contents.
@@ -103,7 +106,7 @@ pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
         return Reallocated::Moved(ptr);
     }
     // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.
-    let moved = unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes) };
+    let moved = unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes, Door::Malloc) };
     if moved.is_null() { Reallocated::OutOfMemory } else { Reallocated::Moved(moved) }
 }
 

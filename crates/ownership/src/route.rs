@@ -39,6 +39,11 @@ const TAG_ORPHAN: usize = 1;
 const TAG_RUN: usize = 2;
 /// `bytes (whole OS pages) | TAG_BIG`: head of a block that takes whole superslabs.
 const TAG_BIG: usize = 3;
+/// `note << 3 | TAG_HARDENED`: a unit of the hardened level.
+const TAG_HARDENED: usize = 4;
+/// `note << 3 | TAG_SAMPLED`: a unit of guarded samples.
+const TAG_SAMPLED: usize = 5;
+const TAG_BITS: u32 = TAG_MASK.count_ones();
 
 const_assert!(CLASS_COUNT * BIN_BYTES <= HEAP_RECORD_BYTES);
 const_assert!(OS_PAGE_BYTES > TAG_MASK);
@@ -67,6 +72,10 @@ pub enum Route {
         /// Bytes usable by the block.
         bytes: usize,
     },
+    /// A unit of the hardened level; the number is that box's own.
+    Hardened(usize),
+    /// A unit of guarded samples; the number is that box's own.
+    Sampled(usize),
 }
 
 /// Outcome of [`RouteWord::try_acquire`].
@@ -168,6 +177,20 @@ impl RouteWord {
         self.0.store_release(core::ptr::without_provenance_mut(bytes | TAG_BIG));
     }
 
+    /// The unit belongs to the hardened level, which keeps `note` (at most 61 bits) here.
+    #[inline]
+    pub fn set_hardened(&self, note: usize) {
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::without_provenance_mut((note << TAG_BITS) | TAG_HARDENED));
+    }
+
+    /// The unit belongs to the box of guarded samples, which keeps `note` (at most 61 bits) here.
+    #[inline]
+    pub fn set_sampled(&self, note: usize) {
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::without_provenance_mut((note << TAG_BITS) | TAG_SAMPLED));
+    }
+
     /// Takes the word from the block `expected` (a run or big block being freed) to unused. False if it is not (any more)
     /// that block: freed twice, or by two threads at once.
     #[inline]
@@ -176,7 +199,7 @@ impl RouteWord {
         let bits = match expected {
             Route::Run { units, bytes } => (bytes << 16) | ((units as usize) << 8) | TAG_RUN,
             Route::Big { bytes } => bytes | TAG_BIG,
-            Route::Unused | Route::Owned(_) | Route::Orphan(_) => return false,
+            _ => return false,
         };
         // ORDERING: pairs with `set_run`/`set_big`; the freeing thread takes over what the allocating one recorded.
         self.0.cas_acq_rel(core::ptr::without_provenance_mut(bits), core::ptr::null_mut()).is_ok()
@@ -190,6 +213,8 @@ impl RouteWord {
             0 => Route::Owned(BinPtr(word)),
             TAG_ORPHAN => SizeClass::from_index(bits >> 8).map_or(Route::Unused, Route::Orphan),
             TAG_RUN => Route::Run { units: ((bits >> 8) & 0xff) as u32, bytes: bits >> 16 },
+            TAG_HARDENED => Route::Hardened(bits >> TAG_BITS),
+            TAG_SAMPLED => Route::Sampled(bits >> TAG_BITS),
             _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
         }
     }

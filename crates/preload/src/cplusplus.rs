@@ -4,12 +4,12 @@
 //! program's new-handler as long as there is one, and throws `std::bad_alloc`, or in the `nothrow` form catches what the
 //! handler threw and returns null. Rust can neither throw nor catch a C++ exception, and the runtime in use knows its own rules.
 
-use crate::family::{allocate_aligned, free};
+use crate::family::{allocate_aligned, free_as};
 use crate::next::Next;
 use crate::outcome::out_of_memory;
 use core::ffi::c_void;
 use core::mem::transmute;
-use hakmem::raw;
+use hakmem::raw::{self, Door, Request};
 use hakmem_base::fatal;
 
 /// `const std::nothrow_t&`.
@@ -39,27 +39,27 @@ macro_rules! operators_new {
 
 operators_new! {
     /// `operator new(size_t)`
-    _Znwm(bytes: usize): raw::allocate(bytes), else new_slow;
+    _Znwm(bytes: usize): raw::allocate(bytes, Door::New), else new_slow;
     /// `operator new[](size_t)`
-    _Znam(bytes: usize): raw::allocate(bytes), else new_slow;
+    _Znam(bytes: usize): raw::allocate(bytes, Door::NewArray), else new_slow;
     /// `operator new(size_t, const std::nothrow_t&)`
-    _ZnwmRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes), else new_nothrow_slow;
+    _ZnwmRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes, Door::New), else new_nothrow_slow;
     /// `operator new[](size_t, const std::nothrow_t&)`
-    _ZnamRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes), else new_nothrow_slow;
+    _ZnamRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes, Door::NewArray), else new_nothrow_slow;
     /// `operator new(size_t, std::align_val_t)`
-    _ZnwmSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment), else new_aligned_slow;
+    _ZnwmSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::New), else new_aligned_slow;
     /// `operator new[](size_t, std::align_val_t)`
-    _ZnamSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment), else new_aligned_slow;
+    _ZnamSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::NewArray), else new_aligned_slow;
     /// `operator new(size_t, std::align_val_t, const std::nothrow_t&)`
     _ZnwmSt11align_val_tRKSt9nothrow_t(bytes: usize, alignment: usize, nothrow: Nothrow):
-        allocate_new(bytes, alignment), else new_aligned_nothrow_slow;
+        allocate_new(bytes, alignment, Door::New), else new_aligned_nothrow_slow;
     /// `operator new[](size_t, std::align_val_t, const std::nothrow_t&)`
     _ZnamSt11align_val_tRKSt9nothrow_t(bytes: usize, alignment: usize, nothrow: Nothrow):
-        allocate_new(bytes, alignment), else new_aligned_nothrow_slow;
+        allocate_new(bytes, alignment, Door::NewArray), else new_aligned_nothrow_slow;
 }
 
 macro_rules! operators_delete {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $claim:expr;)*) => {$(
         $(#[$doc])*
         ///
         /// # Safety
@@ -68,42 +68,42 @@ macro_rules! operators_delete {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
             // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
-            unsafe { free(block) };
+            unsafe { free_as(block, $claim) };
         }
     )*};
 }
 
 operators_delete! {
     /// `operator delete(void*)`
-    _ZdlPv();
+    _ZdlPv(): Request::unsized_from(Door::New);
     /// `operator delete[](void*)`
-    _ZdaPv();
+    _ZdaPv(): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, size_t)`
-    _ZdlPvm(_bytes: usize);
+    _ZdlPvm(bytes: usize): Request::new(bytes, 1, Door::New);
     /// `operator delete[](void*, size_t)`
-    _ZdaPvm(_bytes: usize);
+    _ZdaPvm(bytes: usize): Request::new(bytes, 1, Door::NewArray);
     /// `operator delete(void*, const std::nothrow_t&)`
-    _ZdlPvRKSt9nothrow_t(_nothrow: Nothrow);
+    _ZdlPvRKSt9nothrow_t(_nothrow: Nothrow): Request::unsized_from(Door::New);
     /// `operator delete[](void*, const std::nothrow_t&)`
-    _ZdaPvRKSt9nothrow_t(_nothrow: Nothrow);
+    _ZdaPvRKSt9nothrow_t(_nothrow: Nothrow): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, std::align_val_t)`
-    _ZdlPvSt11align_val_t(_alignment: usize);
+    _ZdlPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::New);
     /// `operator delete[](void*, std::align_val_t)`
-    _ZdaPvSt11align_val_t(_alignment: usize);
+    _ZdaPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, size_t, std::align_val_t)`
-    _ZdlPvmSt11align_val_t(_bytes: usize, _alignment: usize);
+    _ZdlPvmSt11align_val_t(bytes: usize, alignment: usize): Request::new(bytes, alignment, Door::New);
     /// `operator delete[](void*, size_t, std::align_val_t)`
-    _ZdaPvmSt11align_val_t(_bytes: usize, _alignment: usize);
+    _ZdaPvmSt11align_val_t(bytes: usize, alignment: usize): Request::new(bytes, alignment, Door::NewArray);
     /// `operator delete(void*, std::align_val_t, const std::nothrow_t&)`
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow);
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow): Request::unsized_from(Door::New);
     /// `operator delete[](void*, std::align_val_t, const std::nothrow_t&)`
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow);
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow): Request::unsized_from(Door::NewArray);
 }
 
 /// A block for an aligned `operator new`; an alignment that is no power of two fails, as in libstdc++.
 #[inline]
-fn allocate_new(bytes: usize, alignment: usize) -> *mut u8 {
-    if alignment.is_power_of_two() { allocate_aligned(bytes, alignment) } else { core::ptr::null_mut() }
+fn allocate_new(bytes: usize, alignment: usize, door: Door) -> *mut u8 {
+    if alignment.is_power_of_two() { allocate_aligned(bytes, alignment, door) } else { core::ptr::null_mut() }
 }
 
 #[cold]

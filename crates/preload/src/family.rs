@@ -7,7 +7,7 @@ use crate::foreign;
 use crate::outcome::{MAX_BYTES, block_or_enomem, invalid_argument, out_of_memory};
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
-use hakmem::raw::{self, Freed, Reallocated};
+use hakmem::raw::{self, Door, Freed, Reallocated, Request};
 
 /// Alignment (bytes) of every block.
 const ALIGNMENT: usize = 16;
@@ -16,7 +16,7 @@ const ALIGNMENT: usize = 16;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
     // `errno` is set there: a look at the result here would cost every call a stack frame.
-    raw::allocate(bytes).cast()
+    raw::allocate(bytes, Door::Malloc).cast()
 }
 
 /// Allocates `count * bytes` bytes, all zero.
@@ -35,7 +35,17 @@ pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: the caller hands back a block, or a pointer that the callee recognises as foreign by its address.
-    match unsafe { raw::free(block.cast()) } {
+    unsafe { free_as(block, Request::unsized_from(Door::Malloc)) };
+}
+
+/// Frees a block; null is allowed. `errno` stays as it was.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+pub(crate) unsafe fn free_as(block: *mut c_void, claim: Request) {
+    // SAFETY: passed on.
+    match unsafe { raw::free(block.cast(), claim) } {
         Freed::Done => {}
         // SAFETY: the caller owns what the pointer points to; it is foreign.
         Freed::Foreign(block) => unsafe { foreign::free_slow(block.as_ptr().cast()) },
@@ -90,7 +100,7 @@ pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, alignment: usi
     if !alignment.is_power_of_two() || alignment < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let block = allocate_aligned(bytes, alignment);
+    let block = allocate_aligned(bytes, alignment, Door::Malloc);
     if block.is_null() {
         return libc::ENOMEM;
     }
@@ -109,7 +119,7 @@ pub extern "C" fn aligned_alloc(alignment: usize, bytes: usize) -> *mut c_void {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn memalign(alignment: usize, bytes: usize) -> *mut c_void {
     match alignment.checked_next_power_of_two() {
-        Some(alignment) => block_or_enomem(allocate_aligned(bytes, alignment)),
+        Some(alignment) => block_or_enomem(allocate_aligned(bytes, alignment, Door::Malloc)),
         None => invalid_argument(),
     }
 }
@@ -139,24 +149,25 @@ pub unsafe extern "C" fn cfree(block: *mut c_void) {
     unsafe { free(block) };
 }
 
-/// C23: frees a block whose size the caller knows. The size is not needed here.
+/// C23: frees a block whose size the caller knows. Only the hardened level looks whether it is right.
 ///
 /// # Safety
 /// - As for [`free`].
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn free_sized(block: *mut c_void, _bytes: usize) {
+pub unsafe extern "C" fn free_sized(block: *mut c_void, bytes: usize) {
     // SAFETY: passed on.
-    unsafe { free(block) };
+    unsafe { free_as(block, Request::new(bytes, 1, Door::Malloc)) };
 }
 
-/// C23: frees a block of [`aligned_alloc`] whose alignment and size the caller knows. Neither is needed here.
+/// C23: frees a block of [`aligned_alloc`] whose alignment and size the caller knows. Only the hardened level looks whether
+/// they are right.
 ///
 /// # Safety
 /// - As for [`free`].
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _alignment: usize, _bytes: usize) {
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, bytes: usize) {
     // SAFETY: passed on.
-    unsafe { free(block) };
+    unsafe { free_as(block, Request::new(bytes, alignment, Door::Malloc)) };
 }
 
 /// Bytes that the user may write at `block`: at least what was asked for. Zero for null.
@@ -179,13 +190,13 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 /// A block of `bytes` bytes at a multiple of `alignment`, a power of two; null when there is none or the sum of both
 /// exceeds [`MAX_BYTES`].
 #[inline]
-pub(crate) fn allocate_aligned(bytes: usize, alignment: usize) -> *mut u8 {
+pub(crate) fn allocate_aligned(bytes: usize, alignment: usize, door: Door) -> *mut u8 {
     if alignment <= ALIGNMENT {
-        raw::allocate(bytes)
+        raw::allocate(bytes, door)
     } else if bytes > MAX_BYTES.saturating_sub(alignment) {
         null_mut()
     } else {
-        raw::allocate_aligned(bytes, alignment)
+        raw::allocate_aligned(bytes, alignment, door)
     }
 }
 

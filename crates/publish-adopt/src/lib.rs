@@ -57,7 +57,7 @@ pub fn notify<W: SlabWords>(words: &W, published: &Published, slab: SlabIndex) -
                 published.publish(words, class, slab);
                 return Notified::Published(class);
             }
-            Route::Unused | Route::Run { .. } | Route::Big { .. } => {
+            _ => {
                 hakmem_base::fatal("slab was retired while its token was out");
             }
         }

@@ -152,7 +152,7 @@ impl Front {
         let class = match tables.route_word(unit).route() {
             Route::Owned(bin) => hakmem_ownership::class_of_bin(bin),
             Route::Orphan(class) => Some(class),
-            Route::Unused | Route::Run { .. } | Route::Big { .. } => None,
+            _ => None,
         };
         class.is_some_and(|class| {
             let offset = address - tables.address_of(tables.head_of(unit, class)).addr();

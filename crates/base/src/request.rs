@@ -1,0 +1,96 @@
+//! What a caller asked for, in one word, for the slow paths that need more of it than the size class.
+
+/// Through which door a block left, or comes back. Levels that check it report a block that comes back through the wrong one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Door {
+    /// Rust's `GlobalAlloc`.
+    Rust,
+    /// The malloc family.
+    Malloc,
+    /// `operator new` and `operator delete`.
+    New,
+    /// `operator new[]` and `operator delete[]`.
+    NewArray,
+}
+
+/// Bytes, alignment and door of an allocation, or of a free as far as its caller names them.
+///
+/// One word, made of constants and one size, so that a fast path carries it for its slow path at no cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Request(u64);
+
+const BYTES_BITS: u32 = 48;
+const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
+const ALIGN_SHIFT: u32 = BYTES_BITS;
+const ALIGN_MASK: u64 = 0x3f;
+const DOOR_SHIFT: u32 = 56;
+/// Set where the caller named no size.
+const UNSIZED: u64 = 1 << 63;
+
+impl Request {
+    /// `bytes` bytes at a multiple of `align` (a power of two). More bytes than an address space has are cut: nothing
+    /// serves them anyway.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(bytes: usize, align: usize, door: Door) -> Self {
+        Self(
+            (bytes as u64 & BYTES_MASK)
+                | ((align.trailing_zeros() as u64) << ALIGN_SHIFT)
+                | ((door as u64) << DOOR_SHIFT),
+        )
+    }
+
+    /// A free that says only through which door it comes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unsized_from(door: Door) -> Self {
+        Self(UNSIZED | ((door as u64) << DOOR_SHIFT))
+    }
+
+    /// The size (bytes), if the caller named one.
+    #[inline]
+    #[must_use]
+    pub const fn bytes(self) -> Option<usize> {
+        if self.0 & UNSIZED == 0 { Some((self.0 & BYTES_MASK) as usize) } else { None }
+    }
+
+    /// The alignment (bytes); 1 where the caller named none.
+    #[inline]
+    #[must_use]
+    pub const fn align(self) -> usize {
+        1 << ((self.0 >> ALIGN_SHIFT) & ALIGN_MASK)
+    }
+
+    /// The door.
+    #[inline]
+    #[must_use]
+    pub const fn door(self) -> Door {
+        match (self.0 >> DOOR_SHIFT) & 3 {
+            0 => Door::Rust,
+            1 => Door::Malloc,
+            2 => Door::New,
+            _ => Door::NewArray,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_bytes_alignment_and_door() {
+        for door in [Door::Rust, Door::Malloc, Door::New, Door::NewArray] {
+            for bytes in [0, 1, 4096, (1 << 47) + 5] {
+                for align in [1, 16, 1 << 21, 1 << 46] {
+                    let request = Request::new(bytes, align, door);
+                    assert_eq!((request.bytes(), request.align(), request.door()), (Some(bytes), align, door));
+                }
+            }
+            let request = Request::unsized_from(door);
+            assert_eq!((request.bytes(), request.align(), request.door()), (None, 1, door));
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod compat;
 mod dist;
 mod health;
 mod launch;
+mod misuse;
 mod project;
 mod report;
 mod run;
@@ -77,6 +78,27 @@ enum Task {
         #[arg(long, value_name = "SECONDS", default_value_t = compat::STRESS_SECONDS)]
         stress_seconds: u64,
     },
+    /// Run programs with one mistake each, at every level of hakmem, and compare with docs/misuse-table.md what is caught.
+    Misuse {
+        /// Only this level (may be repeated): default, hardened, sampled.
+        #[arg(long, value_name = "LEVEL")]
+        level: Vec<String>,
+        /// Only this mistake (may be repeated).
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Also under the other allocators that are installed.
+        #[arg(long)]
+        peers: bool,
+        /// Write what came out into docs/misuse-table.md; what was not run stays as it is there.
+        #[arg(long)]
+        fix: bool,
+        /// Fail when a level does not catch what it has to.
+        #[arg(long)]
+        bars: bool,
+        /// Run each case so often and count the worst outcome.
+        #[arg(long, value_name = "TIMES", default_value_t = 1)]
+        repeat: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -100,6 +122,9 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Tidy { fix } => tidy::tidy(&project, fix),
         Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {
             compat::compat(&project, &compat::Options { allow_missing, only, install, baseline, stress_seconds })
+        }
+        Task::Misuse { level, only, peers, fix, bars, repeat } => {
+            misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, bars, repeat })
         }
     }
 }

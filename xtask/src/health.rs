@@ -40,6 +40,16 @@ pub fn test(project: &Project, release: bool) -> Result<ExitCode> {
             command.arg("--release");
         }
         steps.take_command(&package.name, &mut command);
+        // Cargo leaves a test out without a word when it needs a feature that was not asked for.
+        for target in package.targets.iter().filter(|target| target.is_test() && !target.required_features.is_empty()) {
+            let (package, features) = (package.name.as_str(), target.required_features.join(","));
+            let mut command =
+                project.cargo(["test", "--package", package, "--features", &features, "--test", &target.name]);
+            if release {
+                command.arg("--release");
+            }
+            steps.take_command(&format!("{package} {} ({features})", target.name), &mut command);
+        }
     }
     Ok(steps.end("Tests"))
 }
@@ -104,6 +114,8 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
         let mut command = project.cargo(arguments);
         command.env("HAKMEM_STRESS_SECONDS", FULL_STRESS_SECONDS.to_string());
         steps.take_command("long tests of the facade", &mut command);
+        let arguments = ["test", "--no-fail-fast", "--package", "hakmem-preload", "--", "--ignored"];
+        steps.take_command("long tests of the preload library", &mut project.cargo(arguments));
         steps.take("stress under preload", || {
             let only = vec!["stress".to_owned()];
             let options = compat::Options { only, stress_seconds: FULL_STRESS_SECONDS, ..compat::Options::default() };

@@ -7,7 +7,7 @@
 //! **Re-entry.** crossbeam-epoch allocates through the global allocator, that is perhaps through us: when the handles are
 //! made ([`Pins::prepare`], guarded by `builder`: a nested call is refused, other threads wait) and when a batch of retired
 //! nodes is handed over (a pin slot is held then; a nested walk takes another slot). What it allocates are small blocks,
-//! which never come to this box unless by a detour. It aborts the process when an allocation fails, so the allocator is
+//! which never come to this box unless by a detour: one that cannot be served comes back as [`Pins::collect`]. It aborts the process when an allocation fails, so the allocator is
 //! asked for the same sizes first, and when it has none the step is put off: that is a strong hint, not a proof, because
 //! another thread may take what was just found.
 
@@ -35,6 +35,8 @@ pub(crate) struct Pins {
     /// Mark of the thread inside `prepare`, 0 if none. Relaxed: a thread compares it with its own mark only.
     builder: SharedUsize,
     building: Lock<()>,
+    /// Held inside `collect`, and only ever tried: see there.
+    collecting: Lock<()>,
     slots: [Lock<PinSlot>; PIN_COUNT],
 }
 
@@ -61,6 +63,7 @@ impl Pins {
             ready_count: Shared32::new(0),
             builder: SharedUsize::new(0),
             building: Lock::new(()),
+            collecting: Lock::new(()),
             slots: [const { Lock::new(PinSlot { handle: None, retired: core::ptr::null_mut(), retired_count: 0 }) };
                 PIN_COUNT],
         }
@@ -91,12 +94,15 @@ impl Pins {
         }
     }
 
-    /// Hands all waiting retired nodes over and tries to get them unmapped.
+    /// Hands all waiting retired nodes over and tries to get them unmapped. Slots that are in use are left out, and a call
+    /// while another one is under way does nothing: an allocation that fails comes here to find memory, also one that was
+    /// made inside [`Pins::prepare`], inside [`Pinned::hand_over`] or in here, where its thread holds a slot already.
     pub(crate) fn collect(&self) {
+        let Some(_collecting) = self.collecting.try_lock() else { return };
         for slot in &self.slots {
             // Two advances of the epoch free what was retired before the first, if nobody is pinned; the third unmaps.
             for _ in 0..3 {
-                let slot = slot.lock();
+                let Some(slot) = slot.try_lock() else { break };
                 let Some(handle) = slot.handle.as_ref() else { return };
                 let guard = handle.pin();
                 let mut pinned = Pinned { guard, slot };
@@ -107,6 +113,7 @@ impl Pins {
 
     pub(crate) fn lock_for_fork(&self) {
         self.building.lock_for_fork();
+        self.collecting.lock_for_fork();
         for slot in &self.slots {
             slot.lock_for_fork();
         }
@@ -119,6 +126,8 @@ impl Pins {
             // SAFETY: passed on to the caller.
             unsafe { slot.unlock_after_fork() };
         }
+        // SAFETY: as above.
+        unsafe { self.collecting.unlock_after_fork() };
         // SAFETY: as above.
         unsafe { self.building.unlock_after_fork() };
     }

@@ -205,6 +205,12 @@ impl BigCache {
         self.cached_bytes.load_relaxed()
     }
 
+    /// Superslabs of the kept extents. Takes the shelf's lock.
+    #[must_use]
+    pub fn kept_superslabs(&self) -> u64 {
+        self.shelf.lock().superslabs()
+    }
+
     /// The usable bytes of the outside block at `address`; `None` if there is none. Takes no lock that an allocation of
     /// another thread waits for.
     #[must_use]

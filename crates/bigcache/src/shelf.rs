@@ -39,6 +39,11 @@ impl Shelf {
         self.touched_bytes
     }
 
+    /// Superslabs of all extents.
+    pub(crate) fn superslabs(&self) -> u64 {
+        self.filled().iter().map(|kept| u64::from(kept.superslabs)).sum()
+    }
+
     /// When the oldest extent was freed; the far future if there is none.
     pub(crate) fn oldest_ms(&self) -> u64 {
         self.filled().first().map_or(u64::MAX, |kept| kept.since_ms)

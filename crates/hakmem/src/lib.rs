@@ -17,6 +17,7 @@
 //! **Why.** docs/architecture.md, docs/life-of-a-block.md
 
 mod attach;
+mod check;
 mod dump;
 mod gates;
 mod global;
@@ -104,4 +105,14 @@ pub fn publish_policy(policy: &FrozenPolicy) -> Result<u32, FieldError> {
 #[must_use]
 pub fn policy() -> FrozenPolicy {
     global::GLOBAL.policy.with(Clone::clone)
+}
+
+/// Checks everything that can be counted twice: each box's own invariants, every unit of the window against the slab, run
+/// or big block that should hold it, and the counted bytes against the blocks. Reports the first contradiction and aborts.
+/// For tests and for a suspicion: it walks all tables, which takes milliseconds per GiB in use.
+///
+/// No other thread may be inside the allocator meanwhile, nor may this be the child of a fork in a program with threads:
+/// heaps that stayed behind may be half-changed.
+pub fn check_invariants() {
+    check::check_invariants();
 }

@@ -1,0 +1,74 @@
+//! Conservation, checked from scratch: every unit of the window and every counted byte against whoever should hold it.
+//!
+//! **Not here.** Repair, and anything that a running program needs: a check walks all tables of the window.
+
+use hakmem_base::{SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, fatal};
+use hakmem_ownership::Route;
+use hakmem_tiny_front::Tables;
+
+use crate::global::GLOBAL;
+
+/// What the route words say: units by what they are used for, and bytes of the blocks that are one unit or more.
+#[derive(Default)]
+struct Census {
+    slab_units: u64,
+    run_units: u64,
+    run_bytes: u64,
+    big_units: u64,
+    big_bytes: u64,
+}
+
+impl Census {
+    /// Looks at every unit that can be in use.
+    fn of(tables: &Tables, committed_bytes: usize) -> Self {
+        let mut census = Self::default();
+        let end = SLABS_PER_SUPERSLAB as usize + (committed_bytes >> SLAB_SHIFT);
+        for unit in SLABS_PER_SUPERSLAB as usize..end {
+            let Some(word) = tables.routes.get(unit) else { fatal("the window has fewer route words than units") };
+            match word.route() {
+                Route::Unused => {}
+                // Every unit of these carries its route.
+                Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) => census.slab_units += 1,
+                Route::Run { units, bytes } => {
+                    census.run_units += u64::from(units);
+                    census.run_bytes += bytes as u64;
+                }
+                Route::Big { bytes } => {
+                    census.big_units += (bytes.div_ceil(SUPERSLAB_BYTES) as u64) * u64::from(SLABS_PER_SUPERSLAB);
+                    census.big_bytes += bytes as u64;
+                }
+            }
+        }
+        census
+    }
+}
+
+/// Fatal if a box contradicts itself, if a unit is in use and nobody holds it (or two do), or if the counted bytes are
+/// not those of the blocks.
+pub(crate) fn check_invariants() {
+    let Some(tables) = GLOBAL.front.tables() else { return };
+    GLOBAL.front.os.check_invariants();
+    GLOBAL.big.check_invariants();
+    let (mut cached_run_units, mut run_bytes) = (0, GLOBAL.heapless_runs.allocated.load_relaxed());
+    run_bytes = run_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
+    for record in GLOBAL.records() {
+        GLOBAL.front.check_invariants(&record.heap);
+        record.runs.check_invariants();
+        cached_run_units += (record.runs.cached_bytes() >> SLAB_SHIFT) as u64;
+        run_bytes = run_bytes.wrapping_add(record.runs.allocated_bytes()).wrapping_sub(record.runs.freed_bytes());
+    }
+    let os = GLOBAL.front.os.stats();
+    let census = Census::of(tables, os.committed_bytes);
+    let kept_units = GLOBAL.big.kept_superslabs() * u64::from(SLABS_PER_SUPERSLAB);
+    let held = census.slab_units + census.run_units + cached_run_units + census.big_units + kept_units;
+    if held != (os.in_use_bytes >> SLAB_SHIFT) as u64 {
+        fatal("units handed out are not those of slabs, runs, big blocks and their caches");
+    }
+    if census.run_bytes != run_bytes {
+        fatal("counted bytes of runs are not those of the runs in use");
+    }
+    let big = GLOBAL.big.stats();
+    if census.big_bytes + big.outside_bytes as u64 != big.allocated_bytes.wrapping_sub(big.freed_bytes) {
+        fatal("counted bytes of big blocks are not those of the big blocks in use");
+    }
+}

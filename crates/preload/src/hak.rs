@@ -195,6 +195,14 @@ pub extern "C" fn hak_collect() {
     hakmem::collect();
 }
 
+/// Checks everything that hakmem counts twice and aborts with one line if something contradicts something else: for tests,
+/// and for a suspicion. No other thread may be allocating meanwhile, nor may this be the child of a fork in a program with
+/// threads.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_check_invariants() {
+    hakmem::check_invariants();
+}
+
 /// Fills `stats`, whose first three fields the caller has set. `HAK_OK` or an error, then also said on stderr.
 ///
 /// # Safety

@@ -3,13 +3,14 @@
 //! `HAKTEST_PRELOAD_LIBRARY` names a library that is built already. `HAKMEM_STRESS_SECONDS` sets the stress's length.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop")]
 
+mod support;
+
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use hakmem_testkit::{Child, number_from_env};
+use support::{compile, preload};
 
 #[test]
 fn the_malloc_family_behaves_as_the_manual_says() {
@@ -102,11 +103,6 @@ fn a_foreign_free_aborts_with_one_line_when_it_is_to_be_rejected() {
     assert_eq!(unstopped("foreign", &SIZES, Some("reject")), [""; 0]);
 }
 
-fn preload(command: &mut Command) {
-    let library = library();
-    command.env("LD_PRELOAD", library).env("EXPECT_LIBRARY", library.file_name().unwrap());
-}
-
 fn passes_with_and_without(source: &str, arguments: &[String]) {
     let program = compile(source);
     let run = |is_preloaded: bool| {
@@ -127,44 +123,4 @@ fn passes_with_and_without(source: &str, arguments: &[String]) {
         assert_eq!(preloaded.stdout, plain.stdout);
     }
     eprint!("{}{}", preloaded.stdout, preloaded.stderr);
-}
-
-/// Compiles a program, once however many tests use it.
-fn compile(source: &str) -> PathBuf {
-    static COMPILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    let mut compiled = COMPILED.lock().unwrap();
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.replace('.', "_"));
-    if compiled.iter().any(|done| done == source) {
-        return program;
-    }
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
-    let (compiler, standard) = if source.ends_with("pp") { ("c++", "-std=c++17") } else { ("cc", "-std=gnu11") };
-    let status = Command::new(compiler)
-        .args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
-        .args([&program, &sources.join(source)])
-        .arg("-ldl")
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "{compiler} does not compile {source}");
-    compiled.push(source.into());
-    program
-}
-
-/// The preload library, built once as this test itself was built.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| std::env::var_os("HAKTEST_PRELOAD_LIBRARY").map_or_else(build_library, PathBuf::from))
-}
-
-fn build_library() -> PathBuf {
-    // A directory of its own: the outer cargo may hold the lock of the usual one.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
-    let (profile, folder) = if cfg!(debug_assertions) { ("dev", "debug") } else { ("release", "release") };
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "hakmem-preload", "--profile", profile, "--target-dir"])
-        .arg(&target)
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "the preload library does not build");
-    target.join(folder).join("libhakmem_preload.so")
 }

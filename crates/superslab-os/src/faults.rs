@@ -9,7 +9,7 @@ use hakmem_atomic_ops::Shared64;
 pub enum Call {
     /// Reserving address space or mapping metadata memory.
     Mmap,
-    /// Making a part of the window writable.
+    /// Making a part of the window writable, or inaccessible.
     Mprotect,
     /// Purging or asking for huge pages.
     Madvise,

@@ -6,7 +6,7 @@
 //! here allocates; metadata lies in tables of its own, out of reach of an overflowing block.
 //! **Access.** One lock covers the pool of superslabs. A second one, taken first, is held while units are in a purger's
 //! hands, so that a fork waits for them. madvise and mremap happen outside the pool's lock; mprotect, which grows the
-//! committed part in doubling steps, happens under it.
+//! committed part in doubling steps, happens under it; that of guards, within units that the caller holds, outside it.
 //! **Degrading.** A refused reservation is halved; a refused commit is retried with the exact need, then the take fails;
 //! after eight consecutive refusals madvise pauses for ten seconds and free memory stays dirty; pages that cannot be
 //! moved are copied by the caller. Each is counted in [`OsStats`].

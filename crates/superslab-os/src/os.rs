@@ -341,6 +341,20 @@ impl SuperslabOs {
         start < end && self.reservation.discard(first, start, end - start)
     }
 
+    /// Makes whole OS pages of a range that the caller holds inaccessible: guards, and blocks that nobody may touch any more.
+    /// `false`: the kernel refused (it counts mappings), and nothing is guarded. Before the units are given back the caller
+    /// makes them writable again.
+    #[must_use]
+    pub fn protect(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        self.reservation.set_access(first, offset_bytes, bytes, false)
+    }
+
+    /// Undoes [`SuperslabOs::protect`]. `false`: the kernel refused; units that are not writable must not be given back.
+    #[must_use]
+    pub fn unprotect(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        self.reservation.set_access(first, offset_bytes, bytes, true)
+    }
+
     /// Purges one batch of what has been free and dirty for longer than the delay. Returns the bytes purged. Cheap when
     /// nothing is due; does nothing when another thread is purging.
     #[inline]

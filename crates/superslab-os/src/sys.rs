@@ -112,6 +112,17 @@ pub(crate) unsafe fn make_writable(start: *mut u8, bytes: usize) -> Result<(), R
     Ok(())
 }
 
+/// Takes all access to the range away. What it holds stays.
+///
+/// # Safety
+/// - The range lies in memory of ours, and nobody uses it until it is writable again.
+pub(crate) unsafe fn make_inaccessible(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller guarantees that nobody reads or writes there.
+    let call = || unsafe { libc::mprotect(start.cast::<c_void>(), bytes, libc::PROT_NONE) };
+    checked(Call::Mprotect, call, is_nonzero)?;
+    Ok(())
+}
+
 /// Gives the memory behind the range back; it reads as zero afterwards.
 ///
 /// # Safety

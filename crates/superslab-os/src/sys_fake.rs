@@ -56,6 +56,12 @@ pub(crate) unsafe fn make_writable(_start: *mut u8, _bytes: usize) -> Result<(),
 
 /// # Safety
 /// - As in `sys`.
+pub(crate) unsafe fn make_inaccessible(_start: *mut u8, _bytes: usize) -> Result<(), Refusal> {
+    allowed(Call::Mprotect)
+}
+
+/// # Safety
+/// - As in `sys`.
 pub(crate) unsafe fn discard(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
     allowed(Call::Madvise)?;
     // SAFETY: the caller guarantees that the range is ours and its content dead.

@@ -190,6 +190,20 @@ impl Reservation {
         self.advise(|| unsafe { sys::discard(start, bytes) })
     }
 
+    /// Takes all access to the range away, or gives it back. `false`: outside or refused, and access is as before (or, where
+    /// the kernel went half the way, less than asked for in part of the range).
+    pub(crate) fn set_access(&self, first: SlabIndex, offset_bytes: usize, bytes: usize, writable: bool) -> bool {
+        let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
+        let result = if writable {
+            // SAFETY: inside the committed window (guarded): part of the reservation.
+            unsafe { sys::make_writable(start, bytes) }
+        } else {
+            // SAFETY: inside the committed window, and the caller holds the units and keeps everybody out.
+            unsafe { sys::make_inaccessible(start, bytes) }
+        };
+        result.is_ok()
+    }
+
     /// Asks for huge pages behind the range.
     pub(crate) fn advise_huge(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
         let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{bytes_at, never, os_with};
-use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
+use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_superslab_os::{MetaArena, OsPolicy, Purge, SuperslabOs, WindowConfig};
 
 #[test]
@@ -247,6 +247,33 @@ fn decommit_zeroes_whole_pages_inside_the_range_only() {
     assert!(bytes[..4096].iter().all(|&byte| byte == 9) && bytes[3 * 4096..].iter().all(|&byte| byte == 9));
     assert!(bytes[4096..3 * 4096].iter().all(|&byte| byte == 0));
     assert!(!os.decommit(run.first, 1, 4096), "no whole page");
+}
+
+/// Whether the kernel can read the byte on this process's behalf; it says so instead of faulting.
+fn is_readable(address: *const u8) -> bool {
+    let mut ends = [0; 2];
+    // SAFETY: fills the array it is given.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: the kernel checks the address.
+    let written = unsafe { libc::write(ends[1], address.cast(), 1) };
+    for end in ends {
+        // SAFETY: opened above and used no more.
+        unsafe { libc::close(end) };
+    }
+    written == 1
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "the interpreter's memory is always accessible")]
+fn protected_pages_cannot_be_touched_until_they_are_unprotected_and_keep_their_content() {
+    let os = os_with(never());
+    let run = os.take_run(1, 1).unwrap();
+    bytes_at(&os, run.first, SLAB_BYTES).fill(7);
+    assert!(os.protect(run.first, OS_PAGE_BYTES, 2 * OS_PAGE_BYTES));
+    let readable = |page: usize| is_readable(os.address_of(run.first).wrapping_add(page * OS_PAGE_BYTES));
+    assert_eq!([0, 1, 2, 3].map(readable), [true, false, false, true]);
+    assert!(os.unprotect(run.first, OS_PAGE_BYTES, 2 * OS_PAGE_BYTES));
+    assert!(bytes_at(&os, run.first, SLAB_BYTES).iter().all(|&byte| byte == 7));
 }
 
 #[test]

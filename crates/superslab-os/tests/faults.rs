@@ -89,6 +89,21 @@ fn a_take_that_cannot_commit_fails_and_changes_nothing() {
 }
 
 #[test]
+fn a_refused_guard_says_so_and_the_memory_stays_usable() {
+    let _alone = Alone::new();
+    let os = os_with(never());
+    let run = os.take_run(1, 1).unwrap();
+    refuse_calls(Call::Mprotect, 0, 1);
+    assert!(!os.protect(run.first, 0, SLAB_BYTES));
+    bytes_at(&os, run.first, SLAB_BYTES).fill(1);
+    assert!(os.protect(run.first, 0, SLAB_BYTES));
+    refuse_calls(Call::Mprotect, 0, 1);
+    assert!(!os.unprotect(run.first, 0, SLAB_BYTES));
+    assert!(os.unprotect(run.first, 0, SLAB_BYTES));
+    bytes_at(&os, run.first, SLAB_BYTES).fill(2);
+}
+
+#[test]
 fn a_refused_purge_leaves_memory_dirty_and_is_tried_again() {
     let _alone = Alone::new();
     let os = os_with(OsPolicy { warm_superslabs: 0, ..never() });

@@ -23,6 +23,10 @@ mod node;
 mod outside;
 mod pins;
 mod shelf;
+#[cfg(not(miri))]
+mod sys;
+#[cfg(miri)]
+#[path = "sys_fake.rs"]
 mod sys;
 
 pub use cache::{BigCache, BigStats};

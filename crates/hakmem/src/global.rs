@@ -206,6 +206,10 @@ pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
 }
 
 fn physical_bytes() -> usize {
+    // Miri's machine has no size.
+    if cfg!(miri) {
+        return usize::MAX;
+    }
     // SAFETY: reads a constant of the system.
     let page_count = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     usize::try_from(page_count).map_or(usize::MAX, |count| count.saturating_mul(hakmem_base::OS_PAGE_BYTES))
@@ -215,8 +219,8 @@ fn physical_bytes() -> usize {
 ///
 /// A process with raised privileges (`AT_SECURE`) does not listen to variables that whoever started it could set.
 fn read_environment() -> Settings<'static> {
-    // SAFETY: reads the auxiliary vector.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+    // SAFETY: reads the auxiliary vector, which Miri does not have.
+    if !cfg!(miri) && unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return Settings::DEFAULT;
     }
     parse_environment(Variables::first(), &mut |complaint| {

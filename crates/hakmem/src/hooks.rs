@@ -54,6 +54,10 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
 
 /// Installs fork handlers and the dump signal, once. May allocate.
 pub(crate) fn install_once() {
+    // Miri's programs neither fork nor get signals.
+    if cfg!(miri) {
+        return;
+    }
     // ORDERING: decides who installs; nothing travels.
     if INSTALLED.is_set_relaxed() || !INSTALLED.try_set_acq_rel() {
         return;

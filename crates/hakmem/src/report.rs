@@ -218,6 +218,10 @@ struct Runs {
 }
 
 fn peak_rss_bytes() -> u64 {
+    // Miri's machine has no pages.
+    if cfg!(miri) {
+        return 0;
+    }
     // SAFETY: all zero is a valid value to be filled.
     let mut usage = unsafe { core::mem::zeroed::<libc::rusage>() };
     // SAFETY: fills the structure.

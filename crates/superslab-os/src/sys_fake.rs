@@ -1,11 +1,12 @@
-//! The system calls of the box for Miri, which knows no reservations, advice or moves: on the heap of the interpreter.
+//! The system calls of the box for Miri, which knows no reservations, advice or moves: on the heap of the interpreter, and
+//! not on the global one, which may be built on this box.
 //!
 //! Same functions and same contracts as `sys`; what the kernel would do to memory happens by writing to it.
 
 use crate::faults::{Call, is_refused};
 use core::ptr::NonNull;
 use hakmem_base::SUPERSLAB_BYTES;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Why the kernel would not do it: always `ENOMEM`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +31,7 @@ pub(crate) fn map_memory(bytes: usize) -> Result<NonNull<u8>, Refusal> {
     allowed(Call::Mmap)?;
     let layout = layout(bytes)?;
     // SAFETY: no mapping of the box is empty.
-    NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Refusal)
+    NonNull::new(unsafe { System.alloc_zeroed(layout) }).ok_or(Refusal)
 }
 
 pub(crate) fn reserve_aligned(bytes: usize, _align: usize) -> Result<NonNull<u8>, Refusal> {
@@ -44,7 +45,7 @@ pub(crate) unsafe fn unmap(start: *mut u8, bytes: usize) {
         && let Ok(layout) = layout(bytes)
     {
         // SAFETY: the caller names a whole mapping; all have this layout.
-        unsafe { dealloc(start, layout) };
+        unsafe { System.dealloc(start, layout) };
     }
 }
 

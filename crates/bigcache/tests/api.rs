@@ -4,6 +4,7 @@
 
 mod support;
 
+use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::SUPERSLAB_BYTES;
 use hakmem_bigcache::{BigCache, BigPolicy, Block};
 use support::{Heap, Place, address_of, fill, is_filled};
@@ -243,29 +244,36 @@ fn without_leave_to_go_outside_a_full_window_gives_none() {
 /// Hunts: an extent that two threads hold at once, because a free by a stranger and a reuse overlap.
 #[test]
 fn blocks_freed_by_strangers_come_back_whole() {
-    const THREADS: usize = 4;
-    let (heap, cache) =
-        (Heap::new(2 << 30, BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT }), BigCache::new());
+    const THREADS: usize = if cfg!(miri) { 2 } else { 4 };
+    const STEPS: u64 = if cfg!(miri) { 6 } else { 120 };
+    let (heap, cache) = (
+        Heap::new(
+            if cfg!(miri) { 128 * MIB } else { 2 << 30 },
+            BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT },
+        ),
+        BigCache::new(),
+    );
     let (senders, receivers): (Vec<_>, Vec<_>) =
-        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(usize, usize, u8)>(4)).unzip();
+        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(SharedPtr<u8>, usize, u8)>(4)).unzip();
     std::thread::scope(|scope| {
         for (number, receiver) in receivers.into_iter().enumerate() {
             let next = senders[(number + 1) % THREADS].clone();
             let (heap, cache) = (&heap, &cache);
             scope.spawn(move || {
                 let mut random = 0x51_u64 + number as u64;
-                let take_in = |(address, bytes, mark): (usize, usize, u8)| {
-                    assert!(is_filled(block_of(address), bytes, mark), "a block changed under its holder");
-                    assert!(heap.free(cache, address));
+                let take_in = |(shared, bytes, mark): (SharedPtr<u8>, usize, u8)| {
+                    let block = block_of(&shared);
+                    assert!(is_filled(block, bytes, mark), "a block changed under its holder");
+                    assert!(heap.free(cache, address_of(block)));
                 };
-                for step in 0..120_u64 {
+                for step in 0..STEPS {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step | 1);
                     let bytes = SUPERSLAB_BYTES + 1 + (random >> 33) as usize % (6 * MIB);
                     let block = take(heap, cache, bytes);
                     assert!(!block.zeroed || is_filled(block, bytes, 0));
                     let mark = number as u8 + 1 + (step % 50) as u8 * 4;
                     fill(block, 0, bytes, mark);
-                    let mut parcel = (address_of(block), bytes, mark);
+                    let mut parcel = (SharedPtr::new(block.ptr.as_ptr()), bytes, mark);
                     while let Err(std::sync::mpsc::TrySendError::Full(back)) = next.try_send(parcel) {
                         parcel = back;
                         receiver.try_iter().for_each(take_in);
@@ -284,15 +292,16 @@ fn blocks_freed_by_strangers_come_back_whole() {
     assert_eq!(heap.os.stats().in_use_bytes, 0);
 }
 
-fn block_of(address: usize) -> Block {
-    let ptr = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap();
+/// A block that came from another test thread.
+fn block_of(shared: &SharedPtr<u8>) -> Block {
+    let ptr = std::ptr::NonNull::new(shared.load_relaxed()).unwrap();
     Block { ptr, zeroed: false }
 }
 
 #[test]
 fn exactly_one_of_many_threads_frees_a_block() {
     let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
-    for _ in 0..50 {
+    for _ in 0..if cfg!(miri) { 2 } else { 50 } {
         for bytes in [3 * MIB, 40 * MIB] {
             let address = address_of(take(&heap, &cache, bytes));
             let wins = std::thread::scope(|scope| {
@@ -311,15 +320,18 @@ fn exactly_one_of_many_threads_frees_a_block() {
 fn outside_blocks_are_found_while_others_come_and_go() {
     let (heap, cache) =
         (Heap::new(32 * MIB, BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT }), BigCache::new());
-    let steady: Vec<_> = (0..200).map(|step| (address_of(take(&heap, &cache, 33 * MIB + step * 4096)), step)).collect();
+    let steady: Vec<_> = (0..if cfg!(miri) { 6 } else { 200 })
+        .map(|step| (address_of(take(&heap, &cache, 33 * MIB + step * 4096)), step))
+        .collect();
     let stop = std::sync::Mutex::new(false);
+    let steps = if cfg!(miri) { 20 } else { 3000 };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..3)
+        let workers: Vec<_> = (0..3_usize)
             .map(|number| {
                 let (heap, cache) = (&heap, &cache);
                 scope.spawn(move || {
                     let mut mine = std::collections::VecDeque::new();
-                    for step in 0..3000_usize {
+                    for step in 0..steps {
                         let bytes = 40 * MIB + (step % 7 + number * 10) * 4096;
                         mine.push_back((address_of(take(heap, cache, bytes)), bytes));
                         if mine.len() > step % 20 {

@@ -12,6 +12,7 @@ const MIB: usize = 1 << 20;
 
 /// Hunts: a child that waits for a lock or a pin slot of a thread that it does not have, or in which an epoch stays pinned.
 #[test]
+#[cfg_attr(miri, ignore = "Miri's programs do not fork")]
 fn a_child_goes_on_with_blocks_inside_and_outside() {
     let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
     let take = |bytes| cache.allocate(&heap.cx(), bytes, 16, false).map(address_of);

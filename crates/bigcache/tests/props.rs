@@ -178,14 +178,14 @@ fn policies() -> impl Strategy<Value = BigPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 40 }, ..ProptestConfig::default() })]
 
     // A small window, so that some blocks lie outside.
     #[test]
     fn blocks_never_overlap_keep_their_contents_and_nothing_is_lost(
         policy in policies(),
         window_mib in prop_oneof![Just(32_usize), Just(128)],
-        script in prop::collection::vec(steps(), 1..60),
+        script in prop::collection::vec(steps(), 1..if cfg!(miri) { 12 } else { 60 }),
     ) {
         let heap = Heap::new(window_mib * MIB, policy);
         let mut machine = Machine { heap, cache: BigCache::new(), live: Vec::new(), marks: 0 };

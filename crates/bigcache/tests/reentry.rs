@@ -91,6 +91,7 @@ fn take(heap: &Heap) -> Option<usize> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads /proc/self/statm")]
 fn nested_calls_and_refused_memory_neither_hang_nor_abort_nor_lose_a_block() {
     let policy = BigPolicy { thp_bytes: usize::MAX, ..BigPolicy::DEFAULT };
     let heap = HEAP.get_or_init(|| Heap::new(32 * MIB, policy));

@@ -4,6 +4,7 @@
 
 mod support;
 
+use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, fatal};
 use hakmem_mid_pool::{RunCache, RunPolicy, shared};
 use hakmem_ownership::Route;
@@ -166,9 +167,9 @@ fn misses_of_one_size_are_served_in_bundles_of_clean_runs() {
 fn a_block_freed_twice_is_claimed_once() {
     let (heap, cache) = (heap(), RunCache::new());
     let block = cache.allocate(&heap.cx(), 70_000, 16).unwrap();
-    let address = block.ptr.as_ptr().expose_provenance();
+    let shared = SharedPtr::new(block.ptr.as_ptr());
     let wins = std::thread::scope(|scope| {
-        let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| heap.claim(block_of(address)))).collect();
+        let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| heap.claim(block_of(&shared)))).collect();
         tries.into_iter().filter_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(wins.len(), 1);
@@ -178,19 +179,20 @@ fn a_block_freed_twice_is_claimed_once() {
     assert_eq!(heap.claim(block), None, "a cached run is nobody's block");
 }
 
-/// A block by address: pointers do not travel between test threads.
-fn block_of(address: usize) -> hakmem_mid_pool::Block {
-    let ptr = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap();
+/// A block that came from another test thread.
+fn block_of(shared: &SharedPtr<u8>) -> hakmem_mid_pool::Block {
+    let ptr = std::ptr::NonNull::new(shared.load_relaxed()).unwrap();
     hakmem_mid_pool::Block { ptr, zeroed: false }
 }
 
 /// Hunts: a run that two threads hold at once, because a free by a stranger and a reuse overlap.
 #[test]
 fn blocks_freed_by_strangers_come_back_whole() {
-    const THREADS: usize = 4;
+    const THREADS: usize = if cfg!(miri) { 2 } else { 4 };
+    const STEPS: u64 = if cfg!(miri) { 20 } else { 2000 };
     let heap = Heap::new(256 << 20, RunPolicy { bundle_runs: 3, ..RunPolicy::DEFAULT });
     let (senders, receivers): (Vec<_>, Vec<_>) =
-        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(usize, usize, u8)>(8)).unzip();
+        (0..THREADS).map(|_| std::sync::mpsc::sync_channel::<(SharedPtr<u8>, usize, u8)>(8)).unzip();
     std::thread::scope(|scope| {
         for (number, receiver) in receivers.into_iter().enumerate() {
             let next = senders[(number + 1) % THREADS].clone();
@@ -198,19 +200,19 @@ fn blocks_freed_by_strangers_come_back_whole() {
             scope.spawn(move || {
                 let cache = RunCache::new();
                 let mut random = 0x9e37_u64 + number as u64;
-                let take_in = |(address, bytes, mark): (usize, usize, u8)| {
-                    let block = block_of(address);
+                let take_in = |(shared, bytes, mark): (SharedPtr<u8>, usize, u8)| {
+                    let block = block_of(&shared);
                     assert!(is_filled(block, bytes, mark), "a block changed under its holder");
                     free(heap, &cache, block);
                 };
-                for step in 0..2000_u64 {
+                for step in 0..STEPS {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step | 1);
                     let bytes = 32_769 + (random >> 33) as usize % 400_000;
                     let block = cache.allocate(&heap.cx(), bytes, 16).unwrap();
                     assert!(!block.zeroed || is_filled(block, bytes, 0));
                     let mark = number as u8 + 1 + (step % 50) as u8 * 4;
                     fill(block, 0, bytes, mark);
-                    let mut parcel = (block.ptr.as_ptr().expose_provenance(), bytes, mark);
+                    let mut parcel = (SharedPtr::new(block.ptr.as_ptr()), bytes, mark);
                     while let Err(std::sync::mpsc::TrySendError::Full(back)) = next.try_send(parcel) {
                         parcel = back;
                         receiver.try_iter().for_each(take_in);

@@ -176,7 +176,7 @@ fn policies() -> impl Strategy<Value = RunPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, ..ProptestConfig::default() })]
 
     #[test]
     fn blocks_never_overlap_keep_their_contents_and_nothing_is_lost(

@@ -4,8 +4,8 @@ use hakmem_policy::{FrozenPolicy, PolicyCell};
 use std::sync::{Barrier, Mutex, Weak};
 use std::thread;
 
-const READERS: usize = 6;
-const PUBLICATIONS: u32 = 3000;
+const READERS: usize = if cfg!(miri) { 3 } else { 6 };
+const PUBLICATIONS: u32 = if cfg!(miri) { 12 } else { 3000 };
 
 /// A policy whose fields follow from `seed`, so that a mix of two snapshots shows.
 fn woven(seed: u32) -> FrozenPolicy {
@@ -84,7 +84,7 @@ fn every_replaced_snapshot_is_whole_while_read_and_freed_afterwards() {
 #[test]
 fn publishers_on_several_threads_get_different_generations() {
     const PUBLISHERS: u32 = 4;
-    const EACH: u32 = 10_000;
+    const EACH: u32 = if cfg!(miri) { 6 } else { 10_000 };
     let cell = PolicyCell::new();
     let start = Barrier::new(PUBLISHERS as usize);
     let all = Mutex::new(Vec::new());

@@ -329,6 +329,7 @@ fn filled_superslabs_get_huge_pages_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's programs do not fork")]
 fn the_arena_and_the_window_survive_a_fork_with_purges_in_flight() {
     let os = os_with(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..OsPolicy::default() });
     let arena = MetaArena::new();
@@ -384,7 +385,7 @@ fn threads_never_share_a_unit() {
             scope.spawn(move || {
                 let mut held = Vec::new();
                 let mut random = u32::from(thread) * 7919;
-                for _ in 0..4000 {
+                for _ in 0..if cfg!(miri) { 40 } else { 4000 } {
                     random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     if random >> 31 == 0 || held.len() > 40 {
                         if let Some((first, units)) = held.pop() {

@@ -23,6 +23,7 @@ fn resident_bytes() -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn resident_memory_falls_after_a_purge_and_units_read_as_zero() {
     let _alone = alone();
     let os = os_with(never());
@@ -42,6 +43,7 @@ fn resident_memory_falls_after_a_purge_and_units_read_as_zero() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn the_automatic_window_costs_little_memory_before_it_is_used() {
     let _alone = alone();
     let before = resident_bytes();
@@ -51,6 +53,7 @@ fn the_automatic_window_costs_little_memory_before_it_is_used() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn a_growing_heap_stays_one_mapping() {
     let _alone = alone();
     let os = os_with(OsPolicy { thp_heap_bytes: usize::MAX, ..never() });
@@ -67,6 +70,7 @@ fn a_growing_heap_stays_one_mapping() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn memory_of_a_fragmented_superslab_falls_too() {
     let _alone = alone();
     let os = os_with(never());
@@ -105,6 +109,7 @@ fn again_with_limit(test: &str, limit_bytes: u64) -> String {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn a_limited_address_space_gives_a_window_of_at_most_half_of_it() {
     if std::env::var_os(CHILD).is_none() {
         let _alone = alone();
@@ -123,6 +128,7 @@ fn a_limited_address_space_gives_a_window_of_at_most_half_of_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn a_window_that_does_not_fit_is_halved_until_it_does() {
     if std::env::var_os(CHILD).is_none() {
         let _alone = alone();

@@ -226,10 +226,10 @@ impl Run<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 96 }, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_unit_is_shared_lost_or_wrongly_clean(actions in proptest::collection::vec(action(), 1..120)) {
+    fn no_unit_is_shared_lost_or_wrongly_clean(actions in proptest::collection::vec(action(), 1..if cfg!(miri) { 20 } else { 120 })) {
         let os = SuperslabOs::new();
         os.set_policy(OsPolicy { thp_heap_bytes: usize::MAX, ..OsPolicy::default() });
         let window = os.reserve(WindowConfig { bytes: WINDOW_BYTES });

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{give, new_front, new_heap, take, try_take};
+use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::SizeClass;
 use hakmem_ownership::Route;
 use hakmem_superslab_os::OsPolicy;
@@ -58,26 +59,27 @@ fn a_borrowed_block_is_aligned_like_its_class() {
 fn an_owner_may_leave_while_its_last_block_comes_back_and_is_reaped() {
     // Hunts: the slab becomes an orphan, a stranger empties and reaps it, and only then the owner takes its token.
     let front = new_front(256 << 20);
-    for _ in 0..200 {
+    for _ in 0..if cfg!(miri) { 4 } else { 200 } {
         let heap = new_heap(FrontPolicy::DEFAULT);
         let mut blocks: Vec<_> = (0..40).map(|_| take(front, heap, class(1024))).collect();
-        let last = blocks.pop().unwrap().as_ptr().expose_provenance();
+        let last = SharedPtr::new(blocks.pop().unwrap().as_ptr());
         for block in blocks {
             give(front, Some(heap), block);
         }
-        let leaver = std::ptr::from_ref(heap).expose_provenance();
+        let leaver = SharedPtr::new(std::ptr::from_ref(heap).cast_mut());
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mine = new_heap(FrontPolicy::DEFAULT);
-                while !matches!(front.route_of(last).unwrap().route(), Route::Orphan(_)) {
+                let last = NonNull::new(last.load_relaxed()).unwrap();
+                while !matches!(front.route_of(last.addr().get()).unwrap().route(), Route::Orphan(_)) {
                     std::hint::spin_loop();
                 }
-                give(front, Some(mine), NonNull::new(std::ptr::with_exposed_provenance_mut(last)).unwrap());
+                give(front, Some(mine), last);
                 front.collect(mine);
             });
             scope.spawn(move || {
                 // SAFETY: heaps of this test live for ever, and only this thread uses this one from here on.
-                front.leave(unsafe { &*std::ptr::with_exposed_provenance(leaver) });
+                front.leave(unsafe { &*leaver.load_relaxed() });
             });
         });
     }

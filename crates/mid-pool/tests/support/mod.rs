@@ -8,7 +8,7 @@ use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, OsPolicy, SuperslabOs, WindowConfig};
 
 /// Places that are written and looked at (bytes apart).
-const STRIDE: usize = 512;
+const STRIDE: usize = if cfg!(miri) { 32 << 10 } else { 512 };
 
 pub struct Heap {
     pub os: SuperslabOs,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
+mod checking;
 mod compat;
 mod dist;
 mod health;
@@ -51,6 +52,45 @@ enum Task {
         /// Also the long stress runs.
         #[arg(long)]
         full: bool,
+    },
+    /// Run tests under Miri, which checks each access, pointer and hand-over between threads.
+    Miri {
+        /// Schedules that each test runs under.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seeds: u32,
+        /// Only this package (may be repeated).
+        #[arg(long, value_name = "NAME")]
+        package: Vec<String>,
+        /// Only the tests in which threads meet.
+        #[arg(long)]
+        quick: bool,
+        /// A toolchain without Miri does not fail the command.
+        #[arg(long)]
+        allow_missing: bool,
+    },
+    /// Run tests compiled with ThreadSanitizer and AddressSanitizer.
+    Sanitize {
+        /// Only ThreadSanitizer.
+        #[arg(long)]
+        thread: bool,
+        /// Only AddressSanitizer.
+        #[arg(long)]
+        address: bool,
+        /// Only the facade's short tests with threads.
+        #[arg(long)]
+        quick: bool,
+        /// A toolchain without the standard library's sources does not fail the command.
+        #[arg(long)]
+        allow_missing: bool,
+    },
+    /// Run C and C++ programs on the preload library under valgrind's memcheck.
+    Valgrind {
+        /// Only the short programs.
+        #[arg(long)]
+        quick: bool,
+        /// A machine without valgrind does not fail the command.
+        #[arg(long)]
+        allow_missing: bool,
     },
     /// Put libhakmem.so and hakmem.h into target/dist.
     Dist,
@@ -118,6 +158,18 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { command } => run::run(&project, &command),
         Task::Test { release } => health::test(&project, release),
         Task::Health { full } => health::health(&project, full),
+        Task::Miri { seeds, package, quick, allow_missing } => {
+            let share = checking::Share::from_quick(quick);
+            checking::miri(&project, &checking::MiriOptions { seeds, packages: package, share, allow_missing })
+        }
+        Task::Sanitize { thread, address, quick, allow_missing } => {
+            let share = checking::Share::from_quick(quick);
+            checking::sanitize(&project, &checking::SanitizeOptions { thread, address, share, allow_missing })
+        }
+        Task::Valgrind { quick, allow_missing } => {
+            let share = checking::Share::from_quick(quick);
+            checking::valgrind(&project, &checking::ValgrindOptions { share, allow_missing })
+        }
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
         Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {

@@ -1,0 +1,154 @@
+//! `cargo xtask miri`: tests under the interpreter that checks each access, pointer and hand-over between threads.
+//!
+//! **Invariants.** Every package of the layers that the interpreter can run has a run here; those that it cannot are named with
+//! the reason.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use super::{Share, Tally, harness, missing_from_nightly, not_run};
+use crate::project::Project;
+use crate::tidy;
+
+/// What the caller asked for.
+pub struct Options {
+    /// How many schedules each test is run under.
+    pub seeds: u32,
+    /// Only these packages; all when empty.
+    pub packages: Vec<String>,
+    /// How much is run.
+    pub share: Share,
+    /// A toolchain without Miri does not fail the command.
+    pub allow_missing: bool,
+}
+
+/// Tests of a package that run with the same flags.
+struct Run {
+    package: &'static str,
+    targets: &'static [&'static str],
+    /// Beyond the common ones.
+    flags: &'static [&'static str],
+    /// Names of the tests of the quick share: no names, no share.
+    quick: &'static [&'static str],
+}
+
+/// A pointer keeps what it may be used for; numbers do not become pointers.
+const STRICT: &str = "-Zmiri-strict-provenance";
+/// arc-swap's helping path makes a pointer of a number. Its accesses are checked all the same, with less certainty.
+const PERMISSIVE: &str = "-Zmiri-permissive-provenance";
+/// Metadata arenas give nothing back, and tests keep heaps for ever as programs do.
+const NO_LEAKS: &str = "-Zmiri-ignore-leaks";
+/// See the header of the test that needs it.
+const NO_ALIASING: &str = "-Zmiri-disable-stacked-borrows";
+
+const ALL: &[&str] = &["--lib", "--tests"];
+
+const RUNS: &[Run] = &[
+    Run { package: "hakmem-base", targets: ALL, flags: &[STRICT], quick: &[] },
+    Run { package: "hakmem-atomic-ops", targets: ALL, flags: &[STRICT], quick: &[] },
+    Run {
+        package: "hakmem-policy",
+        targets: &["--lib", "--test", "no_allocation", "--test", "props"],
+        flags: &[STRICT],
+        quick: &[],
+    },
+    Run { package: "hakmem-policy", targets: &["--test", "stress"], flags: &[PERMISSIVE], quick: &[] },
+    Run { package: "hakmem-ownership", targets: ALL, flags: &[STRICT], quick: &[] },
+    Run { package: "hakmem-remote-queue", targets: ALL, flags: &[STRICT], quick: &["queue::"] },
+    Run { package: "hakmem-superslab-os", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
+    Run { package: "hakmem-publish-adopt", targets: ALL, flags: &[STRICT], quick: &["mailbox", "tokens", "orphan"] },
+    Run {
+        package: "hakmem-tiny-front",
+        targets: ALL,
+        flags: &[STRICT, NO_LEAKS],
+        quick: &["threads_that_exchange", "an_owner_may_leave", "reap_finds"],
+    },
+    Run { package: "hakmem-mid-pool", targets: ALL, flags: &[STRICT], quick: &[] },
+    Run { package: "hakmem-bigcache", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
+    Run {
+        package: "hakmem",
+        targets: &["--test", "model_checked"],
+        flags: &[STRICT, NO_LEAKS],
+        quick: &["change_hands", "an_owner_ends", "needs_blocks"],
+    },
+    Run { package: "hakmem", targets: &["--test", "whole_lives"], flags: &[STRICT, NO_LEAKS, NO_ALIASING], quick: &[] },
+];
+
+/// What the interpreter cannot run at all.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("hakmem-preload", "a shared library: assembly for its thread-local word, symbols that C programs call"),
+    (
+        "hakmem (tests other than model_checked and whole_lives)",
+        "start processes, fork, load libraries, read /proc, or work for seconds of real time",
+    ),
+];
+
+/// Runs the tests; fails if one did, or if Miri is not there.
+pub fn miri(project: &Project, options: &Options) -> Result<ExitCode> {
+    let layers = tidy::layer_order(project);
+    for package in &options.packages {
+        ensure!(layers.iter().any(|known| known == package), "no package `{package}` in the layers");
+    }
+    if let Some(why) = missing_from_nightly(&["miri", "rust-src"]) {
+        return Ok(not_run("Miri", &why, options.allow_missing));
+    }
+    let mut tally = Tally::new("Miri");
+    for run in RUNS {
+        let is_chosen = options.packages.is_empty() || options.packages.iter().any(|name| name == run.package);
+        let is_in_share = options.share == Share::Whole || !run.quick.is_empty();
+        if !is_chosen || !is_in_share {
+            continue;
+        }
+        let mut ignored = Vec::new();
+        let name = format!("{} {}", run.package, run.targets.join(" "));
+        tally.take(&name, || {
+            let counted = harness::run(&mut command(project, run, options))?;
+            ignored = counted.ignored;
+            Ok(format!("{} passed, {} seeds", counted.passed, options.seeds))
+        });
+        for test in ignored {
+            tally.leave_out(format!("{}: {test}", run.package));
+        }
+    }
+    for (what, why) in LEFT_OUT {
+        tally.leave_out(format!("{what}: {why}"));
+    }
+    Ok(tally.end())
+}
+
+fn command(project: &Project, run: &Run, options: &Options) -> std::process::Command {
+    // proptest looks for its regression files, which needs a current directory; the interpreter has none.
+    let mut flags = vec![
+        "-Zmiri-env-set=PROPTEST_DISABLE_FAILURE_PERSISTENCE=1".to_owned(),
+        "-Zmiri-env-set=PROPTEST_CASES=4".to_owned(),
+    ];
+    flags.extend(run.flags.iter().map(|&flag| flag.to_owned()));
+    if options.seeds > 1 {
+        flags.push(format!("-Zmiri-many-seeds=0..{}", options.seeds));
+    }
+    let mut command = harness::nightly_cargo(project);
+    command.args(["miri", "test", "--quiet", "--no-fail-fast", "--package", run.package]).args(run.targets);
+    // `--quiet` is cargo's; the harness names every test.
+    command.args(["--", "--format", "pretty"]);
+    if options.share == Share::Quick {
+        command.args(run.quick);
+    }
+    command.env("MIRIFLAGS", flags.join(" "));
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_of_the_layers_is_run_or_named_as_left_out() {
+        let project = Project::load().unwrap();
+        for package in tidy::layer_order(&project) {
+            let is_run = RUNS.iter().any(|run| run.package == package);
+            let is_named = LEFT_OUT.iter().any(|(what, _)| *what == package);
+            assert!(is_run || is_named, "{package}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `cargo xtask miri`, `sanitize` and `valgrind`: the same code under tools that see more than a test does.
+//!
+//! **Invariants.** A tool that is not there is reported as `NOT RUN`, and that is a failure unless the caller allowed it. A run
+//! in which nothing was tested is a failure. What is left out under a tool is printed with its reason.
+//! **Why.** docs/checking-tools.md
+
+mod harness;
+mod miri;
+mod sanitize;
+mod valgrind;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+pub use miri::{Options as MiriOptions, miri};
+pub use sanitize::{Options as SanitizeOptions, sanitize};
+pub use valgrind::{Options as ValgrindOptions, valgrind};
+
+use crate::table;
+
+/// The toolchain that has the tools; the project itself is built with the one that `rust-toolchain.toml` names.
+const NIGHTLY: &str = "nightly";
+
+/// How much of a tool's work is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// What fits into minutes: where two threads meet.
+    Quick,
+    /// Everything.
+    Whole,
+}
+
+impl Share {
+    /// From a `--quick` flag.
+    pub fn from_quick(quick: bool) -> Self {
+        if quick { Self::Quick } else { Self::Whole }
+    }
+}
+
+/// Runs of a tool with their results, and what it did not do.
+struct Tally {
+    tool: &'static str,
+    rows: Vec<Vec<String>>,
+    left_out: Vec<String>,
+    bad_count: usize,
+}
+
+impl Tally {
+    fn new(tool: &'static str) -> Self {
+        Self { tool, rows: Vec::new(), left_out: Vec::new(), bad_count: 0 }
+    }
+
+    /// One run; `step` returns what to print of it, or what is wrong.
+    fn take(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<String>) {
+        eprintln!("== {}: {name}", self.tool);
+        let begin = Instant::now();
+        let (verdict, text) = match step() {
+            Ok(text) => ("ok", text),
+            Err(error) => {
+                eprintln!("{error:#}");
+                self.bad_count += 1;
+                ("FAILED", format!("{error:#}"))
+            }
+        };
+        let seconds = format!("{:.1} s", begin.elapsed().as_secs_f64());
+        self.rows.push(vec![name.to_owned(), verdict.to_owned(), seconds, text]);
+    }
+
+    /// Something that this tool does not check, and why; each once.
+    fn leave_out(&mut self, text: String) {
+        if !self.left_out.contains(&text) {
+            self.left_out.push(text);
+        }
+    }
+
+    fn end(&self) -> ExitCode {
+        eprintln!("\n{}:", self.tool);
+        for line in table::lines(&self.rows, &[2]) {
+            eprintln!("  {line}");
+        }
+        if !self.left_out.is_empty() {
+            eprintln!("{} left out:", self.left_out.len());
+            for line in &self.left_out {
+                eprintln!("  {line}");
+            }
+        }
+        if self.rows.is_empty() {
+            eprintln!("{}: nothing was run", self.tool);
+            return ExitCode::FAILURE;
+        }
+        if self.bad_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Says loudly that a tool is not there. A line that begins with `NOT RUN` is what `.ci/run` repeats at its end.
+fn not_run(tool: &str, why: &str, allow_missing: bool) -> ExitCode {
+    eprintln!("NOT RUN: {tool}: {why}");
+    if allow_missing { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Why the nightly toolchain cannot do it: `None` if it can.
+fn missing_from_nightly(components: &[&str]) -> Option<String> {
+    let list = Command::new("rustup").args(["component", "list", "--installed", "--toolchain", NIGHTLY]).output();
+    let Ok(list) = list else {
+        return Some("rustup does not start, and it is what finds the nightly toolchain".into());
+    };
+    if !list.status.success() {
+        return Some(format!("no toolchain `{NIGHTLY}`: rustup toolchain install {NIGHTLY}"));
+    }
+    let installed = String::from_utf8_lossy(&list.stdout).into_owned();
+    let absent: Vec<_> = components.iter().filter(|component| !installed.contains(**component)).copied().collect();
+    let command = format!("rustup component add --toolchain {NIGHTLY} {}", absent.join(" "));
+    (!absent.is_empty()).then(|| format!("the {NIGHTLY} toolchain has no {}: {command}", absent.join(", ")))
+}
+
+/// Whether a program starts and answers `--version`.
+fn starts(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_is_not_there_fails_unless_that_was_allowed() {
+        assert_eq!(not_run("tool", "not installed", false), ExitCode::FAILURE);
+        assert_eq!(not_run("tool", "not installed", true), ExitCode::SUCCESS);
+        assert!(!starts("no-such-program-anywhere"));
+        assert!(missing_from_nightly(&["no-such-component"]).is_some());
+    }
+
+    #[test]
+    fn a_tally_without_a_run_or_with_a_bad_one_fails() {
+        let mut tally = Tally::new("tool");
+        assert_eq!(tally.end(), ExitCode::FAILURE);
+        tally.take("good", || Ok("fine".into()));
+        assert_eq!(tally.end(), ExitCode::SUCCESS);
+        tally.take("bad", || Err(anyhow::anyhow!("wrong")));
+        assert_eq!(tally.end(), ExitCode::FAILURE);
+    }
+}

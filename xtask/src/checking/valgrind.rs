@@ -1,0 +1,104 @@
+//! `cargo xtask valgrind`: C and C++ programs on the preload library under memcheck.
+//!
+//! **Invariants.** hakmem serves the program, not valgrind: a process in which hakmem served few requests is a failure.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Share, Tally, not_run, starts};
+use crate::launch::{self, Preload};
+use crate::project::Project;
+use crate::report::Summary;
+
+/// What the caller asked for.
+pub struct Options {
+    /// How much is run.
+    pub share: Share,
+    /// A machine without valgrind does not fail the command.
+    pub allow_missing: bool,
+}
+
+/// Valgrind runs a program's threads one at a time and everything some thirty times slower; only a hang takes this long.
+const LIMIT: Duration = Duration::from_secs(600);
+/// Exit status when memcheck has found something.
+const FOUND: &str = "99";
+/// Requests that hakmem serves in the least of these programs.
+const LEAST_ALLOCS: u64 = 100;
+
+/// A program of `crates/preload/tests/c`.
+struct Case {
+    source: &'static str,
+    arguments: &'static [&'static str],
+    is_quick: bool,
+}
+
+const CASES: &[Case] = &[
+    Case { source: "malloc_family.c", arguments: &[], is_quick: true },
+    Case { source: "new_delete.cpp", arguments: &["no-refusals"], is_quick: true },
+    Case { source: "thread_exit.c", arguments: &[], is_quick: true },
+    Case { source: "early_late.c", arguments: &[], is_quick: false },
+    Case { source: "stress.c", arguments: &["5", "1"], is_quick: false },
+    Case { source: "forks.c", arguments: &[], is_quick: false },
+];
+
+const LEFT_OUT: &[(&str, &str)] = &[
+    (
+        "new_delete.cpp, refusals",
+        "libstdc++'s operator new throws on behalf of hakmem's; valgrind replaces it by one that cannot throw",
+    ),
+    (
+        "stack_cache.c",
+        "its subject, the C library's cache of thread stacks, is emptied differently by valgrind's scheduler",
+    ),
+    ("misuse.c", "wrong on purpose"),
+    ("limits of blocks", "memcheck knows hakmem's mappings, not its blocks: docs/checking-tools.md"),
+];
+
+/// Runs the programs; fails if memcheck found something, or if valgrind is not there.
+pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
+    for (program, package) in [("valgrind", "valgrind"), ("cc", "gcc"), ("c++", "g++")] {
+        if !starts(program) {
+            let why = format!("no `{program}`: apt-get install {package}");
+            return Ok(not_run("valgrind", &why, options.allow_missing));
+        }
+    }
+    let library = project.preload_library()?;
+    let scratch = tempfile::tempdir().context("no place for programs")?;
+    let mut tally = Tally::new("valgrind");
+    for case in CASES.iter().filter(|case| case.is_quick || options.share == Share::Whole) {
+        tally.take(case.source, || run(project, case, &library, scratch.path()));
+    }
+    for (what, why) in LEFT_OUT {
+        tally.leave_out(format!("{what}: {why}"));
+    }
+    Ok(tally.end())
+}
+
+fn run(project: &Project, case: &Case, library: &Path, scratch: &Path) -> Result<String> {
+    let program = scratch.join(case.source.replace('.', "_"));
+    let (compiler, standard) = if case.source.ends_with("pp") { ("c++", "-std=c++17") } else { ("cc", "-std=gnu11") };
+    let source = project.root().join("crates/preload/tests/c").join(case.source);
+    let mut compile = Command::new(compiler);
+    compile.args([standard, "-O1", "-g", "-pthread", "-o"]).args([&program, &source]).arg("-ldl");
+    ensure!(compile.status()?.success(), "{compiler} does not compile {}", case.source);
+
+    let reports = scratch.join(format!("{}-reports", case.source));
+    std::fs::create_dir(&reports)?;
+    let preload = Preload::new(library.to_path_buf(), reports)?;
+    let mut command = Command::new("valgrind");
+    // Without the synonym, valgrind would put its own malloc in the place of any library's.
+    command.args(["--quiet", "--soname-synonyms=somalloc=nouserintercepts", "--leak-check=no", "--num-callers=30"]);
+    command.arg(format!("--error-exitcode={FOUND}")).arg(&program).args(case.arguments);
+    preload.apply(&mut command);
+    // A window that fits into the address space that valgrind leaves, whatever the machine.
+    command.env("HAKMEM_WINDOW_BYTES", "4G").env("EXPECT_LIBRARY", "hakmem");
+    launch::clean_environment(project, &mut command);
+    let finished = launch::wait_for_at_most(&mut command, LIMIT).context("valgrind does not start")?;
+    ensure!(finished.status.success(), "{} ({FOUND}: memcheck found something)", finished.describe());
+    let summary = Summary::read(preload.reports())?;
+    ensure!(summary.allocs >= LEAST_ALLOCS, "hakmem served {} requests only", summary.allocs);
+    Ok(format!("{} requests served by hakmem", summary.allocs))
+}

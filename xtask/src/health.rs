@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::project::Project;
-use crate::{compat, launch, table, tidy};
+use crate::{compat, launch, soak, table, tidy};
 
 /// A mandated profile: what the `health` binary is told and the policy profile it runs under.
 struct Profile {
@@ -24,6 +24,9 @@ const PROFILES: [Profile; 4] = [
 
 /// Seconds of each long stress run under `--full`.
 const FULL_STRESS_SECONDS: u64 = 60;
+
+/// Minutes of each long soak under `--full`.
+const FULL_SOAK_MINUTES: f64 = 5.0;
 
 /// All tests of the workspace, package by package: in one cargo call the packages' features would add up, and tests of
 /// the facade would run on boxes that panic where the real ones abort.
@@ -109,6 +112,7 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     for profile in &PROFILES {
         steps.take(&format!("profile {}", profile.name), || run_profile(project, profile));
     }
+    steps.take("soak", || soak::is_good(project, &soak::Options::minutes(soak::QUICK_MINUTES)));
     if full {
         let arguments = ["test", "--release", "--no-fail-fast", "--package", "hakmem", "--", "--ignored"];
         let mut command = project.cargo(arguments);
@@ -121,6 +125,12 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
             let options = compat::Options { only, stress_seconds: FULL_STRESS_SECONDS, ..compat::Options::default() };
             Ok(compat::bad_count(project, &options)? == 0)
         });
+        for preload in [false, true] {
+            let name = if preload { "long soak under preload" } else { "long soak" };
+            let options = soak::Options { preload, ..soak::Options::minutes(FULL_SOAK_MINUTES) };
+            steps.take(name, || soak::is_good(project, &options));
+        }
+        steps.take("soak that leaks is found", || soak::leak_is_found(project));
     }
     Ok(steps.end("Health"))
 }

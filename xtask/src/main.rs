@@ -10,14 +10,17 @@ mod compat;
 mod dist;
 mod health;
 mod launch;
+mod level;
 mod misuse;
 mod project;
 mod report;
 mod run;
+mod soak;
 mod table;
 mod tidy;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -139,6 +142,33 @@ enum Task {
         #[arg(long, value_name = "TIMES", default_value_t = 1)]
         repeat: u32,
     },
+    /// Every pattern of use at once, every byte checked; fails if the memory held beyond the blocks in use grows.
+    Soak {
+        /// How long.
+        #[arg(long, value_name = "N", default_value_t = soak::QUICK_MINUTES)]
+        minutes: f64,
+        /// Where the program's random numbers begin.
+        #[arg(long, value_name = "S", default_value_t = 1)]
+        seed: u64,
+        /// Threads that allocate, beside those that come and go.
+        #[arg(long, default_value_t = 2)]
+        threads: u64,
+        /// How much hakmem looks for misuse.
+        #[arg(long, value_enum, default_value = "default")]
+        level: level::Level,
+        /// Through the malloc family of the preload library instead of `#[global_allocator]`.
+        #[arg(long)]
+        preload: bool,
+        /// Lose this many bytes in each cycle, to see that the judgement notices.
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        leak_bytes: u64,
+        /// Where the report goes, instead of target/soak.
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+        /// Judge the samples of a run that is over, and write its report, instead of a new run.
+        #[arg(long, value_name = "CSV")]
+        samples: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -177,6 +207,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Misuse { level, only, peers, fix, bars, repeat } => {
             misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, bars, repeat })
+        }
+        Task::Soak { minutes, seed, threads, level, preload, leak_bytes, output, samples } => {
+            let options = soak::Options { minutes, seed, threads, level, preload, leak_bytes, output };
+            soak::soak(&project, &options, samples.as_deref())
         }
     }
 }

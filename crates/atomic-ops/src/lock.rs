@@ -4,6 +4,7 @@
 //! and released in parent and child. States and transitions follow U. Drepper, "Futexes Are Tricky", mutex 2.
 
 use crate::futex;
+use crate::probe;
 use crate::words::{Shared32, spin_hint};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -13,7 +14,7 @@ const HELD: u32 = 1;
 /// Held, and somebody may be sleeping.
 const CONTENDED: u32 = 2;
 /// Looks at the lock before sleeping: about as long as the shortest critical sections here take.
-const SPINS: u32 = 60;
+const SPINS: u32 = if cfg!(alloc_loom) { 1 } else { 60 };
 
 /// Data behind a lock.
 #[derive(Debug)]
@@ -103,6 +104,7 @@ impl<T> Deref for LockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
+        probe::reads(&self.lock.data);
         // SAFETY: the guard proves that this thread holds the lock.
         unsafe { &*self.lock.data.get() }
     }
@@ -111,6 +113,7 @@ impl<T> Deref for LockGuard<'_, T> {
 impl<T> DerefMut for LockGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
+        probe::writes(&self.lock.data);
         // SAFETY: the guard proves that this thread holds the lock, and it is borrowed exclusively.
         unsafe { &mut *self.lock.data.get() }
     }

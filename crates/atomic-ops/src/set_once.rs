@@ -1,5 +1,6 @@
 //! A value that is written once and read by everybody afterwards.
 
+use crate::probe;
 use crate::words::Flag;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -28,6 +29,7 @@ impl<T> SetOnce<T> {
         if !self.claimed.try_set_acq_rel() {
             return false;
         }
+        probe::writes(&self.value);
         // SAFETY: the claim makes this the only writer, and no reader looks before `ready`.
         let slot = unsafe { &mut *self.value.get() };
         slot.write(value);
@@ -42,6 +44,7 @@ impl<T> SetOnce<T> {
     pub fn get(&self) -> Option<&T> {
         // ORDERING: pairs with `set`.
         if self.ready.is_set_acquire() {
+            probe::reads(&self.value);
             // SAFETY: nothing writes the slot once `ready` is set.
             let slot = unsafe { &*self.value.get() };
             // SAFETY: `ready` is set after the value was written.

@@ -2,11 +2,21 @@
 
 #![expect(clippy::disallowed_types, reason = "this module is where the newtypes are made")]
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+// What the shared words stand on. Owned words have the machine's own in models too: see `probe`.
+#[cfg(alloc_loom)]
+use crate::model::words as backing;
+#[cfg(not(alloc_loom))]
+use core::sync::atomic as backing;
+
+use crate::probe;
+use core::sync::atomic::Ordering;
 
 /// Tells the processor that this is a spin loop.
 #[inline]
 pub fn spin_hint() {
+    #[cfg(alloc_loom)]
+    crate::model::spin_hint();
+    #[cfg(not(alloc_loom))]
     core::hint::spin_loop();
 }
 
@@ -15,17 +25,18 @@ macro_rules! shared_word {
         $(#[$doc])*
         #[derive(Debug, Default)]
         #[repr(transparent)]
-        pub struct $name($atomic);
+        pub struct $name(backing::$atomic);
 
         impl $name {
             /// A word that holds `value`.
             #[must_use]
             pub const fn new(value: $value) -> Self {
-                Self($atomic::new(value))
+                Self(backing::$atomic::new(value))
             }
 
             /// Reads without ordering anything.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             #[must_use]
             pub fn load_relaxed(&self) -> $value {
                 self.0.load(Ordering::Relaxed)
@@ -33,6 +44,7 @@ macro_rules! shared_word {
 
             /// Reads; what was written before the matching release is visible afterwards.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             #[must_use]
             pub fn load_acquire(&self) -> $value {
                 self.0.load(Ordering::Acquire)
@@ -40,6 +52,7 @@ macro_rules! shared_word {
 
             /// Reads in the single total order of sequentially consistent operations.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             #[must_use]
             pub fn load_seq_cst(&self) -> $value {
                 self.0.load(Ordering::SeqCst)
@@ -47,30 +60,35 @@ macro_rules! shared_word {
 
             /// Writes without ordering anything.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn store_relaxed(&self, value: $value) {
                 self.0.store(value, Ordering::Relaxed);
             }
 
             /// Writes; everything written before is visible to whoever acquires this value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn store_release(&self, value: $value) {
                 self.0.store(value, Ordering::Release);
             }
 
             /// Writes in the single total order of sequentially consistent operations.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn store_seq_cst(&self, value: $value) {
                 self.0.store(value, Ordering::SeqCst);
             }
 
             /// Exchanges, acquiring what the previous writer released.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn swap_acquire(&self, value: $value) -> $value {
                 self.0.swap(value, Ordering::Acquire)
             }
 
             /// Exchanges, acquiring and releasing.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn swap_acq_rel(&self, value: $value) -> $value {
                 self.0.swap(value, Ordering::AcqRel)
             }
@@ -80,6 +98,7 @@ macro_rules! shared_word {
             /// # Errors
             /// The value found, when it was not `current` or the processor gave up.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn cas_weak_acq_rel(&self, current: $value, new: $value) -> Result<$value, $value> {
                 self.0.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
             }
@@ -89,6 +108,7 @@ macro_rules! shared_word {
             /// # Errors
             /// The value found, when it was not `current` or the processor gave up.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn cas_weak_release(&self, current: $value, new: $value) -> Result<$value, $value> {
                 self.0.compare_exchange_weak(current, new, Ordering::Release, Ordering::Relaxed)
             }
@@ -98,6 +118,7 @@ macro_rules! shared_word {
             /// # Errors
             /// The value found, when it was not `current`.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn cas_acq_rel(&self, current: $value, new: $value) -> Result<$value, $value> {
                 self.0.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
             }
@@ -107,6 +128,7 @@ macro_rules! shared_word {
             /// # Errors
             /// The value found, when it was not `current`.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn cas_seq_cst(&self, current: $value, new: $value) -> Result<$value, $value> {
                 self.0.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
             }
@@ -119,36 +141,42 @@ macro_rules! shared_number {
         impl $name {
             /// Adds (wrapping) without ordering anything; returns the previous value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn add_relaxed(&self, value: $value) -> $value {
                 self.0.fetch_add(value, Ordering::Relaxed)
             }
 
             /// Subtracts (wrapping) without ordering anything; returns the previous value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn sub_relaxed(&self, value: $value) -> $value {
                 self.0.fetch_sub(value, Ordering::Relaxed)
             }
 
             /// Raises the word to at least `value`.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn max_relaxed(&self, value: $value) {
                 self.0.fetch_max(value, Ordering::Relaxed);
             }
 
             /// Sets bits, acquiring and releasing; returns the previous value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn or_acq_rel(&self, bits: $value) -> $value {
                 self.0.fetch_or(bits, Ordering::AcqRel)
             }
 
             /// Sets bits in the single total order; returns the previous value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn or_seq_cst(&self, bits: $value) -> $value {
                 self.0.fetch_or(bits, Ordering::SeqCst)
             }
 
             /// Clears all bits that are not in `mask`, acquiring and releasing; returns the previous value.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn and_acq_rel(&self, mask: $value) -> $value {
                 self.0.fetch_and(mask, Ordering::AcqRel)
             }
@@ -175,17 +203,18 @@ shared_number!(SharedUsize, usize);
 /// A pointer that several threads write.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct SharedPtr<T>(AtomicPtr<T>);
+pub struct SharedPtr<T>(backing::AtomicPtr<T>);
 
 impl<T> SharedPtr<T> {
     /// A word that holds `pointer`.
     #[must_use]
     pub const fn new(pointer: *mut T) -> Self {
-        Self(AtomicPtr::new(pointer))
+        Self(backing::AtomicPtr::new(pointer))
     }
 
     /// Reads without ordering anything.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn load_relaxed(&self) -> *mut T {
         self.0.load(Ordering::Relaxed)
@@ -193,6 +222,7 @@ impl<T> SharedPtr<T> {
 
     /// Reads; what was written before the matching release is visible afterwards.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn load_acquire(&self) -> *mut T {
         self.0.load(Ordering::Acquire)
@@ -200,6 +230,7 @@ impl<T> SharedPtr<T> {
 
     /// Reads in the single total order of sequentially consistent operations.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn load_seq_cst(&self) -> *mut T {
         self.0.load(Ordering::SeqCst)
@@ -207,24 +238,28 @@ impl<T> SharedPtr<T> {
 
     /// Writes without ordering anything.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn store_relaxed(&self, pointer: *mut T) {
         self.0.store(pointer, Ordering::Relaxed);
     }
 
     /// Writes; everything written before is visible to whoever acquires this pointer.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn store_release(&self, pointer: *mut T) {
         self.0.store(pointer, Ordering::Release);
     }
 
     /// Writes in the single total order of sequentially consistent operations.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn store_seq_cst(&self, pointer: *mut T) {
         self.0.store(pointer, Ordering::SeqCst);
     }
 
     /// Exchanges, acquiring and releasing.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn swap_acq_rel(&self, pointer: *mut T) -> *mut T {
         self.0.swap(pointer, Ordering::AcqRel)
     }
@@ -234,6 +269,7 @@ impl<T> SharedPtr<T> {
     /// # Errors
     /// The pointer found, when it was not `current`.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn cas_acq_rel(&self, current: *mut T, new: *mut T) -> Result<*mut T, *mut T> {
         self.0.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
@@ -242,17 +278,18 @@ impl<T> SharedPtr<T> {
 /// A yes/no word that several threads write.
 #[derive(Debug, Default)]
 #[repr(transparent)]
-pub struct Flag(AtomicBool);
+pub struct Flag(backing::AtomicBool);
 
 impl Flag {
     /// A flag that is `value`.
     #[must_use]
     pub const fn new(value: bool) -> Self {
-        Self(AtomicBool::new(value))
+        Self(backing::AtomicBool::new(value))
     }
 
     /// Reads without ordering anything.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn is_set_relaxed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -260,6 +297,7 @@ impl Flag {
 
     /// Reads; what was written before the flag was set is visible afterwards.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn is_set_acquire(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -267,12 +305,14 @@ impl Flag {
 
     /// Writes; everything written before is visible to whoever acquires the flag.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     pub fn store_release(&self, value: bool) {
         self.0.store(value, Ordering::Release);
     }
 
     /// Sets the flag; true for exactly one caller until it is cleared.
     #[inline]
+    #[cfg_attr(alloc_loom, track_caller)]
     #[must_use]
     pub fn try_set_acq_rel(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
@@ -287,36 +327,42 @@ macro_rules! owned_word {
         /// Relaxed is enough: no other data travels with the word. Compiles to plain moves.
         #[derive(Debug, Default)]
         #[repr(transparent)]
-        pub struct $name($atomic);
+        pub struct $name(core::sync::atomic::$atomic);
 
         impl $name {
             /// A word that holds `value`.
             #[must_use]
             pub const fn new(value: $value) -> Self {
-                Self($atomic::new(value))
+                Self(core::sync::atomic::$atomic::new(value))
             }
 
             /// Reads.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             #[must_use]
             pub fn get(&self) -> $value {
+                probe::reads(self);
                 self.0.load(Ordering::Relaxed)
             }
 
             /// Writes. Only the word's present writer calls this.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn set(&self, value: $value) {
+                probe::writes(self);
                 self.0.store(value, Ordering::Relaxed);
             }
 
             /// Adds (wrapping). Only the word's present writer calls this: it is a load and a store, not one step.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn add(&self, value: $value) {
                 self.set(self.get().wrapping_add(value));
             }
 
             /// Subtracts (wrapping). Only the word's present writer calls this.
             #[inline]
+            #[cfg_attr(alloc_loom, track_caller)]
             pub fn sub(&self, value: $value) {
                 self.set(self.get().wrapping_sub(value));
             }
@@ -326,6 +372,14 @@ macro_rules! owned_word {
 
 owned_word!(Owned32, AtomicU32, u32, "A 32-bit word with a single writer.");
 owned_word!(Owned64, AtomicU64, u64, "A 64-bit word with a single writer.");
+
+#[cfg(alloc_loom)]
+impl Shared32 {
+    /// What the kernel would find in the word.
+    pub(crate) fn latest(&self) -> u32 {
+        self.0.latest()
+    }
+}
 
 macro_rules! zero_valid {
     ($($name:ty),*) => {$(

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::project::Project;
-use crate::{compat, launch, soak, table, tidy};
+use crate::{compat, launch, loom, soak, table, tidy};
 
 /// A mandated profile: what the `health` binary is told and the policy profile it runs under.
 struct Profile {
@@ -100,7 +100,7 @@ impl Steps {
     }
 }
 
-/// Formatting, lints, tidy, the mandated profiles; with `full` the long runs as well.
+/// Formatting, lints, tidy, the models, the mandated profiles; with `full` the long runs as well.
 pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     let mut steps = Steps::default();
     steps.take_command("fmt", &mut project.cargo(["fmt", "--all", "--check"]));
@@ -109,6 +109,9 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     steps.take("tidy", || tidy::check(project));
     let mut documents = project.cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
     steps.take_command("doc", documents.env("RUSTDOCFLAGS", "--deny warnings"));
+    steps.take("loom models", || {
+        loom::check(project, &loom::Options { weaken: full, long: full, ..loom::Options::default() })
+    });
     for profile in &PROFILES {
         steps.take(&format!("profile {}", profile.name), || run_profile(project, profile));
     }

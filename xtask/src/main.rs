@@ -11,6 +11,7 @@ mod dist;
 mod health;
 mod launch;
 mod level;
+mod loom;
 mod misuse;
 mod project;
 mod report;
@@ -94,6 +95,18 @@ enum Task {
         /// A machine without valgrind does not fail the command.
         #[arg(long)]
         allow_missing: bool,
+    },
+    /// Run the loom models of every box.
+    Loom {
+        /// Then relax each documented ordering in turn: some model must fail.
+        #[arg(long)]
+        weaken: bool,
+        /// Explore the longer bounds.
+        #[arg(long)]
+        long: bool,
+        /// Only models whose name contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
     },
     /// Put libhakmem.so and hakmem.h into target/dist.
     Dist,
@@ -200,6 +213,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             let share = checking::Share::from_quick(quick);
             checking::valgrind(&project, &checking::ValgrindOptions { share, allow_missing })
         }
+        Task::Loom { weaken, long, only } => loom::loom(&project, &loom::Options { weaken, long, only }),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
         Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {

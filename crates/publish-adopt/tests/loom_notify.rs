@@ -156,7 +156,7 @@ impl Drop for World {
 #[test]
 fn a_slab_that_is_posted_is_fetched_once_with_what_its_poster_did() {
     // Hunts: two posters between the reader's fetches; a fetched slab without its link, so that the one below is lost.
-    Model::preemptions(3, 5).check(|| {
+    Model::preemptions(2, 4).check(|| {
         let world = World::new();
         let posters: Vec<_> = (1..=2)
             .map(|index| {
@@ -332,7 +332,7 @@ fn an_owner_that_leaves_loses_no_block_of_a_stranger() {
     // Hunts: the stranger's push and notification at every point of the owner's leaving. Afterwards every block must be
     // reachable: in a published slab whose token is out, or nowhere.
     for offers in [false, true] {
-        Model::preemptions(3, 4).check(move || {
+        Model::preemptions(2, 4).check(move || {
             let world = World::new();
             world.touch(slab(1));
             world.routes[1].bind(bin(0));

@@ -13,6 +13,7 @@ use anyhow::Result;
 use crate::project::Project;
 
 pub use layers::order as layer_order;
+pub use sources::{Site, ordering_sites};
 
 /// Checks everything, or rewrites the generated documents first.
 pub fn tidy(project: &Project, fix: bool) -> Result<ExitCode> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::project::Project;
 
@@ -15,6 +15,80 @@ const MEMORY_ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", 
 
 /// Headings that the face of a box has.
 const LIB_HEADINGS: [&str; 2] = ["**Not here.**", "**Invariants.**"];
+
+/// Files of [`ORDERING_CRATE`] that make the newtypes and their models; its locks and cells use them like any box does.
+const NEWTYPES: [&str; 2] = ["src/words.rs", "src/model/"];
+
+/// One acquire or release in the sources of a box.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Package that it is in.
+    pub package: String,
+    /// File, from the root of the workspace.
+    pub file: String,
+    /// Line of the call, from 1.
+    pub line: usize,
+    function: String,
+    method: String,
+    // How many of the same method come before it in the function.
+    earlier: usize,
+}
+
+impl Site {
+    /// A name that lasts as long as the function does: "`file` `function` `method`", with " #2" for a second such call.
+    pub fn name(&self) -> String {
+        let number = if self.earlier == 0 { String::new() } else { format!(" #{}", self.earlier + 1) };
+        format!("`{}` `{}` `{}{number}`", self.file, self.function, self.method)
+    }
+}
+
+/// Every call of a method that acquires or releases, in the sources of every box, tests left out.
+pub fn ordering_sites(project: &Project) -> Result<Vec<Site>> {
+    let ordered = ordered_methods(project)?;
+    let mut sites = Vec::new();
+    for package in project.packages() {
+        let Some(directory) = package.manifest_path.as_std_path().parent() else { continue };
+        if !directory.starts_with(project.root().join("crates")) {
+            continue;
+        }
+        for path in rust_files(&directory.join("src"))? {
+            let file = shown(project, &path);
+            if package.name.as_str() == ORDERING_CRATE && NEWTYPES.iter().any(|part| file.contains(part)) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+            sites.extend(sites_in(&text, &package.name, &file, &ordered));
+        }
+    }
+    ensure!(!sites.is_empty(), "no acquire or release in the sources");
+    Ok(sites)
+}
+
+fn sites_in(text: &str, package: &str, file: &str, ordered: &BTreeSet<String>) -> Vec<Site> {
+    let mut sites: Vec<Site> = Vec::new();
+    let mut function = String::new();
+    for (position, line) in text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]")) {
+        let code = line.split("//").next().unwrap_or(line);
+        if let Some(name) = function_name(code) {
+            function = name;
+        }
+        for method in called_of(code, ordered) {
+            let same = |site: &&Site| site.function == function && site.method == method;
+            let earlier = sites.iter().filter(same).count();
+            let (package, file) = (package.to_owned(), file.to_owned());
+            sites.push(Site { package, file, line: position + 1, function: function.clone(), method, earlier });
+        }
+    }
+    sites
+}
+
+/// The name in `fn name(` or `fn name<`.
+fn function_name(code: &str) -> Option<String> {
+    let (before, rest) = code.split_once("fn ")?;
+    let name: String = rest.chars().take_while(|&mark| is_name(mark)).collect();
+    let opens = rest.get(name.len()..).is_some_and(|rest| rest.starts_with(['(', '<']));
+    (opens && !name.is_empty() && (before.is_empty() || before.ends_with(' '))).then_some(name)
+}
 
 /// Findings in `crates/*/src` and in the manifests.
 pub fn findings(project: &Project) -> Result<Vec<String>> {
@@ -126,9 +200,14 @@ fn is_name(mark: char) -> bool {
 
 /// Whether a line calls a method of that name: `.name(`.
 fn calls_one_of(code: &str, names: &BTreeSet<String>) -> bool {
-    code.split('.').skip(1).any(|rest| {
+    called_of(code, names).next().is_some()
+}
+
+/// The methods of these names that a line calls.
+fn called_of(code: &str, names: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    code.split('.').skip(1).filter_map(|rest| {
         let name: String = rest.chars().take_while(|&mark| is_name(mark)).collect();
-        rest.get(name.len()..).is_some_and(|rest| rest.starts_with('(')) && names.contains(&name)
+        (rest.get(name.len()..).is_some_and(|rest| rest.starts_with('(')) && names.contains(&name)).then_some(name)
     })
 }
 
@@ -184,6 +263,23 @@ mod tests {
         assert!(
             in_source(&format!("{FACE}Ordering::Less => 1, // not Ordering::Relaxed\n"), true, Some(&ordered()))
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn sites_are_named_by_function_and_method() {
+        let text = "fn f(&self) {\n    a.swap_acquire(0);\n    b.swap_acquire(a.swap_acquire(1));\n}\npub(crate) fn g<T>() {\n\
+            \n    c\n        .swap_acquire(2);\n}\n#[cfg(test)]\nfn t() { d.swap_acquire(3); }\n";
+        let sites = sites_in(text, "p", "s.rs", &ordered());
+        let named: Vec<_> = sites.iter().map(|site| (site.line, site.name())).collect();
+        assert_eq!(
+            named,
+            [
+                (2, "`s.rs` `f` `swap_acquire`".to_owned()),
+                (3, "`s.rs` `f` `swap_acquire #2`".to_owned()),
+                (3, "`s.rs` `f` `swap_acquire #3`".to_owned()),
+                (8, "`s.rs` `g` `swap_acquire`".to_owned()),
+            ]
         );
     }
 

@@ -125,6 +125,27 @@ pub fn fatal_ptr_class(what: &'static str, address: usize, block_bytes: usize, o
     end(line.hex(owner), what)
 }
 
+/// Like [`fatal_ptr`], naming the bytes that the block was asked for with.
+///
+/// # Panics
+/// With feature `testing` it panics instead.
+#[cold]
+#[inline(never)]
+pub fn fatal_block(what: &'static str, address: usize, bytes: usize) -> ! {
+    let line = Line::new().text(what).text(": pointer ").hex(address);
+    end(line.text(", ").number(bytes).text(" bytes"), what)
+}
+
+/// Reports a line that the caller has put together, and aborts. `what` is its fixed part.
+///
+/// # Panics
+/// With feature `testing` it panics instead, with `what`.
+#[cold]
+#[inline(never)]
+pub fn fatal_line(line: Line, what: &'static str) -> ! {
+    end(line, what)
+}
+
 #[cold]
 fn end(line: Line, what: &'static str) -> ! {
     #[cfg(feature = "testing")]

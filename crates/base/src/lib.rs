@@ -18,7 +18,7 @@ mod zero_valid;
 pub use block::{read_link, write_link};
 pub use consts::*;
 pub use errno::keeping_errno;
-pub use fatal::{Line, fatal, fatal_ptr, fatal_ptr_class, report};
+pub use fatal::{Line, fatal, fatal_block, fatal_line, fatal_ptr, fatal_ptr_class, report};
 pub use request::{Door, Request};
 pub use size_class::{CLASS_COUNT, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass};
 pub use slab_index::SlabIndex;

@@ -5,7 +5,7 @@
 
 use crate::knobs::KNOB_VARIABLES;
 use crate::settings::{Foreign, Mode, Profile, Settings};
-use crate::value::{Kind, Value, ValueError, bytes};
+use crate::value::{Kind, Value, ValueError, bytes, count};
 use core::fmt::{self, Write};
 
 /// One variable.
@@ -43,6 +43,10 @@ pub(crate) const TOOL_PREFIXES: [&[u8]; 3] = [b"HAKMEM_BENCH_", b"HAKMEM_STRESS_
 
 /// `HAKMEM_WINDOW_BYTES`: from the smallest useful window to what 47 address bits hold.
 const WINDOW_KIND: Kind = bytes(32 << 20, 1 << 46).or_zero();
+
+/// `HAKMEM_QUARANTINE_BYTES`, `HAKMEM_QUARANTINE_BLOCKS`: from none to what 73 classes can hold on a large machine.
+const QUARANTINE_BYTES_KIND: Kind = bytes(0, 256 << 20);
+const QUARANTINE_BLOCKS_KIND: Kind = count(0, 1 << 20);
 
 macro_rules! variable {
     ($name:expr, $field:ident, $kind:expr, $doc:literal) => {
@@ -120,6 +124,24 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         foreign,
         Foreign::KIND,
         " What the preload library does with a pointer that is not hakmem's: pass it to the next allocator, or abort."
+    ),
+    variable!(
+        "HAKMEM_HARDENED",
+        hardened,
+        Kind::Switch,
+        " The hardened level, decided at start: guard pages, canaries, quarantine, every free checked. See docs/hardening.md."
+    ),
+    variable!(
+        "HAKMEM_QUARANTINE_BYTES",
+        quarantine_bytes,
+        QUARANTINE_BYTES_KIND,
+        " At the hardened level: bytes of freed blocks that wait, per size class, before they are handed out again."
+    ),
+    variable!(
+        "HAKMEM_QUARANTINE_BLOCKS",
+        quarantine_blocks,
+        QUARANTINE_BLOCKS_KIND,
+        " At the hardened level: freed blocks that wait, per size class; large ones in all."
     ),
     variable!("HAKMEM_VERBOSE", verbose, Kind::Switch, " One line on stderr at start says what runs."),
 ];

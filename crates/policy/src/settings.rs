@@ -144,6 +144,12 @@ pub struct Settings<'a> {
     pub tiny_ring: bool,
     /// What the preload library does with a pointer that is not hakmem's.
     pub foreign: Foreign,
+    /// The hardened level.
+    pub hardened: bool,
+    /// At the hardened level: bytes of freed blocks per size class that wait before they are reused.
+    pub quarantine_bytes: usize,
+    /// At the hardened level: freed blocks per size class that wait.
+    pub quarantine_blocks: usize,
     /// Says at start what runs.
     pub verbose: bool,
 }
@@ -162,6 +168,9 @@ impl Settings<'_> {
         dump_dir: None,
         tiny_ring: false,
         foreign: Foreign::Pass,
+        hardened: cfg!(feature = "hardened"),
+        quarantine_bytes: 512 << 10,
+        quarantine_blocks: 2048,
         verbose: false,
     };
 }

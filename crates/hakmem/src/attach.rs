@@ -4,17 +4,23 @@ use core::ptr::NonNull;
 use hakmem_base::HEAP_RECORD_BYTES;
 
 use crate::global::{GLOBAL, Global};
+use crate::hardened;
 use crate::hooks;
 use crate::record::HeapRecord;
 use crate::tls::{self, Holder};
 
-/// The thread's heap; a newcomer gets one. `None` for a leaver, and when there is no memory for a record.
+/// The thread's heap; a newcomer gets one. `None` for a leaver, when there is no memory for a record, and at the hardened
+/// level, which has no heaps.
 pub(crate) fn heap_for_thread() -> Option<&'static HeapRecord> {
     match tls::holder() {
         Holder::Heap(record) => Some(record),
         Holder::Leaver => None,
         Holder::Newcomer => {
             if !GLOBAL.ensure_ready() {
+                return None;
+            }
+            if hardened::is_on() {
+                hooks::install_once();
                 return None;
             }
             let record = GLOBAL.take_record()?;

@@ -7,7 +7,7 @@ use hakmem_tiny_front::{Bin, Pop, Remote};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
-use crate::{large, pages, scavenger, tls};
+use crate::{hardened, large, pages, scavenger, tls};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,19 +39,19 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     }
 }
 
-/// Like [`allocate`], reading as zero.
+/// Like [`allocate`], reading as zero. `request` is what the caller asked for, where that is less than `bytes`.
 #[inline(always)]
-pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8 {
+pub(crate) fn allocate_zeroed(bytes: usize, align: usize, request: Request) -> *mut u8 {
     match class_for(bytes, align) {
         Some(class) => {
-            let block = allocate_class(class, Request::new(bytes, align, door));
+            let block = allocate_class(class, request);
             if !block.is_null() {
                 // SAFETY: the block is at least `bytes` bytes long and nobody else's.
                 unsafe { block.write_bytes(0, bytes) };
             }
             block
         }
-        None => large::allocate_slow(bytes, align, door, true),
+        None => large::allocate_slow(bytes, align, request.door(), true),
     }
 }
 
@@ -71,9 +71,12 @@ pub(crate) fn allocate_class(class: SizeClass, request: Request) -> *mut u8 {
 /// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn refill_slow(class: SizeClass, _request: Request) -> *mut u8 {
+pub(crate) extern "C" fn refill_slow(class: SizeClass, request: Request) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
+        if hardened::is_on() {
+            return hardened::allocate(request.bytes().unwrap_or(0), request.align(), request.door());
+        }
         let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
         return block.flatten().map_or(core::ptr::null_mut(), NonNull::as_ptr);
     };
@@ -197,7 +200,7 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe extern "C" fn free_slow(block: NonNull<u8>, _claim: Request) -> Freed {
+unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
     let front = &GLOBAL.front;
     let Some(word) = front.route_of(address) else {
@@ -223,7 +226,11 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, _claim: Request) -> Freed {
             large::free_claimed(block, route);
             return Freed::Done;
         }
-        Route::Unused | Route::Hardened(_) | Route::Sampled(_) => {
+        Route::Hardened(note) => {
+            hardened::free(block, note, claim);
+            return Freed::Done;
+        }
+        Route::Unused | Route::Sampled(_) => {
             fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address)
         }
     };
@@ -266,7 +273,8 @@ pub(crate) fn usable_size(address: usize) -> Option<usize> {
         Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
         Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(SizeClass::block_bytes),
         Route::Orphan(class) => Some(class.block_bytes()),
-        Route::Unused | Route::Hardened(_) | Route::Sampled(_) => {
+        Route::Hardened(note) => hardened::usable_size(address, note),
+        Route::Unused | Route::Sampled(_) => {
             fatal_ptr("pointer to no block (freed before, or into the middle of one)", address)
         }
     }
@@ -280,6 +288,7 @@ pub(crate) fn usable_size(address: usize) -> Option<usize> {
 pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: usize, new_bytes: usize) -> *mut u8 {
     if let (Some(old), Some(new)) = (class_for(bytes, align), class_for(new_bytes, align))
         && old == new
+        && !tls::is_without_heap()
     {
         return block.as_ptr();
     }
@@ -302,6 +311,9 @@ pub(crate) unsafe fn reallocate_slow(
 ) -> *mut u8 {
     let address = block.addr().get();
     let route = GLOBAL.front.route_of(address).map_or(Route::Unused, |word| word.route());
+    if let Route::Hardened(note) = route {
+        return hardened::reallocate(block, note, Request::new(bytes, align, door), new_bytes);
+    }
     let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
     if is_large && let Some(resized) = large::resize(block, route, align, new_bytes) {
         return resized.as_ptr();

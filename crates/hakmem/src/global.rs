@@ -5,6 +5,7 @@ use core::fmt;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::Line;
 use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
+use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, parse_environment};
 use hakmem_superslab_os::{MetaArena, OsPolicy};
@@ -22,6 +23,7 @@ const PATH_BYTES: usize = 512;
 pub(crate) struct Global {
     pub front: Front,
     pub big: BigCache,
+    pub hardened: Hardened,
     pub policy: PolicyCell,
     pub arena: MetaArena,
     pub registry: Registry,
@@ -97,6 +99,7 @@ impl Global {
         Self {
             front: Front::new(),
             big: BigCache::new(),
+            hardened: Hardened::new(),
             policy: PolicyCell::new(),
             arena: MetaArena::new(),
             registry: Registry {
@@ -135,6 +138,9 @@ impl Global {
         if !self.front.reserve(settings.window_bytes) {
             return false;
         }
+        if settings.hardened && !self.start_hardened(&settings) {
+            return false;
+        }
         self.front.ring.switch(settings.tiny_ring);
         self.boot.set(Boot {
             stats: settings.stats,
@@ -151,6 +157,18 @@ impl Global {
         // ORDERING: pairs with the loads above.
         self.ready.store_release(true);
         true
+    }
+
+    /// The hardened level begins with the first allocation or not at all. False: there is no memory for its tables, and then
+    /// there is none to hand out either: a program that asked for the level does not run without it.
+    fn start_hardened(&self, settings: &Settings<'_>) -> bool {
+        let limits =
+            Limits { quarantine_bytes: settings.quarantine_bytes, quarantine_blocks: settings.quarantine_blocks };
+        self.front.tables().is_some_and(|tables| self.hardened.start(self.hardened_context(tables), limits))
+    }
+
+    pub fn hardened_context<'a>(&'a self, tables: &'a Tables) -> HardenedContext<'a> {
+        HardenedContext { os: &self.front.os, routes: &tables.routes, arena: &self.arena }
     }
 
     /// Whether `ensure_ready` has succeeded.

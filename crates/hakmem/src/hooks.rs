@@ -8,6 +8,7 @@ use hakmem_base::keeping_errno;
 use crate::attach::detach_thread;
 use crate::dump;
 use crate::global::GLOBAL;
+use crate::hardened;
 use crate::record::HeapRecord;
 use crate::report;
 use crate::scavenger;
@@ -73,6 +74,7 @@ extern "C" fn before_fork() {
     // The big cache first: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
     GLOBAL.big.lock_for_fork();
+    GLOBAL.hardened.lock_for_fork();
     GLOBAL.registry.free.lock_for_fork();
     GLOBAL.arena.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
@@ -85,6 +87,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.arena.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.registry.free.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.hardened.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
@@ -102,6 +106,7 @@ extern "C" fn after_fork_in_child() {
     GLOBAL.registry.peak.store_relaxed(1);
     GLOBAL.registry.live.store_relaxed(1);
     release_fork_locks();
+    GLOBAL.hardened.stir_in_child();
 }
 
 /// The process exits or the library is unloaded: exit statistics, and nothing may call into it afterwards.
@@ -112,6 +117,7 @@ pub(crate) fn finish() {
     }
     if GLOBAL.is_ready() {
         report::at_exit();
+        hardened::sweep();
         scavenger::stop();
         let key = EXIT_KEY.load_relaxed();
         if key != NO_KEY {

@@ -9,6 +9,7 @@ use hakmem_tiny_front::Tables;
 
 use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
+use crate::hardened;
 use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::scavenger;
@@ -25,13 +26,15 @@ pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *
     allocate(bytes, align, door, false, true)
 }
 
-fn allocate(bytes: usize, align: usize, _door: Door, zeroed: bool, growing: bool) -> *mut u8 {
+fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool) -> *mut u8 {
     if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
         return core::ptr::null_mut();
     }
     let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return core::ptr::null_mut() };
-    if let Some(record) = record {
-        pick_up_policy(record);
+    match record {
+        Some(record) => pick_up_policy(record),
+        None if hardened::is_on() => return hardened::allocate(bytes, align, door),
+        None => {}
     }
     scavenger::stand_by();
     let block = try_allocate(tables, record, bytes, align, growing).or_else(|| {

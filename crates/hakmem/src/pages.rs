@@ -2,6 +2,7 @@
 
 use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
+use crate::hardened;
 use crate::large::big_policy_of;
 use crate::record::HeapRecord;
 use crate::scavenger;
@@ -57,5 +58,6 @@ pub(crate) fn reclaim_for(record: Option<&HeapRecord>) {
         GLOBAL.front.collect(&record.heap);
         record.runs.flush(&GLOBAL.run_context(tables, record.run_policy.get()));
     }
+    hardened::collect();
     GLOBAL.big.flush(&GLOBAL.big_context(tables, big_policy_of(record)));
 }

@@ -71,7 +71,7 @@ fn or_enomem(block: *mut u8) -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(bytes: usize) -> *mut u8 {
-    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN, Door::Malloc)
+    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN, Request::new(bytes, MIN_ALIGN, Door::Malloc))
 }
 
 /// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.
@@ -102,7 +102,10 @@ pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
         return Reallocated::Foreign;
     };
     // The block stays if its class serves the new size too: what `malloc` would hand out for it.
-    if bytes <= usable && SizeClass::for_bytes(bytes.max(9)).is_some_and(|class| class.block_bytes() == usable) {
+    if bytes <= usable
+        && !tls::is_without_heap()
+        && SizeClass::for_bytes(bytes.max(9)).is_some_and(|class| class.block_bytes() == usable)
+    {
         return Reallocated::Moved(ptr);
     }
     // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.

@@ -120,6 +120,18 @@ stats! {
     peak_heaps,
     /// Times the scavenger was started.
     scavenger_starts,
+    /// Blocks handed out at the hardened level.
+    hardened_allocs,
+    /// Bytes of freed blocks that wait in quarantine.
+    quarantined_bytes,
+    /// Bytes of address space of freed large blocks in quarantine, without memory behind them.
+    quarantined_space_bytes,
+    /// Guard pages that the kernel refused.
+    guards_refused,
+    /// Bytes of address space lost because the kernel refused to make guard pages writable again.
+    stranded_bytes,
+    /// Blocks that the hardened level had no place for and that went unguarded.
+    unguarded_blocks,
     /// Refills that found no memory.
     out_of_memory,
 }
@@ -153,13 +165,14 @@ fn collect_stats(os: &OsStats) -> Stats {
         runs.misses += record.runs.misses();
     }
     let big = GLOBAL.big.stats();
+    let hardened = GLOBAL.hardened.stats();
     runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
     runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     let (orphan_slabs, orphan_bytes) = GLOBAL.front.orphans();
     let slab_bytes = (front.delivered_bytes + orphan_bytes).saturating_sub(front.cached_bytes);
     let big_bytes = big.allocated_bytes.saturating_sub(big.freed_bytes);
     Stats {
-        live_bytes: slab_bytes.wrapping_add(runs.live_bytes).wrapping_add(big_bytes),
+        live_bytes: slab_bytes.wrapping_add(runs.live_bytes).wrapping_add(big_bytes).wrapping_add(hardened.live_bytes),
         committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
         cached_bytes: front.cached_bytes + runs.cached_bytes + (big.cached_bytes + os.free_dirty_bytes) as u64,
         peak_rss_bytes: peak_rss_bytes(),
@@ -205,6 +218,12 @@ fn collect_stats(os: &OsStats) -> Stats {
         live_heaps: u64::from(GLOBAL.registry.live.load_relaxed()),
         peak_heaps: u64::from(GLOBAL.registry.peak.load_relaxed()),
         scavenger_starts: u64::from(scavenger::starts()),
+        hardened_allocs: hardened.allocs,
+        quarantined_bytes: hardened.quarantined_bytes,
+        quarantined_space_bytes: hardened.quarantined_space_bytes,
+        guards_refused: hardened.guards_refused,
+        stranded_bytes: hardened.stranded_bytes,
+        unguarded_blocks: crate::hardened::unguarded_blocks(),
         out_of_memory: front.out_of_memory,
     }
 }

@@ -31,6 +31,12 @@ pub(crate) fn record() -> &'static HeapRecord {
     unsafe { &*slot::get() }
 }
 
+/// Whether the thread points to the empty record: at the hardened level all do, because there every operation asks.
+#[inline(always)]
+pub(crate) fn is_without_heap() -> bool {
+    core::ptr::eq(record(), &raw const EMPTY)
+}
+
 /// The thread's state, for slow paths.
 #[inline]
 pub(crate) fn holder() -> Holder {

@@ -1,0 +1,102 @@
+//! The hardened level at the gates: what reaches it, and what it leaves to the others.
+//!
+//! At this level no thread ever gets a heap. All of them point to the empty record for good, so every fast path misses and
+//! comes to the cold gates, which come here: the level costs the default one no instruction on a fast path.
+
+use core::ptr::NonNull;
+use hakmem_atomic_ops::Shared64;
+use hakmem_base::{Door, Request};
+
+use crate::global::GLOBAL;
+use crate::large::big_policy_of;
+use crate::{pages, scavenger};
+
+/// Blocks that found no place in the window and were mapped outside, without guards. Relaxed: a count.
+static UNGUARDED: Shared64 = Shared64::new(0);
+
+/// Whether the level runs: decided before the first allocation.
+#[inline]
+pub(crate) fn is_on() -> bool {
+    GLOBAL.hardened.is_on()
+}
+
+/// Blocks that the level had no place for.
+pub(crate) fn unguarded_blocks() -> u64 {
+    UNGUARDED.load_relaxed()
+}
+
+/// A block, all zero, or null. The caller has found the level on.
+pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
+    let Some(tables) = GLOBAL.front.tables() else { return core::ptr::null_mut() };
+    let cx = GLOBAL.hardened_context(tables);
+    scavenger::stand_by();
+    let mut block = GLOBAL.hardened.allocate(cx, bytes, align, door);
+    if block.is_none() && GLOBAL.hardened.collect(cx, true) {
+        block = GLOBAL.hardened.allocate(cx, bytes, align, door);
+    }
+    block.or_else(|| unguarded(bytes, align)).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// A block that the window has no place for, as the default level would map it.
+#[cold]
+fn unguarded(bytes: usize, align: usize) -> Option<NonNull<u8>> {
+    let tables = GLOBAL.front.tables()?;
+    if bytes <= hakmem_base::RUN_MAX_BYTES {
+        return None;
+    }
+    let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, big_policy_of(None)), bytes, align, false)?;
+    UNGUARDED.add_relaxed(1);
+    if !block.zeroed {
+        // SAFETY: the block is at least `bytes` bytes long and nobody else's.
+        unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
+    }
+    Some(block.ptr)
+}
+
+/// Takes a block back.
+pub(crate) fn free(block: NonNull<u8>, note: usize, claim: Request) {
+    if let Some(tables) = GLOBAL.front.tables() {
+        GLOBAL.hardened.free(GLOBAL.hardened_context(tables), block, note, claim);
+        pages::watch_purgeable();
+    }
+}
+
+/// Bytes that the block at `address` was asked for with.
+pub(crate) fn usable_size(address: usize, note: usize) -> Option<usize> {
+    let tables = GLOBAL.front.tables()?;
+    GLOBAL.hardened.usable_size(GLOBAL.hardened_context(tables), address, note)
+}
+
+/// Resizes a block of which `claim` names size, alignment and door. Null: out of memory, the block is as it was.
+pub(crate) fn reallocate(block: NonNull<u8>, note: usize, claim: Request, new_bytes: usize) -> *mut u8 {
+    let (Some(tables), Some(bytes)) = (GLOBAL.front.tables(), claim.bytes()) else { return core::ptr::null_mut() };
+    let cx = GLOBAL.hardened_context(tables);
+    if GLOBAL.hardened.resize(cx, block, note, claim, new_bytes) {
+        return block.as_ptr();
+    }
+    let moved = if new_bytes > isize::MAX as usize {
+        core::ptr::null_mut()
+    } else {
+        allocate(new_bytes, claim.align(), claim.door())
+    };
+    if let Some(moved) = NonNull::new(moved) {
+        // SAFETY: both blocks are at least this long, and they are two blocks.
+        unsafe { moved.as_ptr().copy_from_nonoverlapping(block.as_ptr(), bytes.min(new_bytes)) };
+        GLOBAL.hardened.free(cx, block, note, claim);
+    }
+    moved
+}
+
+/// Gives empty slabs back. What is in quarantine stays there: a `malloc_trim` does not weaken the level.
+pub(crate) fn collect() {
+    if let Some(tables) = GLOBAL.front.tables() {
+        GLOBAL.hardened.collect(GLOBAL.hardened_context(tables), false);
+    }
+}
+
+/// Looks for damage that no free has met. At the end of the process.
+pub(crate) fn sweep() {
+    if let Some(tables) = GLOBAL.front.tables() {
+        GLOBAL.hardened.sweep(GLOBAL.hardened_context(tables));
+    }
+}

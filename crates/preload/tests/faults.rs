@@ -27,8 +27,12 @@ const CALLS: [(&str, &[i32]); 5] = [
 
 /// The environment of all runs: a small window, so that blocks have to be mapped outside it; advice for huge pages; no
 /// thread of the library's own and no purge that depends on the time, so that every run makes the same calls.
-const SETTINGS: [(&str, &str); 3] =
-    [("HAKMEM_WINDOW_BYTES", "64M"), ("HAKMEM_BIG_THP_BYTES", "8M"), ("HAKMEM_SCAVENGER", "off")];
+const SETTINGS: [(&str, &str); 4] = [
+    ("HAKMEM_WINDOW_BYTES", "64M"),
+    ("HAKMEM_BIG_THP_BYTES", "8M"),
+    ("HAKMEM_BIG_RETAIN_MS", "never"),
+    ("HAKMEM_SCAVENGER", "off"),
+];
 
 /// When the library purges by itself. Also decides how many calls of madvise a run makes.
 #[derive(Clone, Copy)]

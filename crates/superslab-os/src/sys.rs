@@ -165,11 +165,18 @@ pub(crate) unsafe fn move_pages(from: *mut u8, to: *mut u8, bytes: usize) -> Res
     let call = || unsafe { libc::mremap(source, bytes, bytes, flags, to.cast::<c_void>()) };
     let Err(refusal) = checked(Call::Mremap, call, |result| *result == libc::MAP_FAILED) else { return Ok(()) };
     let hole = map_pages(to, bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED_NOREPLACE);
-    // EEXIST: the destination was never unmapped, which is the usual case.
-    if hole.is_err_and(|why| why.0 != libc::EEXIST) {
+    // EEXIST: the destination was never unmapped, which is the usual case. A process that has all the mappings it may have
+    // gets ENOMEM before the kernel looks, so that has to be asked in another way.
+    if hole.is_err_and(|why| why.0 != libc::EEXIST) && !is_mapped(to, bytes) {
         hakmem_base::fatal_ptr("the destination of moved pages was lost", to.addr());
     }
     Err(refusal)
+}
+
+/// Whether every OS page of the range is mapped.
+fn is_mapped(start: *mut u8, bytes: usize) -> bool {
+    // SAFETY: without MS_INVALIDATE nothing changes: the call looks the range up, and anonymous memory has no file.
+    keeping_errno(|| unsafe { libc::msync(start.cast::<c_void>(), bytes, libc::MS_ASYNC) }) == 0
 }
 
 /// Monotonic milliseconds, a few behind: reads memory shared with the kernel, no system call.
@@ -223,6 +230,17 @@ mod tests {
         assert_eq!(base.as_ptr().addr() % align, 0);
         // SAFETY: reserved above and never used.
         unsafe { unmap(base.as_ptr(), 4 << 20) };
+    }
+
+    #[test]
+    fn a_hole_in_a_range_is_seen() {
+        let start = map_memory(3 * OS_PAGE_BYTES).unwrap().as_ptr();
+        assert!(is_mapped(start, 3 * OS_PAGE_BYTES));
+        // SAFETY: mapped above and never used; the same for the rest below.
+        unsafe { unmap(start.wrapping_add(OS_PAGE_BYTES), OS_PAGE_BYTES) };
+        assert!(!is_mapped(start, 3 * OS_PAGE_BYTES) && is_mapped(start, OS_PAGE_BYTES));
+        // SAFETY: as above.
+        unsafe { unmap(start, 3 * OS_PAGE_BYTES) };
     }
 
     #[test]

@@ -1,0 +1,60 @@
+//! The whole allocator under the preload library within limits that the kernel really has: mappings, address space, data,
+//! a sandbox that forbids madvise, locked memory, a memory cgroup. What may happen then is in docs/faults.md.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test may stop")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use hakmem_testkit::Child;
+use support::{compile, preload};
+
+/// Runs `limits.c` with these arguments and returns the numbers it printed.
+fn run(arguments: &[&str]) -> BTreeMap<String, u64> {
+    let mut command = Command::new(compile("limits.c"));
+    preload(&mut command);
+    command.args(arguments).env("HAKMEM_WINDOW_BYTES", "64M").env("HAKMEM_BIG_THP_BYTES", "8M");
+    let ended = Child::of(command).run();
+    ended.assert_success();
+    let pairs = ended.stdout.split_whitespace().filter_map(|word| word.split_once('='));
+    let numbers = pairs.map(|(name, number)| (name.to_owned(), number.parse().unwrap())).collect();
+    eprintln!("{arguments:?}: {numbers:?}");
+    numbers
+}
+
+/// The kernel's limit of mappings is reached with 0 to 40 to spare. Purging needs none; what cannot be moved by its page
+/// tables is copied; outside blocks are refused; where nothing is committed yet, there is no memory at all.
+#[test]
+fn a_process_with_all_the_mappings_it_may_have_goes_on() {
+    let mut copied = 0;
+    for left in ["0", "1", "2", "3", "4", "6", "10", "40"] {
+        for start in [&["mappings", left][..], &["mappings", left, "cold"]] {
+            let numbers = run(start);
+            copied += numbers["move_refused"];
+            assert!(numbers["null"] > 0 || numbers["mmap_refused"] == 0, "{numbers:?}");
+            assert_eq!(numbers["madvise_disabled"], 0, "{numbers:?}");
+        }
+    }
+    assert!(copied > 0);
+}
+
+#[test]
+fn limits_of_address_space_and_data_may_be_set_and_lifted_while_the_program_runs() {
+    for kind in ["address-space", "data"] {
+        for left in ["0", "1", "4", "10", "30", "60", "200"] {
+            run(&[kind, left]);
+            run(&[kind, left, "cold"]);
+        }
+        assert!(run(&[kind, "0", "cold"])["null"] > 0, "the limit refused nothing");
+    }
+}
+
+#[test]
+fn a_sandbox_without_madvise_costs_memory_and_nothing_else() {
+    for start in [&["madvise", "0"][..], &["madvise", "0", "cold"]] {
+        let numbers = run(start);
+        assert_eq!(numbers["null"], 0, "{numbers:?}");
+        assert!(numbers["madvise_failed"] >= 8 && numbers["madvise_disabled"] > 0, "{numbers:?}");
+    }
+}

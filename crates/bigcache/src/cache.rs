@@ -41,6 +41,10 @@ pub struct BigStats {
     pub outside_blocks: usize,
     /// Their bytes.
     pub outside_bytes: usize,
+    /// Blocks that the kernel would not map outside the window.
+    pub maps_refused: u64,
+    /// Freed or shrunk outside blocks that the kernel would not unmap: address space without memory stays behind.
+    pub unmaps_refused: u64,
 }
 
 /// Big blocks and the cache of freed ones. One per allocator, shared by all threads.
@@ -242,6 +246,7 @@ impl BigCache {
     /// A reading of all counters.
     #[must_use]
     pub fn stats(&self) -> BigStats {
+        let (maps_refused, unmaps_refused) = self.outside.refused();
         BigStats {
             hits: self.hits.load_relaxed(),
             misses: self.misses.load_relaxed(),
@@ -252,6 +257,8 @@ impl BigCache {
             freed_bytes: self.freed_bytes.load_relaxed(),
             outside_blocks: self.outside.count(),
             outside_bytes: self.outside.bytes(),
+            maps_refused,
+            unmaps_refused,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::node::{self, Node, is_removed, target, with_removed};
 use crate::pins::{Pinned, Pins};
 use crate::sys;
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{SharedPtr, SharedUsize};
+use hakmem_atomic_ops::{Shared64, SharedPtr, SharedUsize};
 use hakmem_base::OS_PAGE_BYTES;
 use static_assertions::const_assert;
 
@@ -31,6 +31,9 @@ pub(crate) struct Outside {
     count: SharedUsize,
     /// Bytes of these blocks. Relaxed: statistics.
     bytes: SharedUsize,
+    /// Blocks that the kernel would not map, and freed ones that it would not unmap. Relaxed: statistics.
+    maps_refused: Shared64,
+    unmaps_refused: Shared64,
 }
 
 impl Outside {
@@ -40,7 +43,14 @@ impl Outside {
             buckets: [const { SharedPtr::new(core::ptr::null_mut()) }; BUCKET_COUNT],
             count: SharedUsize::new(0),
             bytes: SharedUsize::new(0),
+            maps_refused: Shared64::new(0),
+            unmaps_refused: Shared64::new(0),
         }
+    }
+
+    /// Blocks that the kernel would not map, and those that it would not unmap.
+    pub(crate) fn refused(&self) -> (u64, u64) {
+        (self.maps_refused.load_relaxed(), self.unmaps_refused.load_relaxed())
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -57,7 +67,10 @@ impl Outside {
         if !self.pins.prepare() {
             return None;
         }
-        let node = node::map_block(bytes, align)?;
+        let Some(node) = node::map_block(bytes, align) else {
+            self.maps_refused.add_relaxed(1);
+            return None;
+        };
         let block = node::block_of(node);
         if huge {
             sys::advise_huge(block, bytes);
@@ -97,7 +110,9 @@ impl Outside {
         let bytes = record.bytes.load_relaxed();
         // SAFETY: this thread alone marked the node, so it alone unmaps the block, whose user gave it up. Walkers read
         // nodes only.
-        let _is_unmapped = unsafe { sys::unmap(node::block_of(node), bytes) };
+        if !unsafe { sys::unmap(node::block_of(node), bytes) } {
+            self.unmaps_refused.add_relaxed(1);
+        }
         self.unlink_removed(address, &mut pinned);
         self.bytes.sub_relaxed(bytes);
         self.count.sub_relaxed(1);
@@ -123,6 +138,7 @@ impl Outside {
             // SAFETY: the caller holds the block and gives this part of it up.
             if !unsafe { sys::unmap(node::block_of(node).wrapping_add(new_bytes), old_bytes - new_bytes) } {
                 // Still mapped, so still the block's.
+                self.unmaps_refused.add_relaxed(1);
                 return true;
             }
             self.bytes.sub_relaxed(old_bytes - new_bytes);

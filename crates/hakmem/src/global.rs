@@ -28,6 +28,8 @@ pub(crate) struct Global {
     pub arena: MetaArena,
     pub registry: Registry,
     pub heapless_runs: HeaplessRuns,
+    /// Requests above 32 KiB that ended in null; relaxed, statistics.
+    pub large_refused: Shared64,
     pub boot: SetOnce<Boot>,
     pub setup: Lock<()>,
     ready: Flag,
@@ -109,6 +111,7 @@ impl Global {
                 peak: Shared32::new(0),
             },
             heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
+            large_refused: Shared64::new(0),
             boot: SetOnce::new(),
             setup: Lock::new(()),
             ready: Flag::new(false),

@@ -41,7 +41,10 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         pages::reclaim_for(record);
         try_allocate(tables, record, bytes, align, growing)
     });
-    let Some(block) = block else { return core::ptr::null_mut() };
+    let Some(block) = block else {
+        GLOBAL.large_refused.add_relaxed(1);
+        return core::ptr::null_mut();
+    };
     if zeroed && !block.zeroed {
         // SAFETY: the block is at least `bytes` bytes long and nobody else's.
         unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };

@@ -94,12 +94,20 @@ stats! {
     madvise_calls,
     /// Calls of madvise that the kernel refused for want of memory or mappings.
     madvise_enomem,
+    /// Calls of madvise that the kernel refused for another reason.
+    madvise_failed,
     /// Times that madvise was given up for a while.
     madvise_disabled,
     /// Ranges outside hakmem's own that were kept from madvise (a bug if not 0).
     outside_range,
     /// Times that memory could not be committed.
     mprotect_refused,
+    /// Mappings that could not be had: windows of the size asked for, chunks of metadata, blocks outside the window.
+    mmap_refused,
+    /// Blocks outside the window that could not be unmapped; their memory goes back, their address space stays.
+    munmap_refused,
+    /// Moves of OS pages that were refused: the block was copied, or moved in smaller parts.
+    move_refused,
     /// Bytes advised to be huge pages.
     huge_advised_bytes,
     /// Superslabs with more than half of their slabs in use.
@@ -132,7 +140,7 @@ stats! {
     stranded_bytes,
     /// Blocks that the hardened level had no place for and that went unguarded.
     unguarded_blocks,
-    /// Refills that found no memory.
+    /// Refills that found no memory, and requests above 32 KiB that ended in null.
     out_of_memory,
 }
 
@@ -205,9 +213,13 @@ fn collect_stats(os: &OsStats) -> Stats {
         free_dirty_bytes: os.free_dirty_bytes as u64,
         madvise_calls: os.madvise_calls,
         madvise_enomem: os.madvise_enomem,
+        madvise_failed: os.madvise_failed,
         madvise_disabled: os.madvise_disabled,
         outside_range: os.outside_range,
         mprotect_refused: os.mprotect_refused,
+        mmap_refused: os.mmap_refused + GLOBAL.arena.refused() + big.maps_refused,
+        munmap_refused: big.unmaps_refused,
+        move_refused: os.move_refused,
         huge_advised_bytes: os.huge_advised_bytes,
         hot_superslabs: u64::from(os.hot_superslabs),
         draining_superslabs: u64::from(os.draining_superslabs),
@@ -224,7 +236,7 @@ fn collect_stats(os: &OsStats) -> Stats {
         guards_refused: hardened.guards_refused,
         stranded_bytes: hardened.stranded_bytes,
         unguarded_blocks: crate::hardened::unguarded_blocks(),
-        out_of_memory: front.out_of_memory,
+        out_of_memory: front.out_of_memory + GLOBAL.large_refused.load_relaxed(),
     }
 }
 

@@ -71,7 +71,7 @@ pub struct hak_stats_t {
     pub metadata_bytes: u64,
     /// Threads that hold a heap.
     pub live_heaps: u64,
-    /// Refills that found no memory.
+    /// Refills that found no memory, and requests above 32 KiB that ended in null.
     pub out_of_memory: u64,
     /// Zero; later fields of this version go here.
     pub reserved: [u64; 16],

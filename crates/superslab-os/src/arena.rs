@@ -2,7 +2,7 @@
 
 use crate::sys;
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{Lock, SharedUsize};
+use hakmem_atomic_ops::{Lock, Shared64, SharedUsize};
 use hakmem_base::OS_PAGE_BYTES;
 
 /// Bytes mapped at a time; larger requests get a mapping of their own size.
@@ -14,6 +14,8 @@ pub struct MetaArena {
     chunk: Lock<Chunk>,
     /// Written under the lock, read by statistics.
     reserved_bytes: SharedUsize,
+    /// Chunks that the kernel refused; relaxed, statistics.
+    refused: Shared64,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl MetaArena {
     #[must_use]
     pub const fn new() -> Self {
         let chunk = Chunk { next: core::ptr::null_mut(), left: 0 };
-        Self { chunk: Lock::new(chunk), reserved_bytes: SharedUsize::new(0) }
+        Self { chunk: Lock::new(chunk), reserved_bytes: SharedUsize::new(0), refused: Shared64::new(0) }
     }
 
     /// `bytes` zeroed bytes aligned to `align` (a power of two), for ever; `None` if the kernel refuses.
@@ -58,7 +60,10 @@ impl MetaArena {
         }
         let needed = bytes.checked_add(align)?.checked_next_multiple_of(OS_PAGE_BYTES)?;
         let mapped_bytes = needed.max(CHUNK_BYTES);
-        let start = sys::map_memory(mapped_bytes).ok()?;
+        let Ok(start) = sys::map_memory(mapped_bytes) else {
+            self.refused.add_relaxed(1);
+            return None;
+        };
         self.reserved_bytes.add_relaxed(mapped_bytes);
         let mut fresh = Chunk { next: start.as_ptr(), left: mapped_bytes };
         let block = fresh.cut(bytes, align);
@@ -73,6 +78,12 @@ impl MetaArena {
     #[must_use]
     pub fn reserved_bytes(&self) -> usize {
         self.reserved_bytes.load_relaxed()
+    }
+
+    /// Times that the kernel refused memory for the arena.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load_relaxed()
     }
 
     /// Takes the arena's lock before a fork.

@@ -50,7 +50,7 @@ pub struct OsStats {
     pub outside_range: u64,
     /// Times that committed memory could not grow.
     pub mprotect_refused: u64,
-    /// Reservations of address space that the kernel refused.
+    /// Windows that could not be had at their size, because the kernel refused the address space or the tables for it.
     pub mmap_refused: u64,
     /// Bytes advised to be huge pages.
     pub huge_advised_bytes: u64,

@@ -106,24 +106,19 @@ impl Reservation {
         let mut bytes = wanted.min(allowed_bytes());
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
-            match sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
-                Ok(base) => {
-                    let window = Window { base: base.as_ptr(), slab_count: (bytes >> SLAB_SHIFT) as u32 };
-                    if accept(window) {
-                        self.publish(window);
-                        report_small(bytes, wanted);
-                        return Some(window);
-                    }
-                    // SAFETY: reserved just now; `accept` declined it, so nobody knows it.
-                    unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
+            if let Ok(base) = sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
+                let window = Window { base: base.as_ptr(), slab_count: (bytes >> SLAB_SHIFT) as u32 };
+                if accept(window) {
+                    self.publish(window);
+                    report_small(bytes, wanted);
+                    return Some(window);
                 }
-                Err(_) => {
-                    self.counters.mmap_refused.add_relaxed(1);
-                }
+                // SAFETY: reserved just now; `accept` declined it, so nobody knows it.
+                unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
             }
+            self.counters.mmap_refused.add_relaxed(1);
             bytes = (bytes / 2) & !(SUPERSLAB_BYTES - 1);
         }
-        self.counters.mmap_refused.add_relaxed(1);
         None
     }
 

@@ -1,5 +1,5 @@
 //! Builds what the tests run: C and C++ programs, and the preload library.
-#![allow(clippy::unwrap_used, reason = "a test may stop")]
+#![allow(clippy::unwrap_used, dead_code, reason = "a test may stop, and needs some of this")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,11 @@ pub fn preload(command: &mut Command) {
 /// Compiles a program, once however many tests use it. It exports its functions, so that some can stand before the C
 /// library's.
 pub fn compile(source: &str) -> PathBuf {
+    compile_with(source, &["-pthread", "-rdynamic"])
+}
+
+/// Compiles with these options besides the usual ones.
+pub fn compile_with(source: &str, options: &[&str]) -> PathBuf {
     static COMPILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut compiled = COMPILED.lock().unwrap();
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.replace('.', "_"));
@@ -23,7 +28,9 @@ pub fn compile(source: &str) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
     let (compiler, standard) = if source.ends_with("pp") { ("c++", "-std=c++17") } else { ("cc", "-std=gnu11") };
     let status = Command::new(compiler)
-        .args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-rdynamic", "-o"])
+        .args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(options)
+        .arg("-o")
         .args([&program, &sources.join(source)])
         .arg("-ldl")
         .status();

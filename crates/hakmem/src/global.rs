@@ -30,6 +30,8 @@ pub(crate) struct Global {
     pub heapless_runs: HeaplessRuns,
     /// Requests above 32 KiB that ended in null; relaxed, statistics.
     pub large_refused: Shared64,
+    /// Times that window or tables could not be had at all; the next allocation tries again. Relaxed, statistics.
+    pub starts_refused: Shared64,
     pub boot: SetOnce<Boot>,
     pub setup: Lock<()>,
     ready: Flag,
@@ -112,6 +114,7 @@ impl Global {
             },
             heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
             large_refused: Shared64::new(0),
+            starts_refused: Shared64::new(0),
             boot: SetOnce::new(),
             setup: Lock::new(()),
             ready: Flag::new(false),
@@ -139,6 +142,7 @@ impl Global {
             self.apply(policy);
         }
         if !self.front.reserve(settings.window_bytes) {
+            self.starts_refused.add_relaxed(1);
             return false;
         }
         if settings.hardened && !self.start_hardened(&settings) {

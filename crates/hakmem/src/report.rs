@@ -102,7 +102,7 @@ stats! {
     outside_range,
     /// Times that memory could not be committed.
     mprotect_refused,
-    /// Mappings that could not be had: windows of the size asked for, chunks of metadata, blocks outside the window.
+    /// Mappings that could not be had: windows of the size asked for, tables, metadata, blocks outside the window.
     mmap_refused,
     /// Blocks outside the window that could not be unmapped; their memory goes back, their address space stays.
     munmap_refused,
@@ -217,7 +217,10 @@ fn collect_stats(os: &OsStats) -> Stats {
         madvise_disabled: os.madvise_disabled,
         outside_range: os.outside_range,
         mprotect_refused: os.mprotect_refused,
-        mmap_refused: os.mmap_refused + GLOBAL.arena.refused() + big.maps_refused,
+        mmap_refused: os.mmap_refused
+            + GLOBAL.arena.refused()
+            + big.maps_refused
+            + GLOBAL.starts_refused.load_relaxed(),
         munmap_refused: big.unmaps_refused,
         move_refused: os.move_refused,
         huge_advised_bytes: os.huge_advised_bytes,

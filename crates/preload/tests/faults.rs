@@ -80,7 +80,13 @@ struct Tally {
     refused_calls: u64,
     runs_with_null: u64,
     null_requests: u64,
+    /// Runs in which no counter of the library's shows that something was refused.
+    runs_without_trace: u64,
 }
+
+/// The counters of refusals. `madvise_disabled` and `out_of_memory` are consequences.
+const COUNTERS: [&str; 6] =
+    ["mprotect_refused", "madvise_enomem", "madvise_failed", "move_refused", "mmap_refused", "munmap_refused"];
 
 /// Refuses each call of `name` once (`count` 1), or all from it on.
 fn refuse_each(name: &str, error: i32, count: u32, purges: Purges, quiet: &Numbers) -> Result<Tally, String> {
@@ -101,6 +107,13 @@ fn refuse_each(name: &str, error: i32, count: u32, purges: Purges, quiet: &Numbe
         tally.refused_calls += found["refused"];
         tally.runs_with_null += u64::from(found["null"] > 0);
         tally.null_requests += found["null"];
+        let is_counted = COUNTERS.iter().any(|counter| found[*counter] > quiet[*counter]);
+        tally.runs_without_trace += u64::from(!is_counted);
+    }
+    // The others have calls whose refusal changes nothing but where memory stands: hints for outside blocks, slack of
+    // mappings that is not unmapped, growth in place.
+    if ["mmap", "mprotect"].contains(&name) && tally.runs_without_trace != 0 {
+        return Err(format!("{name} refused with {error}: {tally:?}"));
     }
     Ok(tally)
 }

@@ -106,6 +106,8 @@ int main(void) {
     for (int kind = 0; kind < KINDS; kind++) {
         printf("%s=%ld ", NAMES[kind], made[kind]);
     }
-    printf("refused=%ld null=%d live=%zu\n", (long)refused_calls, refused_in_first, mallinfo2().uordblks);
+    printf("refused=%ld null=%d live=%zu", (long)refused_calls, refused_in_first, mallinfo2().uordblks);
+    print_counters();
+    printf("\n");
     return finish("faults");
 }

@@ -81,26 +81,6 @@ static void forbid_madvise(void) {
     CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
 }
 
-/* A number out of the library's statistics. */
-static long counted(const char *name) {
-    int (*dump)(int);
-    *(void **)&dump = dlsym(RTLD_DEFAULT, "hak_dump_json");
-    if (dump == NULL) {
-        return 0;
-    }
-    static char text[1 << 16];
-    int fd = memfd_create("dump", 0);
-    CHECK(fd >= 0 && dump(fd) == 0);
-    ssize_t length = pread(fd, text, sizeof text - 1, 0);
-    close(fd);
-    text[length > 0 ? length : 0] = 0;
-    char key[64];
-    snprintf(key, sizeof key, "\"%s\":", name);
-    char *found = strstr(text, key);
-    CHECK(found != NULL);
-    return found == NULL ? 0 : strtol(found + strlen(key), NULL, 10);
-}
-
 int main(int count, char **arguments) {
     check_library();
     find_functions();
@@ -136,11 +116,7 @@ int main(int count, char **arguments) {
     run_round();
     CHECK(refused_requests == 0);
     printf("null=%d", in_limit);
-    static const char *const COUNTERS[] = {"mprotect_refused", "madvise_enomem", "madvise_failed", "madvise_disabled",
-                                           "move_refused", "mmap_refused", "munmap_refused", "out_of_memory"};
-    for (size_t index = 0; index < sizeof COUNTERS / sizeof COUNTERS[0] && check_invariants != NULL; index++) {
-        printf(" %s=%ld", COUNTERS[index], counted(COUNTERS[index]));
-    }
+    print_counters();
     printf("\n");
     return finish("limits");
 }

@@ -10,6 +10,8 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { SLOTS = 640, THREADS = 3, PAGE = 4096, MARK = 77 };
 
@@ -267,8 +269,38 @@ static void run_round(void) {
     check_all();
 }
 
+/* A number out of the library's statistics. */
+static long counted(const char *name) {
+    int (*dump)(int);
+    *(void **)&dump = dlsym(RTLD_DEFAULT, "hak_dump_json");
+    if (dump == NULL) {
+        return 0;
+    }
+    static char text[1 << 16];
+    int fd = memfd_create("dump", 0);
+    CHECK(fd >= 0 && dump(fd) == 0);
+    ssize_t length = pread(fd, text, sizeof text - 1, 0);
+    close(fd);
+    text[length > 0 ? length : 0] = 0;
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\":", name);
+    char *found = strstr(text, key);
+    CHECK(found != NULL);
+    return found == NULL ? 0 : strtol(found + strlen(key), NULL, 10);
+}
+
+/* Everything that a refusal may be counted in. */
+static void print_counters(void) {
+    static const char *const COUNTERS[] = {"mprotect_refused", "madvise_enomem", "madvise_failed", "madvise_disabled",
+                                           "move_refused", "mmap_refused", "munmap_refused", "out_of_memory"};
+    for (size_t index = 0; index < sizeof COUNTERS / sizeof COUNTERS[0] && check_invariants != NULL; index++) {
+        printf(" %s=%ld", COUNTERS[index], counted(COUNTERS[index]));
+    }
+}
+
 static inline void scenario_unused(void) {
     (void)run_round;
+    (void)print_counters;
     (void)find_functions;
 }
 

@@ -66,6 +66,7 @@ const RUNS: &[Run] = &[
     },
     Run { package: "hakmem-mid-pool", targets: ALL, flags: &[STRICT], quick: &[] },
     Run { package: "hakmem-bigcache", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
+    Run { package: "hakmem-hardened", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
     Run {
         package: "hakmem",
         targets: &["--test", "model_checked"],

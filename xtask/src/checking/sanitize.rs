@@ -75,6 +75,7 @@ const RUNS: &[Run] = &[
     Run { package: "hakmem-tiny-front", targets: ALL, is_quick: false },
     Run { package: "hakmem-mid-pool", targets: ALL, is_quick: false },
     Run { package: "hakmem-bigcache", targets: ALL, is_quick: false },
+    Run { package: "hakmem-hardened", targets: ALL, is_quick: false },
     Run { package: "hakmem", targets: &["--test", "model_checked", "--test", "whole_lives"], is_quick: true },
     Run { package: "hakmem", targets: &["--test", "stress"], is_quick: false },
 ];

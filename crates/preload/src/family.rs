@@ -9,9 +9,6 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use hakmem::raw::{self, Door, Freed, Reallocated, Request};
 
-/// Alignment (bytes) of every block.
-const ALIGNMENT: usize = 16;
-
 /// Allocates `bytes` bytes, aligned to 16. Zero bytes give a block of its own.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
@@ -191,13 +188,8 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 /// exceeds [`MAX_BYTES`].
 #[inline]
 pub(crate) fn allocate_aligned(bytes: usize, alignment: usize, door: Door) -> *mut u8 {
-    if alignment <= ALIGNMENT {
-        raw::allocate(bytes, door)
-    } else if bytes > MAX_BYTES.saturating_sub(alignment) {
-        null_mut()
-    } else {
-        raw::allocate_aligned(bytes, alignment, door)
-    }
+    // Not `raw::allocate`, whatever the alignment: that sets `errno`, which `posix_memalign` must leave alone.
+    if bytes > MAX_BYTES.saturating_sub(alignment) { null_mut() } else { raw::allocate_aligned(bytes, alignment, door) }
 }
 
 #[cfg(test)]
@@ -272,9 +264,12 @@ mod tests {
             assert_eq!(result.addr(), 0x77);
         }
         let mut result = core::ptr::without_provenance_mut::<c_void>(0x77);
-        // SAFETY: `result` is a live local.
-        assert_eq!(with_errno(|| unsafe { posix_memalign(&raw mut result, 64, MAX_BYTES) }), (libc::ENOMEM, 0));
-        assert_eq!(result.addr(), 0x77);
+        for alignment in [8, 16, 64] {
+            // SAFETY: `result` is a live local.
+            let refused = with_errno(|| unsafe { posix_memalign(&raw mut result, alignment, usize::MAX) });
+            assert_eq!(refused, (libc::ENOMEM, 0), "{alignment}");
+            assert_eq!(result.addr(), 0x77);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, RUN_MAX_BYTES, fatal_ptr};
+use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, fatal_ptr};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::Route;
@@ -13,6 +13,9 @@ use crate::hardened;
 use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::scavenger;
+
+/// Blocks from this size on get their zeros from the kernel. Below it, writing them costs no more than the page faults do.
+const PURGED_WHEN_ZEROED_BYTES: usize = 32 << 20;
 
 /// A block that slabs do not serve, because of its size or its alignment. Null when out of memory.
 #[cold]
@@ -45,11 +48,21 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         GLOBAL.large_refused.add_relaxed(1);
         return core::ptr::null_mut();
     };
-    if zeroed && !block.zeroed {
+    if zeroed && !block.zeroed && !zero_by_purging(block.ptr, bytes) {
         // SAFETY: the block is at least `bytes` bytes long and nobody else's.
         unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
     }
     block.ptr.as_ptr()
+}
+
+/// Makes a fresh big block zero without touching its pages, if it is large. Programs ask `calloc` for tables of gigabytes of
+/// which they use little; one dirty superslab in such a block must not make all of it resident.
+fn zero_by_purging(block: NonNull<u8>, bytes: usize) -> bool {
+    if bytes < PURGED_WHEN_ZEROED_BYTES {
+        return false;
+    }
+    let Some(index) = GLOBAL.front.index_of(block.addr().get()) else { return false };
+    GLOBAL.front.os.zero_extent(index, bytes.next_multiple_of(OS_PAGE_BYTES))
 }
 
 fn try_allocate(

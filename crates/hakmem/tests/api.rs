@@ -1,10 +1,11 @@
 //! The contract of `GlobalAlloc`, and what `stats`, `collect` and `usable_size` promise.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop")]
 
-use std::alloc::{GlobalAlloc, Layout, alloc, dealloc, realloc};
+use std::alloc::{GlobalAlloc, Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::thread;
 
-use hakmem_testkit::{Child, Damage, Filled, Random};
+use hakmem::FrozenPolicy;
+use hakmem_testkit::{Child, Damage, Filled, Memory, Random};
 use proptest::prelude::*;
 
 #[global_allocator]
@@ -214,5 +215,36 @@ fn counters_rise_with_use() {
         assert!(after.refills > before.refills, "{after:?}");
         assert!(after.remote_frees >= before.remote_frees + 9_000, "{after:?}");
         assert!(after.committed_bytes >= after.live_bytes, "{after:?}");
+    });
+}
+
+#[test]
+fn a_huge_zeroed_block_over_dirty_superslabs_stays_untouched() {
+    // A program that fills some megabytes, frees them, and asks `calloc` for a sparse table of gigabytes.
+    Child::alone("a_huge_zeroed_block_over_dirty_superslabs_stays_untouched", || {
+        let policy = FrozenPolicy { run_cache_runs: 0, purge_delay_ms: u32::MAX, ..hakmem::policy() };
+        hakmem::publish_policy(&policy).unwrap();
+        let filled: Vec<Filled> = (0..24).map(|number| Filled::new(1 << 20, 8, number).unwrap()).collect();
+        filled.into_iter().try_for_each(Filled::release).unwrap();
+        assert!(hakmem::stats().free_dirty_bytes >= 20 << 20, "nothing dirty was left: {:?}", hakmem::stats());
+        let layout = Layout::from_size_align(2 << 30, 8).unwrap();
+        let before = Memory::now().resident_kib;
+        // SAFETY: the layout has a size.
+        let blocks: Vec<*mut u8> = (0..2).map(|_| unsafe { alloc_zeroed(std::hint::black_box(layout)) }).collect();
+        for &block in &blocks {
+            assert!(!block.is_null());
+            for offset in (0..layout.size()).step_by(1 << 20) {
+                // SAFETY: the offset is inside the block.
+                let byte = unsafe { block.add(offset) };
+                // SAFETY: as above.
+                assert_eq!(unsafe { byte.read() }, 0, "{offset}");
+            }
+        }
+        let grown = Memory::now().resident_kib.saturating_sub(before);
+        assert!(grown < 64 << 10, "{grown} KiB became resident");
+        for block in blocks {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(block, layout) };
+        }
     });
 }

@@ -256,6 +256,13 @@ impl SuperslabOs {
         self.purge_due();
     }
 
+    /// Drops the contents of the first `bytes` bytes (whole OS pages) of an extent that the caller holds. True: they read
+    /// as zero now, and hold no memory until they are written. False: the kernel refused, nothing has changed.
+    #[must_use]
+    pub fn zero_extent(&self, first: SlabIndex, bytes: usize) -> bool {
+        self.reservation.discard(first, 0, bytes)
+    }
+
     fn check_extent(pool: &Pool, first: SlabIndex, superslabs: u32) {
         let head = pool.read(first.superslab());
         if first.slot() != 0 || head.kind != Kind::ExtentHead || head.extent_superslabs != superslabs {

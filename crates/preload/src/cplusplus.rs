@@ -6,7 +6,7 @@
 
 use crate::family::{allocate_aligned, free_as};
 use crate::next::Next;
-use crate::outcome::out_of_memory;
+use crate::outcome::{MAX_BYTES, out_of_memory};
 use core::ffi::c_void;
 use core::mem::transmute;
 use hakmem::raw::{self, Door, Request};
@@ -123,7 +123,7 @@ extern "C-unwind" fn new_aligned_slow(bytes: usize, alignment: usize) -> *mut c_
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, NewAligned>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size and alignment; what it throws passes through frames that have nothing to drop.
-    unsafe { runtime(bytes, alignment) }
+    unsafe { runtime(asked_of_runtime(bytes), alignment) }
 }
 
 #[cold]
@@ -143,7 +143,13 @@ extern "C-unwind" fn new_aligned_nothrow_slow(bytes: usize, alignment: usize, no
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, NewAlignedNothrow>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size and alignment, and the caller's `nothrow` is passed on.
-    unsafe { runtime(bytes, alignment, nothrow) }
+    unsafe { runtime(asked_of_runtime(bytes), alignment, nothrow) }
+}
+
+/// The size as the runtime's aligned operators are asked for it. They round it up to the alignment without a look at the
+/// overflow (libstdc++ up to 12 at least), and an impossible size would become a block of zero bytes.
+fn asked_of_runtime(bytes: usize) -> usize {
+    bytes.min(MAX_BYTES)
 }
 
 #[cold]

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <new>
@@ -80,6 +81,19 @@ static void refusals() {
     CHECK(::operator new(huge, std::nothrow) == nullptr);
     CHECK(::operator new[](huge, std::nothrow) == nullptr);
     CHECK(::operator new(huge, std::align_val_t{64}, std::nothrow) == nullptr);
+    // libstdc++ rounds these sizes up to zero before it allocates; without the library they are granted.
+    if (std::getenv("EXPECT_LIBRARY")) {
+        std::size_t wraps = hidden_size(SIZE_MAX - 100);
+        CHECK(::operator new(wraps, std::align_val_t{128}, std::nothrow) == nullptr);
+        CHECK(::operator new[](wraps, std::align_val_t{128}, std::nothrow) == nullptr);
+        thrown = false;
+        try {
+            hidden(::operator new(wraps, std::align_val_t{128}));
+        } catch (const std::bad_alloc &) {
+            thrown = true;
+        }
+        CHECK(thrown);
+    }
     std::set_new_handler(handler);
     thrown = false;
     try {

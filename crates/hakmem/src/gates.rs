@@ -39,19 +39,19 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     }
 }
 
-/// Like [`allocate`], reading as zero. `request` is what the caller asked for, where that is less than `bytes`.
+/// Like [`allocate`], reading as zero.
 #[inline(always)]
-pub(crate) fn allocate_zeroed(bytes: usize, align: usize, request: Request) -> *mut u8 {
+pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
         Some(class) => {
-            let block = allocate_class(class, request);
+            let block = allocate_class(class, Request::new(bytes, align, door));
             if !block.is_null() {
                 // SAFETY: the block is at least `bytes` bytes long and nobody else's.
                 unsafe { block.write_bytes(0, bytes) };
             }
             block
         }
-        None => large::allocate_slow(bytes, align, request.door(), true),
+        None => large::allocate_slow(bytes, align, door, true),
     }
 }
 

@@ -43,7 +43,7 @@ struct Readme;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
-use hakmem_base::{Door, Request};
+use hakmem_base::Door;
 
 /// The allocator, for `#[global_allocator]`. Has no state of its own: all instances are the same allocator.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +59,7 @@ unsafe impl GlobalAlloc for Hakmem {
 
     #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        gates::allocate_zeroed(layout.size(), layout.align(), Request::new(layout.size(), layout.align(), Door::Rust))
+        gates::allocate_zeroed(layout.size(), layout.align(), Door::Rust)
     }
 
     #[inline(always)]

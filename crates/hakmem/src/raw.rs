@@ -71,7 +71,7 @@ fn or_enomem(block: *mut u8) -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(bytes: usize) -> *mut u8 {
-    gates::allocate_zeroed(bytes.max(MIN_ALIGN), MIN_ALIGN, Request::new(bytes, MIN_ALIGN, Door::Malloc))
+    gates::allocate_zeroed(bytes, MIN_ALIGN, Door::Malloc)
 }
 
 /// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.

@@ -92,12 +92,12 @@ fn a_run_is_claimed_once_by_someone_who_sees_what_its_user_wrote() {
     // Hunts: two frees of one run at the same time; a claim that overtakes what the allocating thread recorded.
     Model::exhaustive().check(|| {
         let unit = unit();
-        let wanted = Route::Run { units: 2, bytes: 100_000 };
+        let wanted = || Route::Run { units: 2, bytes: 100_000 };
         let frees: Vec<_> = (0..2)
             .map(|_| {
                 let unit = Arc::clone(&unit);
                 thread::spawn(move || {
-                    let claimed = unit.word.claim(wanted);
+                    let claimed = unit.word.claim(wanted());
                     if claimed {
                         writes(&raw const unit.state);
                     }
@@ -109,7 +109,7 @@ fn a_run_is_claimed_once_by_someone_who_sees_what_its_user_wrote() {
         unit.word.set_run(2, 100_000);
         let claims = frees.into_iter().map(|free| free.join().unwrap()).filter(|&claimed| claimed).count();
         assert!(claims <= 1);
-        assert_eq!(unit.word.claim(wanted), claims == 0);
+        assert_eq!(unit.word.claim(wanted()), claims == 0);
         assert_eq!(unit.word.route(), Route::Unused);
     });
 }

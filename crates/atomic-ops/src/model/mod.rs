@@ -23,9 +23,9 @@
 
 mod sites;
 mod store;
+pub mod thread;
 pub(crate) mod words;
 
-pub use loom::thread;
 pub use sites::{RELAX, SITES};
 
 pub(crate) use store::FutexTable;
@@ -43,13 +43,14 @@ pub struct Model {
     words: usize,
     cells: usize,
     branches: usize,
+    is_deep: bool,
 }
 
 impl Model {
     /// Every order of events.
     #[must_use]
     pub fn exhaustive() -> Self {
-        Self { preemptions: None, words: 24, cells: 24, branches: 10_000 }
+        Self { preemptions: None, words: 24, cells: 24, branches: 10_000, is_deep: false }
     }
 
     /// Every order with at most `quick` preemptions, or `long` ones under [`LONG`]; threads that wait or end give way freely.
@@ -65,6 +66,12 @@ impl Model {
         Self { words, cells, ..self }
     }
 
+    /// For scenarios that need more stack than loom gives a model's first thread (32 KiB): they run in a second one.
+    #[must_use]
+    pub fn deep(self) -> Self {
+        Self { is_deep: true, ..self }
+    }
+
     /// Runs `scenario` in every order.
     pub fn check(self, scenario: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new();
@@ -73,9 +80,15 @@ impl Model {
         let bound = self.preemptions.map_or_else(|| "exhaustive".into(), |bound| std::format!("{bound} preemptions"));
         std::println!("exploring: {bound}");
         Store::count_runs_from_zero();
+        let scenario = std::sync::Arc::new(scenario);
         builder.check(move || {
             Store::install(self.words, self.cells);
-            scenario();
+            if self.is_deep {
+                let scenario = std::sync::Arc::clone(&scenario);
+                thread::spawn(move || scenario()).join().expect("the model's second thread ends");
+            } else {
+                scenario();
+            }
             Store::remove();
         });
         sites::write_down();

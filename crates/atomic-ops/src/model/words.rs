@@ -277,16 +277,24 @@ impl AtomicBool {
         }
     }
 
+    /// By a compare-and-swap, which does not write what stands there already: loom lets a write come after a plain store
+    /// that it did not see, so that an exchange of true for true could undo a clearing, which no machine does.
     #[track_caller]
     pub(crate) fn swap(&self, value: bool, ordering: Ordering) -> bool {
         let ordering = effective(ordering, Location::caller());
-        match Store::word64(self.place(), u64::from(self.0.load(Ordering::Relaxed))) {
-            Some(word) => {
-                let before = word.enter().swap(u64::from(value).wrapping_sub(word.first), ordering);
-                self.keep(value);
-                before.wrapping_add(word.first) != 0
-            }
-            None => self.0.swap(value, ordering),
+        let Some(word) = Store::word64(self.place(), u64::from(self.0.load(Ordering::Relaxed))) else {
+            return self.0.swap(value, ordering);
+        };
+        let read = match ordering {
+            Ordering::Acquire | Ordering::AcqRel => Ordering::Acquire,
+            Ordering::SeqCst => Ordering::SeqCst,
+            _ => Ordering::Relaxed,
+        };
+        let stored = |value: bool| u64::from(value).wrapping_sub(word.first);
+        let was_other = word.enter().compare_exchange(stored(!value), stored(value), ordering, read).is_ok();
+        if was_other {
+            self.keep(value);
         }
+        was_other != value
     }
 }

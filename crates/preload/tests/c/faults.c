@@ -2,7 +2,11 @@
  * the C library's, for the library under test as well; the C library's own calls, such as those for stacks, do not come
  * through here. FAULT=CALL:FROM:COUNT:ERRNO refuses COUNT calls of that name, from the one numbered FROM on, counted from
  * the start of the process; without it nothing is refused and the calls are counted. The last line of output says how many
- * calls of each name the first round made, how many were refused, and how many requests ended in null. */
+ * calls of each name the first round made, how many were refused, and how many requests ended in null.
+ *
+ * Every run makes the same calls, so that a number means the same one in each. Therefore the library's window is put where
+ * it is in every run: where the kernel puts it at random, blocks aligned to 4 and 8 MiB lie elsewhere in it, and what is
+ * purged afterwards is one range or two. */
 #include "scenario.h"
 
 #include <stdarg.h>
@@ -22,6 +26,9 @@ static _Atomic int phase;
 static int planned_kind = -1;
 static long planned_from, planned_count;
 static int planned_errno;
+
+/* Where the window is reserved, unless something is there. Not a multiple of 2 MiB: there is slack before and behind it. */
+static const uintptr_t WINDOW_PLACE = ((uintptr_t)1 << 36) + PAGE;
 
 extern char **environ;
 
@@ -58,6 +65,9 @@ static int is_refused(int kind) {
 void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (is_refused(MMAP)) {
         return MAP_FAILED;
+    }
+    if (address == NULL && protection == PROT_NONE) {
+        address = (void *)WINDOW_PLACE;
     }
     return (void *)syscall(SYS_mmap, address, bytes, protection, flags, fd, offset);
 }

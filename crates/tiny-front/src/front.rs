@@ -98,7 +98,7 @@ impl Front {
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
         self.routes.store_relaxed(first);
         self.base.store_relaxed(base);
-        // ORDERING: last, so that on the processors we build for nobody sees a count without base and routes.
+        // ORDERING: pairs with `route_of` and `index_of`; base and routes travel.
         self.slab_count.store_release(count);
         true
     }
@@ -114,10 +114,11 @@ impl Front {
     #[inline(always)]
     #[must_use]
     pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
-        // Relaxed: a thread that has a block of ours has seen the window; to one that has none, a foreign pointer is
-        // foreign with a count of 0 too, and no other count is ever stored.
+        // ORDERING: pairs with `reserve`: whoever sees the count sees the base. The count first: a base of 0 with a count would
+        // make low addresses ours, for a thread that frees a foreign pointer while another one reserves the window.
+        let slab_count = self.slab_count.load_acquire();
         let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
-        if index < self.slab_count.load_relaxed() {
+        if index < slab_count {
             // SAFETY: the index is below the table's length.
             Some(unsafe { raw::entry(self.routes.load_relaxed(), index) })
         } else {
@@ -141,8 +142,10 @@ impl Front {
     #[inline]
     #[must_use]
     pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
+        // ORDERING: pairs with `reserve`, as in `route_of`.
+        let slab_count = self.slab_count.load_acquire();
         let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
-        (index < self.slab_count.load_relaxed()).then(|| SlabIndex::new(index as u32))
+        (index < slab_count).then(|| SlabIndex::new(index as u32))
     }
 
     /// Whether a block of a slab begins at `address`.

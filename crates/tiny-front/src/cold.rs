@@ -143,7 +143,7 @@ impl Front {
 
     /// Gives back published slabs that have become empty. One thread at a time; the others go on.
     pub(crate) fn reap(&self, tables: &Tables) -> u32 {
-        // ORDERING: pairs with the store at the end: one reaper's pops and publishes are over before the next begins.
+        // ORDERING: pairs with the store at the end. It decides who reaps; what is known of a slab travels with its token.
         if !self.reaping.try_set_acq_rel() {
             return 0;
         }

@@ -29,6 +29,17 @@ const DOOR_SHIFT: u32 = 56;
 /// Set where the caller named no size.
 const UNSIZED: u64 = 1 << 63;
 
+impl Door {
+    /// Whether frees through this door are checked: what leaves through it leaves without the mark of a free block, what
+    /// comes back gets it. Rust's types keep safe code from freeing twice, and its sized frees are the shortest path there
+    /// is, so they are checked only with the feature `checked`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_checked(self) -> bool {
+        cfg!(feature = "checked") || !matches!(self, Self::Rust)
+    }
+}
+
 impl Request {
     /// `bytes` bytes at a multiple of `align` (a power of two). More bytes than an address space has are cut: nothing
     /// serves them anyway.

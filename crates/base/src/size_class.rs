@@ -3,7 +3,7 @@
 //! Worst over-allocation 12.5 % (above 256 bytes), 5.4 % on average over 16 B–1 KiB: measured against four steps per
 //! doubling, which gives 9 % and 25 % (docs/decisions/0001-founding-measurements.md).
 
-use crate::{SLAB_BYTES, TINY_MAX_BYTES};
+use crate::{BIN_BYTES, MARKED_MIN_BYTES, SLAB_BYTES, TINY_MAX_BYTES};
 
 /// Number of size classes.
 pub const CLASS_COUNT: usize = 17 + 7 * 8;
@@ -36,6 +36,24 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// What [`Geometry::is_step`] multiplies with; 0 for slabs of several units, where an address does not tell how far into
+    /// the slab it is, and for blocks too small for a mark, so that fast paths that mark blocks never see one.
+    #[inline]
+    #[must_use]
+    pub const fn step(&self) -> u32 {
+        if self.units == 1 && self.block_bytes as usize >= MARKED_MIN_BYTES { self.reciprocal } else { 0 }
+    }
+
+    /// Whether `address` is a whole number of blocks into its unit, by one multiplication; never where `step` is 0.
+    ///
+    /// `offset * ceil(2^32 / d)`, cut to 32 bits, is below `ceil(2^32 / d)` exactly for multiples of `d`: Lemire, Kaser and
+    /// Kurz, "Faster remainder by direct computation" (2019), which needs offsets of 16 and divisors of at most 13 bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_step(address: usize, step: u32) -> bool {
+        (address as u32 & (SLAB_BYTES as u32 - 1)).wrapping_mul(step) < step
+    }
+
     /// Index of the block that begins `offset` bytes into the slab, or `None` if no block begins there.
     #[inline]
     #[must_use]
@@ -84,18 +102,6 @@ impl SizeClass {
         if entry < SMALL_ENTRIES { Self(lookup(&SMALL, entry)) } else { Self(lookup(&SMALL, SMALL_ENTRIES - 1)) }
     }
 
-    /// Like [`SizeClass::for_tiny`], for blocks aligned to 16 bytes whatever their size.
-    #[inline]
-    #[must_use]
-    pub const fn for_tiny_aligned(bytes: usize) -> Self {
-        let entry = (bytes + 7) >> SMALL_SHIFT;
-        if entry < SMALL_ENTRIES {
-            Self(lookup(&SMALL_ALIGNED, entry))
-        } else {
-            Self(lookup(&SMALL_ALIGNED, SMALL_ENTRIES - 1))
-        }
-    }
-
     const fn for_mid(bytes: usize) -> Self {
         Self(lookup(&MID, (bytes + 127) >> MID_SHIFT))
     }
@@ -138,8 +144,56 @@ impl SizeClass {
     }
 }
 
+/// Where in a heap record the bin of a class stands: what `malloc` looks up in place of the class, to spare the multiplication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct BinPlace(u16);
+
+impl BinPlace {
+    /// Place of the bin for `bytes <= TINY_MAX_BYTES` bytes at a multiple of 16.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "the entry is below the table's length")]
+    pub const fn for_tiny_aligned(bytes: usize) -> Self {
+        let entry = (bytes + 7) >> SMALL_SHIFT;
+        // The compare proves the bound to the compiler, which drops it where the caller has bounded `bytes`.
+        Self(PLACES[if entry < SMALL_ENTRIES { entry } else { SMALL_ENTRIES - 1 }])
+    }
+
+    /// Bytes from the start of the record.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The class whose bin it is.
+    #[inline]
+    #[must_use]
+    pub const fn class(self) -> SizeClass {
+        SizeClass((self.0 as usize / BIN_BYTES) as u8)
+    }
+}
+
+static PLACES: [u16; SMALL_ENTRIES] = places();
+
+/// The places for the classes of `SMALL`, the 8-byte one replaced by the 16-byte one.
+const fn places() -> [u16; SMALL_ENTRIES] {
+    let classes = lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT);
+    let mut places = [0; SMALL_ENTRIES];
+    let mut entry = 0;
+    while entry < SMALL_ENTRIES {
+        #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
+        {
+            let class = if classes[entry] == 0 { 1 } else { classes[entry] };
+            places[entry] = class as u16 * BIN_BYTES as u16;
+        }
+        entry += 1;
+    }
+    places
+}
+
 static SMALL: [u8; SMALL_ENTRIES] = lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT);
-static SMALL_ALIGNED: [u8; SMALL_ENTRIES] = without_first_class(lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT));
 static MID: [u8; MID_ENTRIES] = lookup_table::<MID_ENTRIES>(MID_SHIFT);
 static GEOMETRY: [Geometry; CLASS_COUNT] = geometry_table();
 
@@ -173,19 +227,6 @@ const fn lookup_table<const ENTRIES: usize>(shift: u32) -> [u8; ENTRIES] {
         #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
         {
             table[entry] = class as u8;
-        }
-        entry += 1;
-    }
-    table
-}
-
-/// The table with the 8-byte class replaced by the 16-byte one.
-const fn without_first_class(mut table: [u8; SMALL_ENTRIES]) -> [u8; SMALL_ENTRIES] {
-    let mut entry = 0;
-    while entry < SMALL_ENTRIES {
-        #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
-        if table[entry] == 0 {
-            table[entry] = 1;
         }
         entry += 1;
     }
@@ -235,6 +276,27 @@ const _: () = assert!(CLASS_COUNT <= u8::MAX as usize);
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn is_step_agrees_with_division_at_every_offset() {
+        for geometry in SizeClass::all().map(SizeClass::geometry).filter(|geometry| geometry.step() != 0) {
+            for offset in 0..SLAB_BYTES {
+                assert_eq!(
+                    Geometry::is_step(offset, geometry.step()),
+                    (offset as u32).is_multiple_of(geometry.block_bytes),
+                    "{geometry:?}, offset {offset}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_a_step_in_a_slab_of_several_units() {
+        assert!(!Geometry::is_step(0, 0));
+        for geometry in SizeClass::all().map(SizeClass::geometry) {
+            assert_eq!(geometry.step() == 0, geometry.units > 1 || geometry.block_bytes == 8, "{geometry:?}");
+        }
+    }
 
     #[test]
     fn classes_rise_and_waste_at_most_an_eighth() {

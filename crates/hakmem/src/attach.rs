@@ -71,7 +71,7 @@ impl Global {
         };
         // A published snapshot is picked up at the first slow path: reading it may allocate.
         record.set_policy(self.policy.boot());
-        record.heap.open();
+        record.heap.open(self.front.view());
         let live = self.registry.live.add_relaxed(1) + 1;
         self.registry.peak.max_relaxed(live);
         Some(record)

@@ -1,9 +1,9 @@
 //! The gates: where a request gets its size class, and where a pointer is normalised, range-checked and routed. Once.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, Request, SLAB_BYTES, SizeClass, fatal_ptr};
+use hakmem_base::{Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr};
 use hakmem_ownership::Route;
-use hakmem_tiny_front::{Bin, Pop, Remote};
+use hakmem_tiny_front::{Bin, Heap, Pop, Remote};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
@@ -34,7 +34,7 @@ fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
 #[inline(always)]
 pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
-        Some(class) => allocate_class(class, Request::new(bytes, align, door)),
+        Some(class) => allocate_class(class, bytes, align, door),
         None => large::allocate_slow(bytes, align, door, false),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
 pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
         Some(class) => {
-            let block = allocate_class(class, Request::new(bytes, align, door));
+            let block = allocate_class(class, bytes, align, door);
             if !block.is_null() {
                 // SAFETY: the block is at least `bytes` bytes long and nobody else's.
                 unsafe { block.write_bytes(0, bytes) };
@@ -55,14 +55,35 @@ pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8
     }
 }
 
-/// A block of a class, or null. Only slow paths look at `request`.
+/// A block of a class, or null. Only slow paths look at what exactly was asked for.
 #[inline(always)]
-pub(crate) fn allocate_class(class: SizeClass, request: Request) -> *mut u8 {
+pub(crate) fn allocate_class(class: SizeClass, bytes: usize, align: usize, door: Door) -> *mut u8 {
     match tls::record().heap.pop(class) {
-        Pop::Block(block) => block.as_ptr(),
-        Pop::Beat(block) => beat_slow(block, class, request),
-        Pop::Empty => refill_slow(class, request),
+        Pop::Block(block) => hand_out(block, class, door),
+        Pop::Beat(block) => beat_slow(block, class, bytes, align, door),
+        Pop::Empty => refill_slow(class, bytes, align, door),
     }
+}
+
+/// The last step of every way to a small block: it is in use from here on, and does not look free.
+#[inline(always)]
+pub(crate) fn hand_out(block: NonNull<u8>, class: SizeClass, door: Door) -> *mut u8 {
+    if door.is_checked() && class.block_bytes() >= MARKED_MIN_BYTES {
+        // SAFETY: the block is large enough.
+        return unsafe { hand_out_marked(block) };
+    }
+    block.as_ptr()
+}
+
+/// [`hand_out`] where door and size are known to go with marks.
+///
+/// # Safety
+/// - `block` is at least [`MARKED_MIN_BYTES`] long, and nobody else's.
+#[inline(always)]
+pub(crate) unsafe fn hand_out_marked(block: NonNull<u8>) -> *mut u8 {
+    // SAFETY: passed on to the caller.
+    unsafe { MarkKey::wipe(block) };
+    block.as_ptr()
 }
 
 /// The cache is empty.
@@ -71,34 +92,40 @@ pub(crate) fn allocate_class(class: SizeClass, request: Request) -> *mut u8 {
 /// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn refill_slow(class: SizeClass, request: Request) -> *mut u8 {
+pub(crate) extern "C" fn refill_slow(class: SizeClass, bytes: usize, align: usize, door: Door) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
         if hardened::is_on() {
-            return hardened::allocate(request.bytes().unwrap_or(0), request.align(), request.door());
+            return hardened::allocate(bytes, align, door);
         }
         let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
-        return block.flatten().map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        return block.flatten().map_or(core::ptr::null_mut(), |block| hand_out(block, class, door));
     };
     pick_up_policy(record);
-    if let Some(block) = front.refill_slow(&record.heap, class) {
-        return block.as_ptr();
-    }
-    pages::reclaim(record);
-    front.refill_slow(&record.heap, class).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    let block = front.refill_slow(&record.heap, class).or_else(|| {
+        pages::reclaim(record);
+        front.refill_slow(&record.heap, class)
+    });
+    block.map_or(core::ptr::null_mut(), |block| hand_out(block, class, door))
 }
 
 /// A heartbeat: some thousand allocations of a class have passed.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn beat_slow(block: NonNull<u8>, class: SizeClass, _request: Request) -> *mut u8 {
+pub(crate) extern "C" fn beat_slow(
+    block: NonNull<u8>,
+    class: SizeClass,
+    _bytes: usize,
+    _align: usize,
+    door: Door,
+) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
     GLOBAL.front.beat_slow(&record.heap, class);
     pages::maintain();
     scavenger::stand_by();
     // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
-    core::hint::black_box(block.as_ptr())
+    core::hint::black_box(hand_out(block, class, door))
 }
 
 /// Frees a block of which size and alignment are known, and that is known to be hakmem's.
@@ -115,9 +142,11 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     let heap = &tls::record().heap;
     // SAFETY: the caller's block is hakmem's, and small blocks live in the window.
     let route = unsafe { GLOBAL.front.route_of_own(block) };
-    if !heap.is_own_bin(route, class) {
+    let claim = Request::new(bytes, align, Door::Rust);
+    // SAFETY: the slab that the block lies in is of this heap's bin.
+    if !(heap.is_own_bin(route, class) && unsafe { is_in_order(heap, class, block, claim) }) {
         // SAFETY: passed on to the caller.
-        unsafe { free_or_report_slow(block, Request::new(bytes, align, Door::Rust)) };
+        unsafe { free_or_report_slow(block, claim) };
         return;
     }
     let bin = heap.bin(class);
@@ -126,6 +155,17 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
         // SAFETY: as above; push found no room.
         unsafe { spill_slow(bin, block) };
     }
+}
+
+/// Whether a sized free may take the fast path: always, unless sized frees are checked.
+///
+/// # Safety
+/// - `block` lies in a slab of this heap's bin of `class`.
+#[inline(always)]
+unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: Request) -> bool {
+    !claim.door().is_checked()
+        // SAFETY: where a step is, a block begins that has room for a mark.
+        || heap.is_step(heap.bin(class), block.addr().get()) && unsafe { come_back(heap.mark_key(), block, claim) }
 }
 
 /// Frees any pointer: null, hakmem's, or a stranger's (which is not touched). Only slow paths look at `claim`.
@@ -137,13 +177,14 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
 pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
-    if let Some(word) = GLOBAL.front.route_of(ptr.addr())
-        && let Some(bin) = heap.own_bin(word.bits())
-        && ptr.addr().is_multiple_of(16)
+    if let Some(bin) = heap.own_bin_at(ptr.addr())
+        && heap.is_step(bin.get(), ptr.addr())
     {
+        let bin = bin.get();
         // SAFETY: the pointer lies in the window, so it is not null.
         let block = unsafe { NonNull::new_unchecked(ptr) };
-        if !heap.is_newest(bin, block) {
+        // SAFETY: where a step is, a block begins that has room for a mark.
+        if unsafe { come_back(heap.mark_key(), block, claim) } {
             // SAFETY: the slab is this heap's, the block its user's until now.
             if !unsafe { heap.push(bin, block) } {
                 // SAFETY: as above; push found no room.
@@ -152,8 +193,41 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
             return Freed::Done;
         }
     }
+    core::hint::cold_path();
     // SAFETY: passed on to the caller.
     unsafe { free_any_slow(ptr, claim) }
+}
+
+/// The first step of every way back of a small block: it looks free from here on. False if it did already.
+///
+/// # Safety
+/// - `block` is the start of a block of at least [`MARKED_MIN_BYTES`] bytes.
+#[inline(always)]
+unsafe fn come_back(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
+    if claim.door().is_checked() {
+        // SAFETY: passed on to the caller.
+        if unsafe { key.is_on(block) } {
+            return false;
+        }
+        // SAFETY: passed on to the caller; the block is not free, so its user has just handed it back.
+        unsafe { key.put_on(block) };
+    }
+    true
+}
+
+/// [`come_back`] for any block of `class`; reports what is wrong.
+///
+/// # Safety
+/// - `block` lies in a slab of `class` in the window.
+unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Request) {
+    let address = block.addr().get();
+    if !GLOBAL.front.is_block_start(address) {
+        fatal_ptr("free of a pointer into a block, not to its start", address);
+    }
+    // SAFETY: a block begins there, large enough for a mark.
+    if class.block_bytes() >= MARKED_MIN_BYTES && !unsafe { come_back(GLOBAL.front.mark_key(), block, claim) } {
+        fatal_ptr("double free", address);
+    }
 }
 
 /// Null, or a pointer for [`free_slow`].
@@ -206,16 +280,17 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let Some(word) = front.route_of(address) else {
         return if GLOBAL.big.outside_free(address).is_some() { Freed::Done } else { Freed::Foreign(block) };
     };
-    let remote = match word.route() {
+    let (remote, class) = match word.route() {
         Route::Owned(bin) => {
+            let Some(class) = hakmem_ownership::class_of_bin(bin) else { return Freed::Foreign(block) };
             if let Some(bin) = tls::record().heap.own_bin(bin) {
                 // SAFETY: passed on to the caller.
-                unsafe { free_own_slow(bin, block) };
+                unsafe { free_own_slow(bin, class, block, claim) };
                 return Freed::Done;
             }
-            Remote::Owned(bin)
+            (Remote::Owned(bin), class)
         }
-        Route::Orphan(class) => Remote::Orphan(class),
+        Route::Orphan(class) => (Remote::Orphan(class), class),
         route @ (Route::Run { .. } | Route::Big { .. }) => {
             if !address.is_multiple_of(SLAB_BYTES) {
                 fatal_ptr("free of a pointer into a block, not to its start", address);
@@ -234,6 +309,8 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
             fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address)
         }
     };
+    // SAFETY: the route says that the block lies in a slab of this class.
+    unsafe { come_back_or_report(block, class, claim) };
     let record = heap_for_thread();
     // SAFETY: the route says that the block's slab is somebody else's; the caller hands the block over.
     unsafe { front.free_remote_slow(record.map(|record| &record.heap), remote, block) };
@@ -241,20 +318,15 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     Freed::Done
 }
 
-/// A block of an own slab that the fast path had doubts about.
+/// A block of an own slab that the fast path had doubts about: its slab has several units, or something is wrong.
 ///
 /// # Safety
-/// - As for [`free`]; `bin` is the block's and this heap's.
-#[cold]
-unsafe fn free_own_slow(bin: &Bin, block: NonNull<u8>) {
+/// - As for [`free`]; `bin` is the block's and this heap's, and serves `class`.
+#[inline(never)]
+unsafe fn free_own_slow(bin: &Bin, class: SizeClass, block: NonNull<u8>, claim: Request) {
     let heap = &tls::record().heap;
-    let address = block.addr().get();
-    if heap.is_newest(bin, block) {
-        fatal_ptr("double free", address);
-    }
-    if !GLOBAL.front.is_block_start(address) {
-        fatal_ptr("free of a pointer into a block, not to its start", address);
-    }
+    // SAFETY: the block lies in a slab of this bin.
+    unsafe { come_back_or_report(block, class, claim) };
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
@@ -262,21 +334,39 @@ unsafe fn free_own_slow(bin: &Bin, block: NonNull<u8>) {
     }
 }
 
-/// Usable bytes of the block at `address`, `None` if it is not hakmem's.
-pub(crate) fn usable_size(address: usize) -> Option<usize> {
-    if address == 0 {
-        return Some(0);
-    }
+/// Usable bytes of the block at `ptr`, `None` if it is not hakmem's. Doors that check frees report a freed one.
+pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
+    let Some(block) = NonNull::new(ptr) else { return Some(0) };
+    let address = ptr.addr();
+    let of_class = |class: SizeClass| {
+        check_in_use(block, class, door);
+        class.block_bytes()
+    };
     let front = &GLOBAL.front;
     let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
     match word.route() {
         Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
-        Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(SizeClass::block_bytes),
-        Route::Orphan(class) => Some(class.block_bytes()),
+        Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(of_class),
+        Route::Orphan(class) => Some(of_class(class)),
         Route::Hardened(note) => hardened::usable_size(address, note),
         Route::Unused | Route::Sampled(_) => {
             fatal_ptr("pointer to no block (freed before, or into the middle of one)", address)
         }
+    }
+}
+
+/// Reports a pointer into a slab of `class` that is not the start of a block in use.
+fn check_in_use(block: NonNull<u8>, class: SizeClass, door: Door) {
+    if !door.is_checked() {
+        return;
+    }
+    let address = block.addr().get();
+    if !GLOBAL.front.is_block_start(address) {
+        fatal_ptr("pointer into a block, not to its start", address);
+    }
+    // SAFETY: a block begins there, large enough for a mark.
+    if class.block_bytes() >= MARKED_MIN_BYTES && unsafe { GLOBAL.front.mark_key().is_on(block) } {
+        fatal_ptr("pointer to a block that has been freed", address);
     }
 }
 
@@ -322,7 +412,7 @@ pub(crate) unsafe fn reallocate_slow(
         if !GLOBAL.front.is_block_start(address) {
             fatal_ptr("realloc of a pointer into a block, not to its start", address);
         }
-        let usable = usable_size(address).unwrap_or(0);
+        let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
         // A smaller class for a quarter less at least; less than that is not worth a copy.
         if new_bytes <= usable && new_bytes > usable - usable / 4 {
             return block.as_ptr();

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::Line;
+use hakmem_base::{Line, MarkKey, keeping_errno};
 use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
@@ -141,7 +141,7 @@ impl Global {
         if self.policy.set_boot(policy.clone()).is_ok() {
             self.apply(policy);
         }
-        if !self.front.reserve(settings.window_bytes) {
+        if !self.front.reserve(settings.window_bytes, MarkKey::from_random(random_bits())) {
             self.starts_refused.add_relaxed(1);
             return false;
         }
@@ -228,6 +228,23 @@ pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     let generation = GLOBAL.policy.publish(policy.clone())?;
     GLOBAL.apply(policy);
     Ok(generation)
+}
+
+/// Bits that nobody outside the process can guess, or, should the kernel refuse them, hardly.
+fn random_bits() -> u64 {
+    let mut bits = 0_u64;
+    let bytes = size_of_val(&bits);
+    // SAFETY: writes to a local of this many bytes. Does not wait: at boot time the pool may not be ready yet.
+    let got = keeping_errno(|| unsafe { libc::getrandom((&raw mut bits).cast(), bytes, libc::GRND_NONBLOCK) });
+    if usize::try_from(got) == Ok(bytes) {
+        return bits;
+    }
+    // SAFETY: reads the auxiliary vector: the address of sixteen random bytes that the kernel gave the process.
+    let seed = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u64; 2];
+    // SAFETY: null, or valid for the life of the process; may be unaligned.
+    let [first, second] = if seed.is_null() { [0, 0] } else { unsafe { seed.read_unaligned() } };
+    // libc uses these bytes for its own secrets: mixed, so that this one does not give those away.
+    (first ^ second.rotate_left(32) ^ (&raw const bits).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn physical_bytes() -> usize {

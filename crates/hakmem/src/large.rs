@@ -89,7 +89,7 @@ fn try_allocate(
 
 /// Usable bytes of a block that was just handed out.
 fn usable_bytes(block: NonNull<u8>) -> u64 {
-    crate::gates::usable_size(block.addr().get()).unwrap_or(0) as u64
+    crate::gates::usable_size(block.as_ptr(), Door::Rust).unwrap_or(0) as u64
 }
 
 fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {

@@ -91,7 +91,7 @@ pub fn collect() {
 /// - `ptr` is null, not hakmem's, or the start of a block that is in use.
 #[must_use]
 pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
-    gates::usable_size(ptr.addr())
+    gates::usable_size(ptr.cast_mut(), Door::Rust)
 }
 
 /// Replaces the policy: threads pick it up at their next slow path. Returns its generation.

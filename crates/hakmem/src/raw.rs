@@ -3,7 +3,7 @@
 //! Nothing here unwinds, and `errno` is as it was after every call but a failed [`allocate`].
 
 use core::ptr::NonNull;
-use hakmem_base::{SizeClass, TINY_MAX_BYTES};
+use hakmem_base::{BinPlace, SizeClass, TINY_MAX_BYTES};
 use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
@@ -36,12 +36,12 @@ pub fn allocate(bytes: usize, door: Door) -> *mut u8 {
     if bytes > TINY_MAX_BYTES {
         return allocate_beyond_tiny(bytes, door);
     }
-    let class = SizeClass::for_tiny_aligned(bytes);
-    let request = Request::new(bytes, MIN_ALIGN, door);
-    match tls::record().heap.pop(class) {
-        Pop::Block(block) => block.as_ptr(),
-        Pop::Beat(block) => gates::beat_slow(block, class, request),
-        Pop::Empty => refill_or_enomem_slow(class, request),
+    let place = BinPlace::for_tiny_aligned(bytes);
+    match tls::record().heap.pop_at(place) {
+        // SAFETY: no place is that of the class whose blocks are too small for a mark.
+        Pop::Block(block) => unsafe { gates::hand_out_marked(block) },
+        Pop::Beat(block) => gates::beat_slow(block, place.class(), bytes, MIN_ALIGN, door),
+        Pop::Empty => refill_or_enomem_slow(place, bytes, door),
     }
 }
 
@@ -52,8 +52,8 @@ extern "C" fn allocate_beyond_tiny(bytes: usize, door: Door) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-extern "C" fn refill_or_enomem_slow(class: SizeClass, request: Request) -> *mut u8 {
-    or_enomem(gates::refill_slow(class, request))
+extern "C" fn refill_or_enomem_slow(place: BinPlace, bytes: usize, door: Door) -> *mut u8 {
+    or_enomem(gates::refill_slow(place.class(), bytes, MIN_ALIGN, door))
 }
 
 #[inline]
@@ -98,7 +98,7 @@ pub unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
 /// - If `ptr` is hakmem's, it is the start of a block in use.
 #[inline]
 pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
-    let (Some(block), Some(usable)) = (NonNull::new(ptr), gates::usable_size(ptr.addr())) else {
+    let (Some(block), Some(usable)) = (NonNull::new(ptr), gates::usable_size(ptr, Door::Malloc)) else {
         return Reallocated::Foreign;
     };
     // The block stays if its class serves the new size too: what `malloc` would hand out for it.
@@ -120,7 +120,7 @@ pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
 #[inline]
 #[must_use]
 pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
-    gates::usable_size(ptr.addr())
+    gates::usable_size(ptr.cast_mut(), Door::Malloc)
 }
 
 /// Whether `ptr` lies in hakmem's memory.
@@ -133,7 +133,7 @@ pub fn owns(ptr: *const u8) -> bool {
 /// What to do with pointers that are not hakmem's.
 #[must_use]
 pub fn foreign_policy() -> Foreign {
-    GLOBAL.boot.get().map_or(Foreign::Pass, |boot| boot.foreign)
+    GLOBAL.boot.get().map_or(Foreign::Auto, |boot| boot.foreign)
 }
 
 /// Gives back what nobody uses; true if something went back to the system.

@@ -123,7 +123,7 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         "HAKMEM_FOREIGN",
         foreign,
         Foreign::KIND,
-        " What the preload library does with a pointer that is not hakmem's: pass it to the next allocator, or abort."
+        " What the preload library does with a pointer that is not hakmem's: pass it to the next allocator, or abort; `auto` passes only if that allocator has handed out anything."
     ),
     variable!(
         "HAKMEM_HARDENED",

@@ -78,6 +78,8 @@ choice! {
 choice! {
     /// What the preload library does with a pointer that is not hakmem's.
     Foreign {
+        /// Hands it to the next allocator if that one has handed out anything yet, else reports it and aborts.
+        Auto = "auto",
         /// Hands it to the next allocator.
         Pass = "pass",
         /// Reports it and aborts.
@@ -167,7 +169,7 @@ impl Settings<'_> {
         dump_signal: false,
         dump_dir: None,
         tiny_ring: false,
-        foreign: Foreign::Pass,
+        foreign: Foreign::Auto,
         hardened: cfg!(feature = "hardened"),
         quarantine_bytes: 512 << 10,
         quarantine_blocks: 2048,

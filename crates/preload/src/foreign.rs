@@ -1,7 +1,8 @@
 //! Pointers that hakmem did not hand out: passed on to the allocator behind this library, or refused.
 //!
 //! They come from memory allocated before the library was loaded, or inside libraries that carry an allocator of their own.
-//! A pointer is judged by its address alone and never dereferenced here.
+//! A pointer is judged by its address alone and never dereferenced here. A next allocator that has handed out nothing, as
+//! is the rule when this library was there from the start, can own no pointer: then it is the program's mistake.
 
 use crate::next::Next;
 use crate::outcome::{errno, out_of_memory, set_errno};
@@ -13,11 +14,13 @@ use hakmem_base::{Line, fatal_ptr};
 
 type Free = unsafe extern "C" fn(*mut c_void);
 type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+type Mallinfo = unsafe extern "C" fn() -> libc::mallinfo2;
 type UsableSize = unsafe extern "C" fn(*mut c_void) -> usize;
 
 static FREE: Next = Next::new(c"free");
 static REALLOC: Next = Next::new(c"realloc");
 static USABLE_SIZE: Next = Next::new(c"malloc_usable_size");
+static MALLINFO: Next = Next::new(c"mallinfo2");
 static LOSS_REPORTED: Flag = Flag::new(false);
 
 /// Frees a foreign block, keeping `errno`.
@@ -27,7 +30,7 @@ static LOSS_REPORTED: Flag = Flag::new(false);
 #[cold]
 #[inline(never)]
 pub(crate) unsafe extern "C" fn free_slow(block: *mut c_void) {
-    if raw::foreign_policy() == Foreign::Reject {
+    if is_rejected() {
         fatal_ptr("free of a pointer that hakmem did not hand out", block.addr());
     }
     let kept = errno();
@@ -50,7 +53,7 @@ pub(crate) unsafe extern "C" fn free_slow(block: *mut c_void) {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn realloc_slow(block: *mut c_void, bytes: usize) -> *mut c_void {
-    if raw::foreign_policy() == Foreign::Reject {
+    if is_rejected() {
         fatal_ptr("realloc of a pointer that hakmem did not hand out", block.addr());
     }
     let Some(next) = REALLOC.find() else {
@@ -69,7 +72,7 @@ pub(crate) unsafe fn realloc_slow(block: *mut c_void, bytes: usize) -> *mut c_vo
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn usable_size_slow(block: *mut c_void) -> usize {
-    if raw::foreign_policy() == Foreign::Reject {
+    if is_rejected() {
         fatal_ptr("malloc_usable_size of a pointer that hakmem did not hand out", block.addr());
     }
     let Some(next) = USABLE_SIZE.find() else {
@@ -79,6 +82,22 @@ pub(crate) unsafe fn usable_size_slow(block: *mut c_void) -> usize {
     let next = unsafe { transmute::<*mut c_void, UsableSize>(next.as_ptr()) };
     // SAFETY: the caller owns the block; that it is the next allocator's is the program's promise, as without us.
     unsafe { next(block) }
+}
+
+/// Whether a foreign pointer cannot be anybody's. Allocators other than glibc's do not say what they have handed out: what
+/// they would do with the pointer is theirs to judge.
+fn is_rejected() -> bool {
+    match raw::foreign_policy() {
+        Foreign::Reject => true,
+        Foreign::Pass => false,
+        Foreign::Auto => MALLINFO.find().is_some_and(|next| {
+            // SAFETY: the address is that of a function named `mallinfo2`, which has this type.
+            let next = unsafe { transmute::<*mut c_void, Mallinfo>(next.as_ptr()) };
+            // SAFETY: takes nothing and changes nothing but the other allocator's own start.
+            let used = unsafe { next() };
+            used.arena == 0 && used.hblkhd == 0
+        }),
+    }
 }
 
 /// Says once that a foreign block had to be left alone.

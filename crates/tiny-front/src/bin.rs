@@ -31,8 +31,8 @@ pub struct Bin {
     pub(crate) full: Owned32,
     /// The slab that fresh blocks are carved from (link word); it stands in one of the two lists.
     pub(crate) carve: Owned32,
-    /// Blocks returned to their slabs, because the list had no room, since the last refill.
-    pub(crate) spills: Cell<u32>,
+    /// The class's [`hakmem_base::Geometry::step`]: tells at a free whether a block can begin at an address.
+    pub(crate) step: Cell<u32>,
     /// Allocations up to the last time that `ticks` was wound up.
     pub(crate) allocs: Owned64,
     /// Blocks of this bin's slabs that are not on a slab's free list: the sum of `used`.
@@ -73,7 +73,7 @@ impl Bin {
             partial: Owned32::new(0),
             full: Owned32::new(0),
             carve: Owned32::new(0),
-            spills: Cell::new(0),
+            step: Cell::new(0),
             allocs: Owned64::new(0),
             delivered: Owned32::new(0),
             reload: Cell::new(0),
@@ -114,6 +114,7 @@ impl Bin {
     /// First use, or a new policy: copies the numbers that the slow paths compare with.
     pub(crate) fn set_up(&self, policy: &FrontPolicy, class: SizeClass) {
         let (first, cap) = (!self.is_set_up(), self.cap.get());
+        self.step.set(class.geometry().step());
         self.wind_up(policy.heartbeat_allocs);
         if first || policy.bypasses_cache(class) || !(policy.initial_cap(class)..=policy.max_cap(class)).contains(&cap)
         {

@@ -2,12 +2,13 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_base::{MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
 use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
 
+use crate::heap::View;
 use crate::raw;
 use crate::ring::Ring;
 use crate::slab_state::{SlabList, SlabState};
@@ -23,6 +24,8 @@ pub struct Tables {
     pub slabs: FlatTable<SlabState>,
     /// Written by strangers.
     pub remotes: FlatTable<RemoteHead>,
+    /// The secret in the marks of free blocks.
+    pub key: MarkKey,
 }
 
 /// Shared state of the front. Usable as a static, and several times in one test.
@@ -73,12 +76,12 @@ impl Front {
         }
     }
 
-    /// Reserves window and tables. Idempotent; called with the facade's set-up lock held.
+    /// Reserves window and tables; `key` is in the marks of free blocks. Idempotent; called with the facade's set-up lock held.
     ///
     /// # Errors
     /// `false` when the kernel grants no address space.
     #[must_use]
-    pub fn reserve(&self, window_bytes: usize) -> bool {
+    pub fn reserve(&self, window_bytes: usize, key: MarkKey) -> bool {
         if self.tables.get().is_some() {
             return true;
         }
@@ -92,7 +95,7 @@ impl Front {
         };
         let base = window.base.addr();
         let first = routes.as_ptr().cast_mut();
-        if !self.tables.set(Tables { window, routes, slabs, remotes }) {
+        if !self.tables.set(Tables { window, routes, slabs, remotes, key }) {
             return true;
         }
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
@@ -108,6 +111,17 @@ impl Front {
     #[must_use]
     pub fn tables(&self) -> Option<&Tables> {
         self.tables.get()
+    }
+
+    /// What a heap has to know before it is used.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.tables().map_or(View::NONE, |tables| View {
+            key: tables.key,
+            base: tables.window.base.addr(),
+            slab_count: tables.window.slab_count as usize,
+            routes: tables.routes.as_ptr(),
+        })
     }
 
     /// Route word of the unit that `address` lies in; `None` outside the window. One subtraction, one compare.
@@ -146,6 +160,12 @@ impl Front {
         let slab_count = self.slab_count.load_acquire();
         let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
         (index < slab_count).then(|| SlabIndex::new(index as u32))
+    }
+
+    /// The secret in the marks of free blocks.
+    #[must_use]
+    pub fn mark_key(&self) -> MarkKey {
+        self.tables().map_or(MarkKey::NONE, |tables| tables.key)
     }
 
     /// Whether a block of a slab begins at `address`.

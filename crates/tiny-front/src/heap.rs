@@ -4,9 +4,10 @@
 //! to `warm.rs` (refill, overflow), `remote.rs` (other threads' blocks) and `cold.rs` (slabs change hands).
 
 use core::cell::Cell;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
-use hakmem_base::{BIN_BYTES, CLASS_COUNT, SizeClass};
-use hakmem_ownership::BinPtr;
+use hakmem_base::{BIN_BYTES, BinPlace, CLASS_COUNT, Geometry, MarkKey, SLAB_SHIFT, SizeClass};
+use hakmem_ownership::{BinPtr, RouteWord};
 use hakmem_publish_adopt::Mailbox;
 use hakmem_remote_queue::Outbox;
 use static_assertions::const_assert_eq;
@@ -23,6 +24,7 @@ use crate::raw;
 #[repr(C, align(64))]
 pub struct Heap {
     bins: [Bin; CLASS_COUNT],
+    view: Cell<View>,
     /// Slabs of this heap that received remote frees. Written by strangers.
     pub(crate) mailbox: Mailbox,
     pub(crate) outbox: Outbox,
@@ -33,10 +35,41 @@ pub struct Heap {
     pub(crate) beats_since_trim: Cell<u32>,
     /// Low bits of each class's allocation count at the last idle trim.
     pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
+    /// Blocks of each class returned to their slabs, because the list had no room, since the last refill.
+    pub(crate) spills: [Cell<u32>; CLASS_COUNT],
+}
+
+/// What a free that does not know its block's size has to know of the window: a heap's own copy, next to its bins.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct View {
+    pub(crate) key: MarkKey,
+    pub(crate) base: usize,
+    pub(crate) slab_count: usize,
+    pub(crate) routes: *const RouteWord,
+}
+
+impl View {
+    /// Of no window: every pointer lies outside.
+    pub const NONE: Self = Self { key: MarkKey::NONE, base: 0, slab_count: 0, routes: core::ptr::null() };
 }
 
 // Bins are at the start of the record: a route word's offset in its record gives the class.
 const_assert_eq!(core::mem::offset_of!(Heap, bins), 0);
+
+/// A bin that was found to be the heap's own. Not a reference: an `Option` of one costs the fast path a test for null.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnBin<'h>(BinPtr, PhantomData<&'h Heap>);
+
+impl<'h> OwnBin<'h> {
+    /// The bin.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(self) -> &'h Bin {
+        // SAFETY: made only for words that lie inside the bins of the heap that lives for `'h`.
+        unsafe { raw::own_bin(self.0) }
+    }
+}
 
 /// What [`Heap::pop`] found.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +88,14 @@ impl Heap {
     pub const fn new() -> Self {
         Self {
             bins: [const { Bin::new() }; CLASS_COUNT],
+            view: Cell::new(View::NONE),
             mailbox: Mailbox::new(),
             outbox: Outbox::new(),
             policy: Cell::new(FrontPolicy::DEFAULT),
             counters: FrontCounters::new(),
             beats_since_trim: Cell::new(0),
             trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
+            spills: [const { Cell::new(0) }; CLASS_COUNT],
         }
     }
 
@@ -83,7 +118,19 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn pop(&self, class: SizeClass) -> Pop {
-        let bin = self.bin(class);
+        Self::pop_bin(self.bin(class))
+    }
+
+    /// Like [`Heap::pop`], for a bin named by its place in the record.
+    #[inline(always)]
+    #[must_use]
+    pub fn pop_at(&self, place: BinPlace) -> Pop {
+        // SAFETY: a BinPlace is the offset of a bin, and bins are at the start of the record.
+        Self::pop_bin(unsafe { raw::bin_at(self, place) })
+    }
+
+    #[inline(always)]
+    fn pop_bin(bin: &Bin) -> Pop {
         let Some(block) = NonNull::new(bin.head.get()) else { return Pop::Empty };
         // SAFETY: a block on the cache's list is free and held by this thread.
         bin.head.set(unsafe { raw::behind(block.as_ptr()) });
@@ -96,13 +143,13 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn own_bin(&self, route: BinPtr) -> Option<&Bin> {
-        let offset = route.addr().wrapping_sub(core::ptr::from_ref(self).addr());
-        if offset < CLASS_COUNT * BIN_BYTES {
-            // SAFETY: the word lies inside this heap's bins.
-            Some(unsafe { raw::own_bin(route) })
-        } else {
-            None
-        }
+        // SAFETY: the word lies inside this heap's bins.
+        if self.holds(route) { Some(unsafe { raw::own_bin(route) }) } else { None }
+    }
+
+    #[inline(always)]
+    fn holds(&self, route: BinPtr) -> bool {
+        route.addr().wrapping_sub(core::ptr::from_ref(self).addr()) < CLASS_COUNT * BIN_BYTES
     }
 
     /// Whether a route word names this heap's bin of `class`: owner and size in one compare, for frees that know the size.
@@ -130,11 +177,48 @@ impl Heap {
         true
     }
 
-    /// Whether `block` is the newest block of the cache: it has just been freed.
+    /// The bin of the slab that `address` lies in, if it is this heap's: range check, owner check and class.
     #[inline(always)]
     #[must_use]
-    pub fn is_newest(&self, bin: &Bin, block: NonNull<u8>) -> bool {
-        bin.head.get() == block.as_ptr()
+    pub fn own_bin_at(&self, address: usize) -> Option<OwnBin<'_>> {
+        let view = self.view();
+        let index = address.wrapping_sub(view.base) >> SLAB_SHIFT;
+        if index < view.slab_count {
+            // SAFETY: the index is below the table's length.
+            let route = unsafe { raw::entry(view.routes, index) }.bits();
+            if self.holds(route) {
+                return Some(OwnBin(route, PhantomData));
+            }
+        }
+        None
+    }
+
+    /// Whether a block of this bin can begin at `address`, which lies in one of its slabs. Never true where an address alone
+    /// does not tell (slabs of several units).
+    #[inline(always)]
+    #[must_use]
+    pub fn is_step(&self, bin: &Bin, address: usize) -> bool {
+        Geometry::is_step(address, bin.step.get())
+    }
+
+    /// The secret in the marks of free blocks.
+    #[inline(always)]
+    #[must_use]
+    pub fn mark_key(&self) -> MarkKey {
+        self.view().key
+    }
+
+    #[inline(always)]
+    fn view(&self) -> &View {
+        // SAFETY: written by `open` alone, before the heap's thread uses it.
+        unsafe { &*self.view.as_ptr() }
+    }
+
+    /// Spills of a class since its last refill.
+    #[inline]
+    pub(crate) fn spills_of(&self, class: SizeClass) -> &Cell<u32> {
+        // SAFETY: a SizeClass is below CLASS_COUNT, the length of the array.
+        unsafe { self.spills.get_unchecked(class.index()) }
     }
 
     /// Every class of this heap with its bin.
@@ -161,8 +245,9 @@ impl Heap {
         }
     }
 
-    /// Accepts mail: called when a thread takes the record over.
-    pub fn open(&self) {
+    /// Gets to know the window and accepts mail: called when a thread takes the record over.
+    pub fn open(&self, view: View) {
+        self.view.set(view);
         self.mailbox.open();
     }
 }

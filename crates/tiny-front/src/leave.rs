@@ -101,7 +101,7 @@ impl Front {
     /// Returns the cached blocks of a class to their slabs.
     pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
         bin.wind_up(bin.reload.get());
-        harvest_spills(heap, bin, class);
+        harvest_spills(heap, class);
         let (cached, mut next) = (bin.cached(), NonNull::new(bin.head.get()));
         bin.install(core::ptr::null_mut(), 0);
         if keep == Keep::Nothing && cached == bin.delivered.get() {

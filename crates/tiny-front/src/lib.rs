@@ -27,7 +27,7 @@ mod warm;
 pub use bin::{Bin, BinCounts};
 pub use counters::{ClassReport, FrontCounters, FrontReport};
 pub use front::{Front, Tables};
-pub use heap::{Heap, Pop};
+pub use heap::{Heap, OwnBin, Pop, View};
 pub use policy::FrontPolicy;
 pub use remote::Remote;
 pub use ring::{Ring, RingEvent};

@@ -1,6 +1,7 @@
 //! The one place of this box where raw memory is touched: table entries, bins behind route words, links of blocks.
 
-use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, read_link, write_link};
+use core::ptr::NonNull;
+use hakmem_base::{BIN_BYTES, BinPlace, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, read_link, write_link};
 use hakmem_ownership::BinPtr;
 
 use crate::bin::Bin;
@@ -30,6 +31,19 @@ pub(crate) unsafe fn own_bin<'h>(bin: BinPtr) -> &'h Bin {
     unsafe { &*bin.as_ptr().cast::<Bin>() }
 }
 
+/// The bin at a place of the heap's record.
+///
+/// # Safety
+/// - `place` is below the bytes of the heap's bins, as every [`BinPlace`] is.
+#[inline(always)]
+pub(crate) unsafe fn bin_at(heap: &Heap, place: BinPlace) -> &Bin {
+    let bin = core::ptr::from_ref(heap).cast::<Bin>();
+    // SAFETY: bins are at the start of the heap, and the caller vouches for the offset.
+    let bin = unsafe { bin.byte_add(place.bytes()) };
+    // SAFETY: as above.
+    unsafe { &*bin }
+}
+
 /// The heap record that a bin belongs to.
 ///
 /// # Safety
@@ -47,20 +61,25 @@ pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
     BinPtr::new(core::ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES))
 }
 
-/// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, the last one's link being null.
+/// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, the last one's link being null,
+/// and marks them: nobody has a right to free them.
 ///
 /// # Safety
 /// - The memory of these blocks belongs to the caller's slab and to nobody else.
-pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize) {
+pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, key: MarkKey) {
     let mut block = first;
-    for _ in 1..count {
+    for left in (0..count).rev() {
         let next = block.wrapping_add(block_bytes);
         // SAFETY: the block is part of the caller's fresh memory.
-        unsafe { write_link(block, next) };
+        unsafe { write_link(block, if left == 0 { core::ptr::null_mut() } else { next }) };
+        if block_bytes >= MARKED_MIN_BYTES
+            && let Some(block) = NonNull::new(block)
+        {
+            // SAFETY: as above, and large enough.
+            unsafe { key.put_on(block) };
+        }
         block = next;
     }
-    // SAFETY: as above; this is the last one.
-    unsafe { write_link(block, core::ptr::null_mut()) };
 }
 
 /// Takes the first block off a list: `(block, rest)`.

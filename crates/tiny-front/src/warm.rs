@@ -120,8 +120,8 @@ impl Front {
             let _pushed = unsafe { heap.push(bin, block) };
             return false;
         }
-        let spills = bin.spills.get() + 1;
-        bin.spills.set(spills);
+        let spills = heap.spills_of(class).get() + 1;
+        heap.spills_of(class).set(spills);
         let Some(tables) = self.tables() else { return false };
         // SAFETY: the caller's block, not yet on any list.
         let emptied = unsafe { return_block(tables, heap, bin, class, block) };
@@ -139,7 +139,7 @@ impl Front {
     #[cold]
     #[inline(never)]
     fn empty_in_free_run(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
-        harvest_spills(heap, bin, class);
+        harvest_spills(heap, class);
         if heap.policy().cache_growth && bin.cap.get() > SMALLEST_CAP {
             bin.cap.set((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
             self.flush_bin(tables, heap, bin, class, Keep::Policy);
@@ -181,7 +181,7 @@ pub(crate) unsafe fn return_block(
 /// A refill after spills: with a larger cache, both would have been spared.
 fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     let (policy, cap) = (heap.policy(), bin.cap.get());
-    let spills = harvest_spills(heap, bin, class);
+    let spills = harvest_spills(heap, class);
     if cap == 0 {
         return;
     }
@@ -189,9 +189,9 @@ fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     bin.cap.set(grown.clamp(policy.initial_cap(class), policy.max_cap(class)));
 }
 
-/// Moves the bin's count of spills to the heap's counters.
-pub(crate) fn harvest_spills(heap: &Heap, bin: &Bin, class: SizeClass) -> u32 {
-    let spills = bin.spills.replace(0);
+/// Moves the class's count of spills to the heap's counters.
+pub(crate) fn harvest_spills(heap: &Heap, class: SizeClass) -> u32 {
+    let spills = heap.spills_of(class).replace(0);
     heap.counters.spills.add(u64::from(spills));
     count_flatten_fallbacks(heap, class, spills);
     spills
@@ -258,7 +258,7 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     }
     let first = tables.address_of(slab).wrapping_add((state.carved() * geometry.block_bytes) as usize);
     // SAFETY: this thread owns the slab, and these blocks have not been carved before.
-    unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize) };
+    unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize, tables.key) };
     state.carve(count);
     if count == left {
         bin.carve.set(0);

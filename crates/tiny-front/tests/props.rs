@@ -43,7 +43,7 @@ struct World {
 impl World {
     fn new(policy: FrontPolicy) -> Self {
         let front = new_front(256 << 20);
-        let heaps = (0..HEAPS).map(|_| new_heap(policy)).collect();
+        let heaps = (0..HEAPS).map(|_| new_heap(front, policy)).collect();
         Self { front, heaps, live: Vec::new() }
     }
 
@@ -129,7 +129,7 @@ proptest! {
                 Action::HeaplessFree { .. } => {}
                 Action::Leave { heap } => {
                     world.front.leave(world.heaps[heap]);
-                    world.heaps[heap].open();
+                    world.heaps[heap].open(world.front.view());
                 }
                 Action::Collect { heap } => world.front.collect(world.heaps[heap]),
             }
@@ -151,7 +151,7 @@ proptest! {
                 world.front.collect(heap);
                 if round == 1 {
                     world.front.leave(heap);
-                    heap.open();
+                    heap.open(world.front.view());
                 }
             }
         }
@@ -178,7 +178,7 @@ fn threads_that_exchange_blocks_and_leave_lose_nothing() {
             let exchange = &exchange;
             scope.spawn(move || {
                 let policy = FrontPolicy { heartbeat_allocs: 500, cache_blocks: 16, ..FrontPolicy::DEFAULT };
-                let heap = new_heap(policy);
+                let heap = new_heap(front, policy);
                 let mut random = thread as u64 * 7919 + 1;
                 for round in 0..ROUNDS {
                     for step in 0..STEPS {
@@ -202,7 +202,7 @@ fn threads_that_exchange_blocks_and_leave_lose_nothing() {
                     }
                     if round % LIFE == LIFE - 1 {
                         front.leave(heap);
-                        heap.open();
+                        heap.open(front.view());
                     }
                     if !cfg!(miri) || round == ROUNDS - 1 {
                         front.check_invariants(heap);
@@ -212,7 +212,7 @@ fn threads_that_exchange_blocks_and_leave_lose_nothing() {
             });
         }
     });
-    let heap = new_heap(FrontPolicy::DEFAULT);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
     for (block, ..) in exchange.iter().flat_map(|list| std::mem::take(&mut *list.lock().unwrap())) {
         give(front, Some(heap), NonNull::new(block.load_relaxed()).unwrap());
     }

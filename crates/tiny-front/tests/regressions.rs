@@ -18,7 +18,8 @@ fn class(bytes: usize) -> SizeClass {
 
 #[test]
 fn reap_finds_empty_orphans_below_one_that_is_in_use() {
-    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
     let mut blocks: Vec<_> = (0..64 * 4).map(|_| take(front, heap, class(1024))).collect();
     front.leave(heap);
     assert_eq!(front.orphans().0, 4);
@@ -27,13 +28,14 @@ fn reap_finds_empty_orphans_below_one_that_is_in_use() {
     for block in blocks.drain(..64 * 3 + 1) {
         give(front, None, block);
     }
-    front.collect(new_heap(FrontPolicy::DEFAULT));
+    front.collect(new_heap(front, FrontPolicy::DEFAULT));
     assert_eq!(front.orphans().0, 1, "entirely free orphans were not given back");
 }
 
 #[test]
 fn a_refill_of_a_cache_that_a_nested_allocation_has_filled_loses_nothing() {
-    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
     let nested = front.refill_slow(heap, class(256)).unwrap();
     let outer = front.refill_slow(heap, class(256)).unwrap();
     give(front, Some(heap), nested);
@@ -44,7 +46,8 @@ fn a_refill_of_a_cache_that_a_nested_allocation_has_filled_loses_nothing() {
 
 #[test]
 fn a_borrowed_block_is_aligned_like_its_class() {
-    let (front, heap) = (new_front(256 << 20), new_heap(FrontPolicy::DEFAULT));
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
     let mut larger: Vec<_> = (0..6).map(|_| take(front, heap, class(4608))).collect();
     for block in larger.drain(..) {
         give(front, Some(heap), block);
@@ -60,7 +63,7 @@ fn an_owner_may_leave_while_its_last_block_comes_back_and_is_reaped() {
     // Hunts: the slab becomes an orphan, a stranger empties and reaps it, and only then the owner takes its token.
     let front = new_front(256 << 20);
     for _ in 0..if cfg!(miri) { 4 } else { 200 } {
-        let heap = new_heap(FrontPolicy::DEFAULT);
+        let heap = new_heap(front, FrontPolicy::DEFAULT);
         let mut blocks: Vec<_> = (0..40).map(|_| take(front, heap, class(1024))).collect();
         let last = SharedPtr::new(blocks.pop().unwrap().as_ptr());
         for block in blocks {
@@ -69,7 +72,7 @@ fn an_owner_may_leave_while_its_last_block_comes_back_and_is_reaped() {
         let leaver = SharedPtr::new(std::ptr::from_ref(heap).cast_mut());
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let mine = new_heap(FrontPolicy::DEFAULT);
+                let mine = new_heap(front, FrontPolicy::DEFAULT);
                 let last = NonNull::new(last.load_relaxed()).unwrap();
                 while !matches!(front.route_of(last.addr().get()).unwrap().route(), Route::Orphan(_)) {
                     std::hint::spin_loop();

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers: a panic is the test's failure")]
 
-use hakmem_base::{HEAP_RECORD_BYTES, SizeClass};
+use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SizeClass};
 use hakmem_ownership::{Route, class_of_bin};
 use hakmem_superslab_os::MetaArena;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Remote};
@@ -12,18 +12,19 @@ use std::ptr::NonNull;
 /// A front with a window of its own.
 pub fn new_front(window_bytes: usize) -> &'static Front {
     let front = Box::leak(Box::new(Front::new()));
-    assert!(front.reserve(window_bytes));
+    assert!(front.reserve(window_bytes, MarkKey::from_random(0x5eed_1e55_0bad_cafe)));
     front
 }
 
 /// A heap in a record of its own.
-pub fn new_heap(policy: FrontPolicy) -> &'static Heap {
+pub fn new_heap(front: &Front, policy: FrontPolicy) -> &'static Heap {
     let arena: &MetaArena = Box::leak(Box::new(MetaArena::new()));
     let record = arena.allocate(HEAP_RECORD_BYTES, HEAP_RECORD_BYTES).unwrap().cast::<Heap>();
     // SAFETY: fresh, aligned, large enough, and never freed.
     unsafe { record.write(Heap::new()) };
     // SAFETY: written in the line before.
     let heap = unsafe { record.as_ref() };
+    heap.open(front.view());
     heap.set_policy(policy);
     heap
 }

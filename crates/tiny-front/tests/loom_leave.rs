@@ -11,7 +11,7 @@ mod common;
 
 use common::{give, take};
 use hakmem_atomic_ops::model::{Model, thread, writes};
-use hakmem_base::{HEAP_RECORD_BYTES, SLAB_BYTES, SUPERSLAB_BYTES, SizeClass};
+use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SLAB_BYTES, SUPERSLAB_BYTES, SizeClass};
 use hakmem_superslab_os::OsPolicy;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap};
 use std::ptr::NonNull;
@@ -48,7 +48,7 @@ impl World {
         let world = Self { front: Front::new(), heaps: Box::new([Record(Heap::new()), Record(Heap::new())]) };
         // The clock runs beside a model, so nothing may come due in it.
         world.front.os.set_policy(OsPolicy { purge_delay_ms: u32::MAX, ..OsPolicy::new() });
-        assert!(world.front.reserve(32 << 20));
+        assert!(world.front.reserve(32 << 20, MarkKey::NONE));
         let policy = FrontPolicy { refill_one: true, keep_empty_slabs: false, ..FrontPolicy::DEFAULT };
         for heap in &*world.heaps {
             heap.0.set_policy(policy);
@@ -79,7 +79,7 @@ impl World {
         self.front.check_invariants(heap);
         self.front.collect(heap);
         self.front.leave(heap);
-        heap.open();
+        heap.open(self.front.view());
         self.front.collect(heap);
         assert_eq!(self.front.orphans(), (0, 0), "an orphan was lost");
         assert_eq!(self.front.os.stats().in_use_bytes, 0, "a slab was lost");
@@ -195,7 +195,7 @@ fn two_reapers_give_each_orphan_back_once() {
         let world = World::new();
         let blocks = [world.take(0), world.take(0)];
         world.front.leave(world.heap(0));
-        world.heap(0).open();
+        world.heap(0).open(world.front.view());
         let other = {
             let world = Arc::clone(&world);
             thread::spawn(move || {

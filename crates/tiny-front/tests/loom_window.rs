@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers outside #[test] functions: a panic is the test's failure")]
 
 use hakmem_atomic_ops::model::{Model, thread};
-use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES};
+use hakmem_base::{MarkKey, SLAB_BYTES, SUPERSLAB_BYTES};
 use hakmem_ownership::Route;
 use hakmem_tiny_front::Front;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn a_foreign_pointer_is_foreign_while_the_window_is_reserved() {
                 assert!(front.index_of(SLAB_BYTES).is_none());
             })
         };
-        assert!(front.reserve(32 << 20));
+        assert!(front.reserve(32 << 20, MarkKey::NONE));
         let window = front.tables().unwrap().window;
         assert_eq!(front.route_of(window.base.addr() + SLAB_BYTES).unwrap().route(), Route::Unused);
         stranger.join().unwrap();

@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn program_that_outlives_its_limit_is_killed_with_what_it_started() {
         let mut command = Command::new("sh");
-        let finished = wait_for_at_most(command.args(["-c", "sleep 60; true"]), Duration::from_millis(100)).unwrap();
+        let finished = wait_for_at_most(command.args(["-c", "sleep 600; true"]), Duration::from_millis(100)).unwrap();
         assert!(finished.timed_out);
-        assert!(finished.wall < Duration::from_secs(30));
+        assert_eq!(finished.shell_code(), 137);
     }
 
     #[test]

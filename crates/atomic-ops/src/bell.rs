@@ -50,7 +50,7 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
     fn a_ring_is_heard_before_and_during_the_wait() {
@@ -59,15 +59,13 @@ mod tests {
         bell.ring();
         assert!(bell.wait(60_000));
         assert!(!bell.wait(1));
-        let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(20));
                 bell.ring();
             });
-            // A wait may end early for no reason.
-            while !bell.wait(60_000) {}
+            // A wait may end early for no reason. A ring that is lost is a test that hangs.
+            while !bell.wait(u32::MAX) {}
         });
-        assert!(start.elapsed() < Duration::from_secs(50));
     }
 }

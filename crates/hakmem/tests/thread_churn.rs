@@ -35,10 +35,14 @@ fn churn(threads: u64) {
             settled = Memory::now();
         }
         thread::scope(|scope| {
-            for number in 0..AT_ONCE {
-                let survivors = &survivors;
-                scope.spawn(move || short_life(wave * AT_ONCE + number, survivors));
-            }
+            let threads: Vec<_> = (0..AT_ONCE)
+                .map(|number| {
+                    let survivors = &survivors;
+                    scope.spawn(move || short_life(wave * AT_ONCE + number, survivors))
+                })
+                .collect();
+            // The end of a scope does not wait until a thread has given its heap up; a join does.
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
     }
     let end = Memory::now();

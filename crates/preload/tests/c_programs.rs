@@ -111,7 +111,7 @@ fn passes_with_and_without(source: &str, arguments: &[String]) {
         if is_preloaded {
             preload(&mut command);
         }
-        Child::of(command).limit(Duration::from_secs(120 + number_from_env("HAKMEM_STRESS_SECONDS", 0, 60))).run()
+        Child::of(command).limit(Duration::from_secs(600 + number_from_env("HAKMEM_STRESS_SECONDS", 0, 60))).run()
     };
     let plain = if source.starts_with("stress") { None } else { Some(run(false)) };
     if let Some(plain) = &plain {

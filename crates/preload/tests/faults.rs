@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 use hakmem_testkit::{Child, Ended};
 use support::{compile, preload};
@@ -61,7 +60,7 @@ fn run(plan: Option<&str>, purges: Purges) -> Ended {
     if let Some(plan) = plan {
         command.env("FAULT", plan);
     }
-    Child::of(command).limit(Duration::from_secs(60)).run()
+    Child::of(command).run()
 }
 
 /// The numbers of a run that ended well, or what is wrong with it.

@@ -10,7 +10,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use hakmem_testkit::{Child, Ended, number_from_env};
 use support::{compile, compile_with, library, preload};
@@ -22,7 +21,7 @@ fn run(program: &Path, arguments: &[&str], is_preloaded: bool, adapt: impl FnOnc
         preload(&mut command);
     }
     adapt(&mut command);
-    Child::of(command).limit(Duration::from_secs(300)).run()
+    Child::of(command).run()
 }
 
 /// Both ways, with the same output.

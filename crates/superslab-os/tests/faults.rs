@@ -146,7 +146,7 @@ fn after_eight_refusals_in_a_row_madvise_pauses_and_everything_goes_on() {
     assert_eq!(os.purgeable_bytes(), SLAB_BYTES);
     refuse_nothing();
     assert_eq!(os.purge_all(), 0, "paused");
-    assert!(os.next_due_ms().is_some_and(|wait| (5_000..=10_000).contains(&wait)), "{:?}", os.next_due_ms());
+    assert!(os.next_due_ms().is_some_and(|wait| (1..=10_000).contains(&wait)), "{:?}", os.next_due_ms());
 }
 
 #[test]

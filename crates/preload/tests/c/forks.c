@@ -61,7 +61,7 @@ int main(void) {
         pid_t pid = fork();
         if (pid == 0) {
             /* A child that hangs is ended by the alarm, with a status that is not 0. */
-            alarm(20);
+            alarm(100);
             _exit(child(inherited));
         }
         int status = -1;

@@ -95,7 +95,7 @@ static void fork_level(int level) {
         }
         pid_t pid = fork();
         if (pid == 0) {
-            alarm(60);
+            alarm(240);
             for (int index = 0; index < 64; index++) {
                 free(inherited[index]);
             }
@@ -270,7 +270,7 @@ static void exit_in_thread(void) {
     kept = malloc(hidden_size(500));
     CHECK(on_exit(exit_handler_with_argument, &kept) == 0 && atexit(exit_handler) == 0);
     start(threads, 3, busy);
-    alarm(60);
+    alarm(240);
     CHECK(pthread_create(&threads[3], NULL, exiting, NULL) == 0);
     for (;;) {
         work(9, 1);

@@ -23,7 +23,7 @@ static void *joiner(void *argument) {
 
 int main(void) {
     void *blocks[BLOCKS];
-    alarm(20);
+    alarm(100);
     for (int i = 0; i < BLOCKS; i++) {
         blocks[i] = malloc(1 << 20);
         CHECK(blocks[i] != NULL);

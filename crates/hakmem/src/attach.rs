@@ -7,6 +7,7 @@ use crate::global::{GLOBAL, Global};
 use crate::hardened;
 use crate::hooks;
 use crate::record::HeapRecord;
+use crate::sampler;
 use crate::tls::{self, Holder};
 
 /// The thread's heap; a newcomer gets one. `None` for a leaver, when there is no memory for a record, and at the hardened
@@ -70,6 +71,7 @@ impl Global {
             None => self.make_record()?,
         };
         // A published snapshot is picked up at the first slow path: reading it may allocate.
+        record.heap.stir(sampler::seed(record));
         record.set_policy(self.policy.boot());
         record.heap.open(self.front.view());
         let live = self.registry.live.add_relaxed(1) + 1;

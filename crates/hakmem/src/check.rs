@@ -49,6 +49,7 @@ pub(crate) fn check_invariants() {
     let Some(tables) = GLOBAL.front.tables() else { return };
     GLOBAL.front.os.check_invariants();
     GLOBAL.big.check_invariants();
+    GLOBAL.sampled.check_invariants();
     let (mut cached_run_units, mut run_bytes) = (0, GLOBAL.heapless_runs.allocated.load_relaxed());
     run_bytes = run_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     for record in GLOBAL.records() {

@@ -7,7 +7,8 @@ use hakmem_tiny_front::{Bin, Heap, Pop, Remote};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
-use crate::{hardened, large, pages, scavenger, tls};
+use crate::record::HeapRecord;
+use crate::{hardened, large, pages, sampler, scavenger, tls};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +22,7 @@ pub enum Freed {
 
 /// The class that serves `bytes` bytes aligned to `align`, or `None` if slabs do not.
 #[inline(always)]
-fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
+pub(crate) fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
     if align <= 8 {
         return SizeClass::for_bytes(bytes);
     }
@@ -60,7 +61,7 @@ pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8
 pub(crate) fn allocate_class(class: SizeClass, bytes: usize, align: usize, door: Door) -> *mut u8 {
     match tls::record().heap.pop(class) {
         Pop::Block(block) => hand_out(block, class, door),
-        Pop::Beat(block) => beat_slow(block, class, bytes, align, door),
+        Pop::Beat(block) => beat_slow(block, bytes, align, door, class),
         Pop::Empty => refill_slow(class, bytes, align, door),
     }
 }
@@ -106,26 +107,53 @@ pub(crate) extern "C" fn refill_slow(class: SizeClass, bytes: usize, align: usiz
         pages::reclaim(record);
         front.refill_slow(&record.heap, class)
     });
-    block.map_or(core::ptr::null_mut(), |block| hand_out(block, class, door))
+    match block {
+        Some(block) if record.heap.is_at_beat(class) => beat_slow(block, bytes, align, door, class),
+        Some(block) => hand_out(block, class, door),
+        None => core::ptr::null_mut(),
+    }
 }
 
-/// A heartbeat: some thousand allocations of a class have passed.
+/// A heartbeat: some thousand allocations of a class have passed, or one is to be a guarded sample. What [`refill_slow`]
+/// wants as well stands in the same registers, so that the fast path does not move it.
 #[cold]
 #[inline(never)]
 pub(crate) extern "C" fn beat_slow(
     block: NonNull<u8>,
-    class: SizeClass,
-    _bytes: usize,
-    _align: usize,
+    bytes: usize,
+    align: usize,
     door: Door,
+    class: SizeClass,
 ) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
-    GLOBAL.front.beat_slow(&record.heap, class);
-    pages::maintain();
-    scavenger::stand_by();
+    let beat = GLOBAL.front.beat_slow(&record.heap, class);
+    if beat.is_routine {
+        pages::maintain();
+        scavenger::stand_by();
+    }
+    if beat.is_sample
+        && let Some(sample) = sampler::allocate(record, Request::new(bytes, align, door))
+    {
+        // SAFETY: popped just now, and nobody has seen it.
+        unsafe { put_back(record, class, block) };
+        return sample.as_ptr();
+    }
     // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
     core::hint::black_box(hand_out(block, class, door))
+}
+
+/// The allocation is served otherwise: the block goes back to the cache.
+///
+/// # Safety
+/// - `block` was popped from the bin of `class` of this thread's heap, and has not been handed out.
+unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
+    let bin = record.heap.bin(class);
+    // SAFETY: the slab is this heap's, the block the caller's.
+    if !unsafe { record.heap.push(bin, block) } {
+        // SAFETY: as above; push found no room.
+        unsafe { spill_slow(bin, block) };
+    }
 }
 
 /// Frees a block of which size and alignment are known, and that is known to be hakmem's.
@@ -305,9 +333,11 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
             hardened::free(block, note, claim);
             return Freed::Done;
         }
-        Route::Unused | Route::Sampled(_) => {
-            fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address)
+        Route::Sampled(note) => {
+            sampler::free(block, note, claim);
+            return Freed::Done;
         }
+        Route::Unused => fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address),
     };
     // SAFETY: the route says that the block lies in a slab of this class.
     unsafe { come_back_or_report(block, class, claim) };
@@ -349,9 +379,8 @@ pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
         Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(of_class),
         Route::Orphan(class) => Some(of_class(class)),
         Route::Hardened(note) => hardened::usable_size(address, note),
-        Route::Unused | Route::Sampled(_) => {
-            fatal_ptr("pointer to no block (freed before, or into the middle of one)", address)
-        }
+        Route::Sampled(note) => Some(sampler::usable_size(address, note)),
+        Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
     }
 }
 
@@ -407,6 +436,10 @@ pub(crate) unsafe fn reallocate_slow(
     let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
     if is_large && let Some(resized) = large::resize(block, route, align, new_bytes) {
         return resized.as_ptr();
+    }
+    if let Route::Sampled(note) = route {
+        // It moves, whatever the sizes: guards fit one size. Here it is only looked whether there is such a block.
+        sampler::usable_size(address, note);
     }
     if matches!(route, Route::Owned(_) | Route::Orphan(_)) {
         if !GLOBAL.front.is_block_start(address) {

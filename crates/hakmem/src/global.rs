@@ -8,6 +8,7 @@ use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, parse_environment};
+use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{Front, Tables};
 
@@ -24,6 +25,7 @@ pub(crate) struct Global {
     pub front: Front,
     pub big: BigCache,
     pub hardened: Hardened,
+    pub sampled: SampledPool,
     pub policy: PolicyCell,
     pub arena: MetaArena,
     pub registry: Registry,
@@ -70,6 +72,7 @@ pub(crate) struct Boot {
     pub os_stats: bool,
     pub dump_signal: bool,
     pub foreign: Foreign,
+    pub sample_slots: u32,
     pub stats_file: PathText,
     pub dump_dir: PathText,
 }
@@ -104,6 +107,7 @@ impl Global {
             front: Front::new(),
             big: BigCache::new(),
             hardened: Hardened::new(),
+            sampled: SampledPool::new(),
             policy: PolicyCell::new(),
             arena: MetaArena::new(),
             registry: Registry {
@@ -154,6 +158,7 @@ impl Global {
             os_stats: settings.ss_os_stats,
             dump_signal: settings.dump_signal,
             foreign: settings.foreign,
+            sample_slots: settings.sample_slots,
             stats_file: PathText::new(settings.stats_file),
             dump_dir: PathText::new(settings.dump_dir),
         });

@@ -11,7 +11,9 @@ use crate::global::GLOBAL;
 use crate::hardened;
 use crate::record::HeapRecord;
 use crate::report;
+use crate::sampler;
 use crate::scavenger;
+use crate::segv;
 use crate::tls::{self, Holder};
 
 /// Destructor rounds that a heap outlives, so that destructors of other keys, which may allocate, run before it goes.
@@ -77,12 +79,15 @@ extern "C" fn before_fork() {
     GLOBAL.hardened.lock_for_fork();
     GLOBAL.registry.free.lock_for_fork();
     GLOBAL.arena.lock_for_fork();
+    GLOBAL.sampled.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
 }
 
 fn release_fork_locks() {
     // SAFETY: `before_fork` took it in this thread or in the thread that this one is a copy of; so for all of them.
     unsafe { GLOBAL.front.os.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.sampled.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.arena.unlock_after_fork() };
     // SAFETY: as above.
@@ -107,6 +112,7 @@ extern "C" fn after_fork_in_child() {
     GLOBAL.registry.live.store_relaxed(1);
     release_fork_locks();
     GLOBAL.hardened.stir_in_child();
+    sampler::differ_in_child();
 }
 
 /// The process exits or the library is unloaded: exit statistics, and nothing may call into it afterwards.
@@ -118,7 +124,9 @@ pub(crate) fn finish() {
     if GLOBAL.is_ready() {
         report::at_exit();
         hardened::sweep();
+        sampler::sweep();
         scavenger::stop();
+        segv::uninstall();
         let key = EXIT_KEY.load_relaxed();
         if key != NO_KEY {
             EXIT_KEY.store_relaxed(NO_KEY);

@@ -1,7 +1,7 @@
 //! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, fatal_ptr};
+use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, fatal_ptr};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::Route;
@@ -12,6 +12,7 @@ use crate::global::GLOBAL;
 use crate::hardened;
 use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
+use crate::sampler;
 use crate::scavenger;
 
 /// Blocks from this size on get their zeros from the kernel. Below it, writing them costs no more than the page faults do.
@@ -35,7 +36,16 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
     }
     let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return core::ptr::null_mut() };
     match record {
-        Some(record) => pick_up_policy(record),
+        Some(record) => {
+            pick_up_policy(record);
+            if let Some(sample) = sampler::allocate_large(record, Request::new(bytes, align, door)) {
+                if zeroed {
+                    // SAFETY: the block is `bytes` bytes long and nobody else's.
+                    unsafe { sample.write_bytes(0, bytes) };
+                }
+                return sample.as_ptr();
+            }
+        }
         None if hardened::is_on() => return hardened::allocate(bytes, align, door),
         None => {}
     }

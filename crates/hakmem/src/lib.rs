@@ -19,6 +19,7 @@
 mod attach;
 mod check;
 mod dump;
+mod finding;
 mod gates;
 mod global;
 mod hardened;
@@ -28,7 +29,9 @@ mod pages;
 pub mod raw;
 mod record;
 mod report;
+mod sampler;
 mod scavenger;
+mod segv;
 mod tls;
 mod writer;
 

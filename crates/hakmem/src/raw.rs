@@ -40,7 +40,7 @@ pub fn allocate(bytes: usize, door: Door) -> *mut u8 {
     match tls::record().heap.pop_at(place) {
         // SAFETY: no place is that of the class whose blocks are too small for a mark.
         Pop::Block(block) => unsafe { gates::hand_out_marked(block) },
-        Pop::Beat(block) => gates::beat_slow(block, place.class(), bytes, MIN_ALIGN, door),
+        Pop::Beat(block) => gates::beat_slow(block, bytes, MIN_ALIGN, door, place.class()),
         Pop::Empty => refill_or_enomem_slow(place, bytes, door),
     }
 }

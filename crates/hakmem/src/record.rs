@@ -20,6 +20,10 @@ pub(crate) struct HeapRecord {
     pub big_policy: Cell<BigPolicy>,
     /// A policy pick-up is under way: an allocation that it makes does not start another one.
     pub picking_up: Cell<bool>,
+    /// A guarded sample is being made or taken back: an allocation meanwhile does not make another one.
+    pub is_sampling: Cell<bool>,
+    /// The last fault that was not a sample's: address of its description, and of the frame that passed it on.
+    pub passed_fault: Cell<(usize, usize)>,
     /// Destructor rounds of the thread that have passed.
     pub exit_rounds: Cell<u32>,
     /// Next record in the list of all records; written once, before the record is published.
@@ -43,6 +47,8 @@ impl HeapRecord {
             run_policy: Cell::new(RunPolicy::DEFAULT),
             big_policy: Cell::new(BigPolicy::DEFAULT),
             picking_up: Cell::new(false),
+            is_sampling: Cell::new(false),
+            passed_fault: Cell::new((0, 0)),
             exit_rounds: Cell::new(0),
             next_record: SharedPtr::new(core::ptr::null_mut()),
             next_free: Cell::new(core::ptr::null()),

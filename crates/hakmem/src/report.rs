@@ -140,6 +140,18 @@ stats! {
     stranded_bytes,
     /// Blocks that the hardened level had no place for and that went unguarded.
     unguarded_blocks,
+    /// Guarded samples handed out.
+    samples,
+    /// Samples that were due when no slot was free.
+    sample_no_slot,
+    /// Samples that were due and did not fit a slot.
+    sample_unfit,
+    /// Guards around samples that the kernel refused.
+    sample_guards_refused,
+    /// Mistakes proved with samples.
+    sample_findings,
+    /// Bytes of samples in use.
+    sample_bytes,
     /// Refills that found no memory, and requests above 32 KiB that ended in null.
     out_of_memory,
 }
@@ -174,13 +186,18 @@ fn collect_stats(os: &OsStats) -> Stats {
     }
     let big = GLOBAL.big.stats();
     let hardened = GLOBAL.hardened.stats();
+    let sampled = GLOBAL.sampled.stats();
     runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
     runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     let (orphan_slabs, orphan_bytes) = GLOBAL.front.orphans();
     let slab_bytes = (front.delivered_bytes + orphan_bytes).saturating_sub(front.cached_bytes);
     let big_bytes = big.allocated_bytes.saturating_sub(big.freed_bytes);
     Stats {
-        live_bytes: slab_bytes.wrapping_add(runs.live_bytes).wrapping_add(big_bytes).wrapping_add(hardened.live_bytes),
+        live_bytes: slab_bytes
+            .wrapping_add(runs.live_bytes)
+            .wrapping_add(big_bytes)
+            .wrapping_add(hardened.live_bytes)
+            .wrapping_add(sampled.live_bytes),
         committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
         cached_bytes: front.cached_bytes + runs.cached_bytes + (big.cached_bytes + os.free_dirty_bytes) as u64,
         peak_rss_bytes: peak_rss_bytes(),
@@ -239,6 +256,12 @@ fn collect_stats(os: &OsStats) -> Stats {
         guards_refused: hardened.guards_refused,
         stranded_bytes: hardened.stranded_bytes,
         unguarded_blocks: crate::hardened::unguarded_blocks(),
+        samples: sampled.samples,
+        sample_no_slot: sampled.no_slot,
+        sample_unfit: sampled.unfit,
+        sample_guards_refused: sampled.guards_refused,
+        sample_findings: sampled.findings,
+        sample_bytes: sampled.live_bytes,
         out_of_memory: front.out_of_memory + GLOBAL.large_refused.load_relaxed(),
     }
 }

@@ -19,7 +19,11 @@ impl FdWriter {
     }
 
     pub fn text(&mut self, text: &str) -> &mut Self {
-        for &byte in text.as_bytes() {
+        self.bytes(text.as_bytes())
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        for &byte in bytes {
             if self.len == BUFFER_BYTES {
                 self.flush();
             }
@@ -45,6 +49,17 @@ impl FdWriter {
         }
         let digits = digits.get(first..).and_then(|digits| core::str::from_utf8(digits).ok());
         self.text(digits.unwrap_or(""))
+    }
+
+    /// A number in hexadecimal, with `0x`.
+    pub fn hex(&mut self, value: usize) -> &mut Self {
+        self.text("0x");
+        let digits = (usize::BITS - value.leading_zeros()).div_ceil(4).max(1);
+        for position in (0..digits).rev() {
+            let nibble = ((value >> (position * 4)) & 0xf) as u8;
+            self.bytes(&[if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }]);
+        }
+        self
     }
 
     pub fn flush(&mut self) {

@@ -128,6 +128,9 @@ knobs! {
     idle_trim_ticks: u32 = 16, count(1, MIB), "HAKMEM_IDLE_TRIM_TICKS";
     /// Allocations of one size class between two heartbeats, the visits of a slow path that also purge what is due.
     heartbeat_allocs: u32 = 4096, count(64, 1 << 24), "HAKMEM_HEARTBEAT_ALLOCS";
+    /// Guarded sampling: on average one allocation in this many sits alone between guard pages; 0 is off, 1 is every one that
+    /// fits. See docs/sampling.md.
+    sample: u32 = 0, count(1, 1 << 24).or_zero(), "HAKMEM_SAMPLE";
     /// Which blocks up to 32 KiB go through thread caches: all (tiny-first), those up to 1 KiB (tiny-only), or none (pool-only).
     route_profile: RouteProfile = RouteProfile::TinyFirst, RouteProfile::KIND, "HAKMEM_ROUTE_PROFILE";
     /// Size classes that go through thread caches, whatever the route profile says.

@@ -47,6 +47,8 @@ const WINDOW_KIND: Kind = bytes(32 << 20, 1 << 46).or_zero();
 /// `HAKMEM_QUARANTINE_BYTES`, `HAKMEM_QUARANTINE_BLOCKS`: from none to what 73 classes can hold on a large machine.
 const QUARANTINE_BYTES_KIND: Kind = bytes(0, 256 << 20);
 const QUARANTINE_BLOCKS_KIND: Kind = count(0, 1 << 20);
+/// `HAKMEM_SAMPLE_SLOTS`: each takes 64 KiB of address space.
+const SAMPLE_SLOTS_KIND: Kind = count(1, 65_536);
 
 macro_rules! variable {
     ($name:expr, $field:ident, $kind:expr, $doc:literal) => {
@@ -142,6 +144,12 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         quarantine_blocks,
         QUARANTINE_BLOCKS_KIND,
         " At the hardened level: freed blocks that wait, per size class; large ones in all."
+    ),
+    variable!(
+        "HAKMEM_SAMPLE_SLOTS",
+        sample_slots,
+        SAMPLE_SLOTS_KIND,
+        " Guarded samples that there can be at a time, freed ones that still rest included."
     ),
     variable!("HAKMEM_VERBOSE", verbose, Kind::Switch, " One line on stderr at start says what runs."),
 ];

@@ -152,6 +152,8 @@ pub struct Settings<'a> {
     pub quarantine_bytes: usize,
     /// At the hardened level: freed blocks per size class that wait.
     pub quarantine_blocks: usize,
+    /// Guarded samples that there can be at a time.
+    pub sample_slots: u32,
     /// Says at start what runs.
     pub verbose: bool,
 }
@@ -173,6 +175,7 @@ impl Settings<'_> {
         hardened: cfg!(feature = "hardened"),
         quarantine_bytes: 512 << 10,
         quarantine_blocks: 2048,
+        sample_slots: 256,
         verbose: false,
     };
 }

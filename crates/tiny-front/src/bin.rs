@@ -111,11 +111,12 @@ impl Bin {
         self.reload.get() != 0
     }
 
-    /// First use, or a new policy: copies the numbers that the slow paths compare with.
-    pub(crate) fn set_up(&self, policy: &FrontPolicy, class: SizeClass) {
+    /// First use, or a new policy: copies the numbers that the slow paths compare with. The first heartbeat comes after
+    /// `reload` allocations.
+    pub(crate) fn set_up(&self, policy: &FrontPolicy, class: SizeClass, reload: u32) {
         let (first, cap) = (!self.is_set_up(), self.cap.get());
         self.step.set(class.geometry().step());
-        self.wind_up(policy.heartbeat_allocs);
+        self.wind_up(reload);
         if first || policy.bypasses_cache(class) || !(policy.initial_cap(class)..=policy.max_cap(class)).contains(&cap)
         {
             self.cap.set(if policy.bypasses_cache(class) { 0 } else { policy.initial_cap(class) });
@@ -212,7 +213,7 @@ mod tests {
 
     fn new_bin() -> Bin {
         let bin = Bin::new();
-        bin.set_up(&FrontPolicy::DEFAULT, SizeClass::for_tiny(64));
+        bin.set_up(&FrontPolicy::DEFAULT, SizeClass::for_tiny(64), 4096);
         bin
     }
 
@@ -255,7 +256,7 @@ mod tests {
     fn a_bypassed_class_never_has_room() {
         let bin = Bin::new();
         let policy = FrontPolicy { pool_classes: u128::MAX, ..FrontPolicy::DEFAULT };
-        bin.set_up(&policy, SizeClass::for_tiny(64));
+        bin.set_up(&policy, SizeClass::for_tiny(64), 4096);
         bin.install(core::ptr::without_provenance_mut(64), 1);
         pop(&bin);
         assert!(!push(&bin));

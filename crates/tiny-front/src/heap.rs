@@ -14,6 +14,7 @@ use static_assertions::const_assert_eq;
 
 use crate::bin::Bin;
 use crate::counters::FrontCounters;
+use crate::pace::Pace;
 use crate::policy::FrontPolicy;
 use crate::raw;
 
@@ -35,6 +36,8 @@ pub struct Heap {
     pub(crate) beats_since_trim: Cell<u32>,
     /// Low bits of each class's allocation count at the last idle trim.
     pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
+    /// Countdowns to guarded samples.
+    pub(crate) pace: Pace,
     /// Blocks of each class returned to their slabs, because the list had no room, since the last refill.
     pub(crate) spills: [Cell<u32>; CLASS_COUNT],
 }
@@ -96,6 +99,7 @@ impl Heap {
             beats_since_trim: Cell::new(0),
             trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
             spills: [const { Cell::new(0) }; CLASS_COUNT],
+            pace: Pace::new(),
         }
     }
 
@@ -240,9 +244,64 @@ impl Heap {
         self.policy.set(policy);
         for (class, bin) in self.classes() {
             if bin.is_set_up() {
-                bin.set_up(&policy, class);
+                bin.set_up(&policy, class, self.first_beat(class));
             }
         }
+    }
+
+    /// Allocations until the first heartbeat of a class under the present policy.
+    pub(crate) fn first_beat(&self, class: SizeClass) -> u32 {
+        let policy = self.policy();
+        match policy.sample {
+            0 => policy.heartbeat_allocs,
+            mean => self.pace.first(class, mean, policy.heartbeat_allocs),
+        }
+    }
+
+    /// Allocations from one heartbeat of a class to the next.
+    pub(crate) fn next_beat(&self, class: SizeClass) -> u32 {
+        let policy = self.policy();
+        match policy.sample {
+            0 => policy.heartbeat_allocs,
+            mean => self.pace.next(class, mean, policy.heartbeat_allocs),
+        }
+    }
+
+    /// Counts a bin's allocations between two heartbeats. Without sampling the way to the next one begins anew; with it the way
+    /// goes on, because a bin that is refilled often would never come to its sample.
+    pub(crate) fn rewind(&self, bin: &Bin) {
+        if self.policy().sample == 0 {
+            return bin.wind_up(bin.reload.get());
+        }
+        let left = bin.ticks.get();
+        let _counted = self.pace.count_routine(bin.reload.get().wrapping_sub(left), u32::MAX);
+        bin.wind_up(left.max(1));
+    }
+
+    /// Whether the block just popped was the last one before a heartbeat of its class.
+    #[inline]
+    #[must_use]
+    pub fn is_at_beat(&self, class: SizeClass) -> bool {
+        self.bin(class).ticks.get() == 0
+    }
+
+    /// Counts an allocation beyond the slabs' sizes. True if it is to be a guarded sample.
+    #[inline]
+    #[must_use]
+    pub fn count_large(&self) -> bool {
+        let mean = self.policy().sample;
+        mean != 0 && self.pace.count_large(mean)
+    }
+
+    /// A random number. Not for secrets.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.pace.random()
+    }
+
+    /// Makes this heap's random numbers other ones than those of other heaps, and of its copy in a forked child.
+    pub fn stir(&self, seed: u64) {
+        self.pace.stir(seed);
     }
 
     /// Gets to know the window and accepts mail: called when a thread takes the record over.

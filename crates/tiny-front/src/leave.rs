@@ -11,13 +11,35 @@ use crate::heap::Heap;
 use crate::raw;
 use crate::warm::{Keep, harvest_spills, return_block};
 
+/// What a heartbeat was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Beat {
+    /// The allocation that it came with is to be a guarded sample.
+    pub is_sample: bool,
+    /// The usual number of allocations has passed: what is due now and then is due.
+    pub is_routine: bool,
+}
+
 impl Front {
-    /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle.
+    /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle. With sampling on
+    /// beats come when samples are due as well, and every few thousand allocations one of them does the rest.
     #[cold]
     #[inline(never)]
-    pub fn beat_slow(&self, heap: &Heap, class: SizeClass) {
+    pub fn beat_slow(&self, heap: &Heap, class: SizeClass) -> Beat {
         let bin = heap.bin(class);
-        bin.wind_up(heap.policy().heartbeat_allocs);
+        let policy = heap.policy();
+        let passed = bin.reload.get().wrapping_sub(bin.ticks.get());
+        let is_sample = policy.sample != 0 && heap.pace.is_due(class);
+        let is_routine = policy.sample == 0 || heap.pace.count_routine(passed, policy.heartbeat_allocs);
+        bin.wind_up(heap.next_beat(class));
+        if is_routine {
+            self.routine(heap);
+        }
+        Beat { is_sample, is_routine }
+    }
+
+    fn routine(&self, heap: &Heap) {
         heap.counters.beats.add(1);
         let Some(tables) = self.tables() else { return };
         if heap.mailbox.has_mail() {
@@ -38,7 +60,7 @@ impl Front {
             if !bin.is_set_up() {
                 continue;
             }
-            bin.wind_up(bin.reload.get());
+            heap.rewind(bin);
             let allocs = bin.allocs.get() as u32;
             if heap.trimmed_at.get(class.index()).is_none_or(|at| at.replace(allocs) != allocs) {
                 continue;
@@ -100,7 +122,7 @@ impl Front {
 
     /// Returns the cached blocks of a class to their slabs.
     pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
-        bin.wind_up(bin.reload.get());
+        heap.rewind(bin);
         harvest_spills(heap, class);
         let (cached, mut next) = (bin.cached(), NonNull::new(bin.head.get()));
         bin.install(core::ptr::null_mut(), 0);
@@ -163,7 +185,7 @@ impl Front {
     pub fn settle_counts(&self, heap: &Heap) {
         for (_, bin) in heap.classes() {
             if bin.is_set_up() {
-                bin.wind_up(bin.reload.get());
+                heap.rewind(bin);
             }
         }
     }

@@ -39,6 +39,8 @@ pub struct FrontPolicy {
     pub refill_one: bool,
     /// Allocations of a class between two heartbeats.
     pub heartbeat_allocs: u32,
+    /// One allocation in this many is a guarded sample; 0: none.
+    pub sample: u32,
     /// Classes (one bit each) that the route profile sends to the pool.
     pub pool_classes: u128,
     /// Pool-routed classes use the thread cache all the same.
@@ -83,6 +85,7 @@ impl FrontPolicy {
             refill_max_blocks: policy.refill_max_blocks,
             refill_one: policy.refill_one,
             heartbeat_allocs: policy.heartbeat_allocs,
+            sample: policy.sample,
             pool_classes: pool_classes(policy),
             pool_flatten: policy.pool_flatten,
             keep_empty_slabs: policy.keep_empty_slabs,

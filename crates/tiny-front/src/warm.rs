@@ -16,7 +16,9 @@ const SHRINK: u16 = 4;
 const SMALLEST_CAP: u16 = 2;
 
 impl Front {
-    /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory.
+    /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory. The caller
+    /// asks [`Heap::is_at_beat`] afterwards: with distances between heartbeats as short as samples want them, the block taken
+    /// may be the last one before a heartbeat.
     ///
     /// Order of supplies: own free lists, own mail, fresh blocks of the slab being carved, published slabs, a fresh slab.
     #[cold]
@@ -26,18 +28,14 @@ impl Front {
         let bin = heap.bin(class);
         // A nested allocation of the policy pick-up or of the registration may have filled the cache already.
         match heap.pop(class) {
-            Pop::Block(block) => return Some(block),
-            Pop::Beat(block) => {
-                bin.wind_up(bin.reload.get());
-                return Some(block);
-            }
+            Pop::Block(block) | Pop::Beat(block) => return Some(block),
             Pop::Empty => {}
         }
         if bin.is_set_up() {
-            bin.wind_up(bin.reload.get());
+            heap.rewind(bin);
             adapt_cap(heap, bin, class);
         } else {
-            bin.set_up(heap.policy(), class);
+            bin.set_up(heap.policy(), class, heap.first_beat(class));
         }
         heap.counters.refills.add(1);
         count_flatten_fallbacks(heap, class, 1);
@@ -96,7 +94,7 @@ impl Front {
             }
             let popped = heap.pop(larger);
             if let Pop::Beat(_) = popped {
-                heap.bin(larger).wind_up(heap.policy().heartbeat_allocs);
+                heap.bin(larger).wind_up(heap.next_beat(larger));
             }
             if let Pop::Block(block) | Pop::Beat(block) = popped {
                 heap.counters.borrowed.add(1);

@@ -34,7 +34,7 @@ pub fn try_take(front: &Front, heap: &Heap, class: SizeClass) -> Option<NonNull<
     match heap.pop(class) {
         Pop::Block(block) => Some(block),
         Pop::Beat(block) => {
-            front.beat_slow(heap, class);
+            let _sampled_by_the_facade = front.beat_slow(heap, class);
             Some(block)
         }
         Pop::Empty => front.refill_slow(heap, class),

@@ -1,0 +1,164 @@
+//! When the next guarded sample is due: a random distance per class, counted down by the heartbeats that exist anyway.
+//!
+//! Nothing here is called from a fast path: a pop counts `ticks` down whether sampling is on or not. With sampling on a bin is
+//! wound up for the shorter of the usual distance and what is left to its next sample.
+
+use core::cell::Cell;
+use hakmem_base::{CLASS_COUNT, SizeClass};
+
+/// The odd constant of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// One heap's countdowns. All zero is a valid state.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    random: Cell<u64>,
+    /// Allocations of a class between what its bin is wound up for and its next sample. 0: that is the sample.
+    left: [Cell<u32>; CLASS_COUNT],
+    /// Allocations beyond the slabs' sizes until the next sample; 0: not drawn yet.
+    large: Cell<u32>,
+    /// Allocations since the last heartbeat that did the usual duties.
+    since_routine: Cell<u32>,
+}
+
+impl Pace {
+    pub(crate) const fn new() -> Self {
+        Self {
+            random: Cell::new(0),
+            left: [const { Cell::new(0) }; CLASS_COUNT],
+            large: Cell::new(0),
+            since_routine: Cell::new(0),
+        }
+    }
+
+    /// Makes the distances to come other ones.
+    pub(crate) fn stir(&self, seed: u64) {
+        self.random.set(mix(self.random.get() ^ seed));
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.random.set(self.random.get().wrapping_add(STEP));
+        mix(self.random.get())
+    }
+
+    /// Whether the beat that has just come is the sample of its class.
+    pub(crate) fn is_due(&self, class: SizeClass) -> bool {
+        self.left.get(class.index()).is_some_and(|left| left.get() == 0)
+    }
+
+    /// Allocations to wind a class's bin up for, at most `longest`: one in `mean` is a sample.
+    pub(crate) fn next(&self, class: SizeClass, mean: u32, longest: u32) -> u32 {
+        let Some(left) = self.left.get(class.index()) else { return longest };
+        if left.get() == 0 {
+            left.set(self.distance(mean));
+        }
+        let step = left.get().min(longest.max(1));
+        left.set(left.get() - step);
+        step
+    }
+
+    /// Like [`Pace::next`], for a class that begins to be sampled.
+    pub(crate) fn first(&self, class: SizeClass, mean: u32, longest: u32) -> u32 {
+        if let Some(left) = self.left.get(class.index()) {
+            left.set(self.first_distance(mean));
+        }
+        self.next(class, mean, longest)
+    }
+
+    /// Counts one allocation beyond the slabs' sizes. True if it is a sample.
+    pub(crate) fn count_large(&self, mean: u32) -> bool {
+        if self.large.get() == 0 {
+            self.large.set(self.first_distance(mean));
+        }
+        // A mean that has become shorter counts at once.
+        let left = self.large.get().min(mean.saturating_mul(2)) - 1;
+        self.large.set(if left == 0 { self.distance(mean) } else { left });
+        left == 0
+    }
+
+    /// Counts allocations towards the usual duties. True if these are due.
+    pub(crate) fn count_routine(&self, allocs: u32, period: u32) -> bool {
+        let since = self.since_routine.get().saturating_add(allocs);
+        self.since_routine.set(if since >= period { 0 } else { since });
+        since >= period
+    }
+
+    /// Uniform on 1 ..= 2 * mean - 1, whose mean is `mean`; always 1 for 1.
+    fn distance(&self, mean: u32) -> u32 {
+        let span = u64::from(mean.max(1)) * 2 - 1;
+        1 + ((span * (self.random() >> 32)) >> 32) as u32
+    }
+
+    /// The wait of somebody who arrives between two samples. Drawing a whole distance instead would sample classes and threads
+    /// that allocate little about half as often as the others: the smaller of two draws has nearly the right distribution.
+    fn first_distance(&self, mean: u32) -> u32 {
+        self.distance(mean).min(self.distance(mean))
+    }
+}
+
+const fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class() -> SizeClass {
+        SizeClass::for_tiny(64)
+    }
+
+    /// Samples among `allocs` allocations, walked beat by beat.
+    fn samples(pace: &Pace, mean: u32, longest: u32, allocs: u64) -> u64 {
+        let (mut passed, mut samples) = (u64::from(pace.first(class(), mean, longest)), 0);
+        while passed <= allocs {
+            samples += u64::from(pace.is_due(class()));
+            passed += u64::from(pace.next(class(), mean, longest));
+        }
+        samples
+    }
+
+    #[test]
+    fn one_allocation_in_n_is_a_sample_whether_n_is_below_or_above_the_longest_step() {
+        for (mean, longest) in [(10, 4096), (1000, 4096), (5000, 4096), (5000, 64), (100_000, 4096)] {
+            let pace = Pace::new();
+            pace.stir(42);
+            let expected = 2000;
+            let found = samples(&pace, mean, longest, u64::from(mean) * expected);
+            assert!(found.abs_diff(expected) < expected / 15, "{found} samples at a mean of {mean}");
+        }
+    }
+
+    #[test]
+    fn a_mean_of_one_samples_every_allocation() {
+        let pace = Pace::new();
+        assert_eq!(samples(&pace, 1, 4096, 1000), 1000);
+        assert!((0..1000).all(|_| pace.count_large(1)));
+    }
+
+    #[test]
+    fn short_lived_classes_are_sampled_as_often_as_long_lived_ones() {
+        let (pace, mean, lives) = (Pace::new(), 1000, 20_000);
+        pace.stir(7);
+        let found: u64 = (0..lives).map(|_| samples(&pace, mean, 4096, 100)).sum();
+        let expected = lives * 100 / u64::from(mean);
+        assert!(found.abs_diff(expected) < expected / 10, "{found} instead of {expected}");
+    }
+
+    #[test]
+    fn large_allocations_are_sampled_one_in_n() {
+        let pace = Pace::new();
+        pace.stir(9);
+        let found = (0..1_000_000).filter(|_| pace.count_large(500)).count();
+        assert!(found.abs_diff(2000) < 130, "{found}");
+    }
+
+    #[test]
+    fn duties_keep_their_rate_however_short_the_beats_are() {
+        let pace = Pace::new();
+        let routine = (0..100_000).filter(|_| pace.count_routine(3, 4096)).count();
+        assert!((70..=74).contains(&routine), "{routine}");
+    }
+}

@@ -20,6 +20,8 @@ pub struct Summary {
     pub allocs: u64,
     /// Allocations of the busiest process.
     pub busiest_allocs: u64,
+    /// Allocations at the hardened level of all processes; not among `allocs`.
+    pub hardened_allocs: u64,
     refills: u64,
     remote_frees: u64,
     adopts: u64,
@@ -55,6 +57,7 @@ impl Summary {
         self.live_bytes += number("live_bytes")?;
         self.allocs += allocs;
         self.busiest_allocs = self.busiest_allocs.max(allocs);
+        self.hardened_allocs += number("hardened_allocs")?;
         self.refills += number("refills")?;
         self.remote_frees += number("remote_frees")?;
         self.adopts += number("adopts")?;
@@ -100,7 +103,7 @@ impl Summary {
 mod tests {
     use super::*;
 
-    const ONE: &str = r#"{"pid":1,"peak_rss_bytes":1048576,"live_bytes":10,"allocs":300,"refills":3,
+    const ONE: &str = r#"{"pid":1,"peak_rss_bytes":1048576,"live_bytes":10,"allocs":300,"hardened_allocs":7,"refills":3,
         "cache_hit_permille":990,"remote_frees":1,"adopts":0,"purges":2,"purged_bytes":4096}"#;
 
     #[test]
@@ -110,6 +113,7 @@ mod tests {
         summary.add(&ONE.replace("300", "100").replace("990", "590").replace("1048576", "2097152")).unwrap();
         assert_eq!((summary.process_count, summary.allocs, summary.busiest_allocs), (2, 400, 300));
         assert_eq!((summary.peak_rss_bytes, summary.live_bytes), (2 << 20, 20));
+        assert_eq!(summary.hardened_allocs, 14);
         assert_eq!(summary.hit_percent(), "89.0 %");
     }
 

@@ -7,9 +7,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 use super::{Share, Tally, not_run, starts};
 use crate::launch::{self, Preload};
+use crate::level::Level;
 use crate::project::Project;
 use crate::report::Summary;
 
@@ -40,8 +42,9 @@ const CASES: &[Case] = &[
     Case { source: "new_delete.cpp", arguments: &["no-refusals"], is_quick: true },
     Case { source: "thread_exit.c", arguments: &[], is_quick: true },
     Case { source: "early_late.c", arguments: &[], is_quick: false },
+    Case { source: "exact_sizes.c", arguments: &[], is_quick: false },
     Case { source: "stress.c", arguments: &["5", "1"], is_quick: false },
-    Case { source: "forks.c", arguments: &[], is_quick: false },
+    Case { source: "forks.c", arguments: &["30", "300"], is_quick: false },
 ];
 
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -68,8 +71,15 @@ pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
     let library = project.preload_library()?;
     let scratch = tempfile::tempdir().context("no place for programs")?;
     let mut tally = Tally::new("valgrind");
-    for case in CASES.iter().filter(|case| case.is_quick || options.share == Share::Whole) {
-        tally.take(case.source, || run(project, case, &library, scratch.path()));
+    for &level in levels(options.share) {
+        if !level.is_built() {
+            tally.leave_out(format!("level {}: the library does not have it", level.name()));
+            continue;
+        }
+        for case in CASES.iter().filter(|case| case.is_quick || options.share == Share::Whole) {
+            let name = format!("{} at level {}", case.source, level.name());
+            tally.take(&name, || run(project, case, level, &library, scratch.path()));
+        }
     }
     for (what, why) in LEFT_OUT {
         tally.leave_out(format!("{what}: {why}"));
@@ -77,7 +87,15 @@ pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(tally.end())
 }
 
-fn run(project: &Project, case: &Case, library: &Path, scratch: &Path) -> Result<String> {
+/// At which levels the programs run.
+fn levels(share: Share) -> &'static [Level] {
+    match share {
+        Share::Quick => &[Level::Default],
+        Share::Whole => Level::value_variants(),
+    }
+}
+
+fn run(project: &Project, case: &Case, level: Level, library: &Path, scratch: &Path) -> Result<String> {
     let program = scratch.join(case.source.replace('.', "_"));
     let (compiler, standard) = if case.source.ends_with("pp") { ("c++", "-std=c++17") } else { ("cc", "-std=gnu11") };
     let source = project.root().join("crates/preload/tests/c").join(case.source);
@@ -85,7 +103,7 @@ fn run(project: &Project, case: &Case, library: &Path, scratch: &Path) -> Result
     compile.args([standard, "-O1", "-g", "-pthread", "-o"]).args([&program, &source]).arg("-ldl");
     ensure!(compile.status()?.success(), "{compiler} does not compile {}", case.source);
 
-    let reports = scratch.join(format!("{}-reports", case.source));
+    let reports = scratch.join(format!("{}-{}-reports", case.source, level.name()));
     std::fs::create_dir(&reports)?;
     let preload = Preload::new(library.to_path_buf(), reports)?;
     let mut command = Command::new("valgrind");
@@ -94,11 +112,12 @@ fn run(project: &Project, case: &Case, library: &Path, scratch: &Path) -> Result
     command.arg(format!("--error-exitcode={FOUND}")).arg(&program).args(case.arguments);
     preload.apply(&mut command);
     // A window that fits into the address space that valgrind leaves, whatever the machine.
-    command.env("HAKMEM_WINDOW_BYTES", "4G").env("EXPECT_LIBRARY", "hakmem");
+    command.env("HAKMEM_WINDOW_BYTES", "4G").env("EXPECT_LIBRARY", "hakmem").envs(level.variable());
     launch::clean_environment(project, &mut command);
     let finished = launch::wait_for_at_most(&mut command, LIMIT).context("valgrind does not start")?;
     ensure!(finished.status.success(), "{} ({FOUND}: memcheck found something)", finished.describe());
     let summary = Summary::read(preload.reports())?;
-    ensure!(summary.allocs >= LEAST_ALLOCS, "hakmem served {} requests only", summary.allocs);
-    Ok(format!("{} requests served by hakmem", summary.allocs))
+    let served = if level == Level::Hardened { summary.hardened_allocs } else { summary.allocs };
+    ensure!(served >= LEAST_ALLOCS, "hakmem served {served} requests only");
+    Ok(format!("{served} requests served by hakmem"))
 }

@@ -1,4 +1,5 @@
-/* Forks of a process whose other threads allocate all the time: each child allocates, frees, starts a thread and ends. */
+/* Forks of a process whose other threads allocate all the time: each child allocates, frees, starts a thread and ends.
+   Arguments: forks, seconds that a child may take. */
 #include "check.h"
 
 #include <pthread.h>
@@ -6,7 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FORKS = 300, THREADS = 3 };
+enum { THREADS = 3 };
+
+static int fork_count = 300;
+static unsigned child_seconds = 100;
 
 static atomic_int stop;
 
@@ -50,18 +54,22 @@ static int child(void *inherited) {
     return 0;
 }
 
-int main(void) {
+int main(int argument_count, char **arguments) {
     check_library();
+    if (argument_count > 2) {
+        fork_count = atoi(arguments[1]);
+        child_seconds = (unsigned)atoi(arguments[2]);
+    }
     pthread_t threads[THREADS];
     for (size_t index = 0; index < THREADS; index++) {
         CHECK(pthread_create(&threads[index], NULL, busy, (void *)(index + 1)) == 0);
     }
-    for (int number = 0; number < FORKS; number++) {
+    for (int number = 0; number < fork_count; number++) {
         void *inherited = malloc(1 + number * 50);
         pid_t pid = fork();
         if (pid == 0) {
             /* A child that hangs is ended by the alarm, with a status that is not 0. */
-            alarm(100);
+            alarm(child_seconds);
             _exit(child(inherited));
         }
         int status = -1;

@@ -168,8 +168,8 @@ type Parcel = (SharedPtr<u8>, usize, u8);
 fn threads_that_exchange_blocks_and_leave_lose_nothing() {
     // Hunts: refill, remote free, leave and adoption of the same slabs at the same time.
     const THREADS: usize = if cfg!(miri) { 3 } else { 4 };
-    const ROUNDS: usize = if cfg!(miri) { 4 } else { 60 };
-    const STEPS: u32 = if cfg!(miri) { 60 } else { 2000 };
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 60 };
+    const STEPS: u32 = if cfg!(miri) { 30 } else { 2000 };
     const LIFE: usize = if cfg!(miri) { 2 } else { 10 };
     let front = new_front(1 << 30);
     let exchange: Vec<std::sync::Mutex<Vec<Parcel>>> = (0..THREADS).map(|_| Default::default()).collect();

@@ -63,7 +63,7 @@ const RUNS: &[Run] = &[
         package: "hakmem-tiny-front",
         targets: ALL,
         flags: &[STRICT, NO_LEAKS],
-        quick: &["threads_that_exchange", "an_owner_may_leave", "reap_finds"],
+        quick: &["an_owner_may_leave", "reap_finds"],
     },
     Run { package: "hakmem-mid-pool", targets: ALL, flags: &[STRICT], quick: &[] },
     Run { package: "hakmem-bigcache", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
@@ -75,6 +75,12 @@ const RUNS: &[Run] = &[
         quick: &["change_hands", "an_owner_ends", "needs_blocks"],
     },
     Run { package: "hakmem", targets: &["--test", "whole_lives"], flags: &[STRICT, NO_LEAKS, NO_ALIASING], quick: &[] },
+    Run {
+        package: "hakmem",
+        targets: &["--features", "hardened", "--test", "model_checked"],
+        flags: &[STRICT, NO_LEAKS],
+        quick: &[],
+    },
 ];
 
 /// What the interpreter cannot run at all.
@@ -107,7 +113,7 @@ pub fn miri(project: &Project, options: &Options) -> Result<ExitCode> {
         tally.take(&name, || {
             let counted = harness::run(&mut command(project, run, options))?;
             ignored = counted.ignored;
-            Ok(format!("{} passed, {} seeds", counted.passed, options.seeds))
+            Ok(format!("{} passed, seeds: {}", counted.passed, options.seeds))
         });
         for test in ignored {
             tally.leave_out(format!("{}: {test}", run.package));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::project::Project;
-use crate::{compat, launch, loom, soak, table, tidy};
+use crate::{checking, compat, launch, loom, soak, table, tidy};
 
 /// A mandated profile: what the `health` binary is told and the policy profile it runs under.
 struct Profile {
@@ -21,6 +21,9 @@ const PROFILES: [Profile; 4] = [
     Profile { name: "superslab", what: "superslabs and madvise, OS statistics", policy: "MIXED_TINYV3_C7_SAFE" },
     Profile { name: "flatten", what: "pool flatten and its counters", policy: "C6_HEAVY_LEGACY_POOLV1" },
 ];
+
+/// Schedules of each test under Miri in `--full`.
+const FULL_SEEDS: u32 = 4;
 
 /// Seconds of each long stress run under `--full`.
 const FULL_STRESS_SECONDS: u64 = 60;
@@ -142,6 +145,20 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
             steps.take(name, || soak::is_good(project, &options));
         }
         steps.take("soak that leaks is found", || soak::leak_is_found(project));
+        let share = checking::Share::Whole;
+        steps.take("miri", || {
+            let options =
+                checking::MiriOptions { seeds: FULL_SEEDS, packages: Vec::new(), share, allow_missing: false };
+            Ok(checking::miri(project, &options)? == ExitCode::SUCCESS)
+        });
+        steps.take("sanitizers", || {
+            let options = checking::SanitizeOptions { thread: true, address: true, share, allow_missing: false };
+            Ok(checking::sanitize(project, &options)? == ExitCode::SUCCESS)
+        });
+        steps.take("valgrind", || {
+            let options = checking::ValgrindOptions { share, allow_missing: false };
+            Ok(checking::valgrind(project, &options)? == ExitCode::SUCCESS)
+        });
     }
     Ok(steps.end("Health"))
 }

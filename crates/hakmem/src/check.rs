@@ -49,6 +49,7 @@ pub(crate) fn check_invariants() {
     let Some(tables) = GLOBAL.front.tables() else { return };
     GLOBAL.front.os.check_invariants();
     GLOBAL.big.check_invariants();
+    GLOBAL.hardened.check_invariants();
     GLOBAL.sampled.check_invariants();
     let (mut cached_run_units, mut run_bytes) = (0, GLOBAL.heapless_runs.allocated.load_relaxed());
     run_bytes = run_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
@@ -61,7 +62,9 @@ pub(crate) fn check_invariants() {
     let os = GLOBAL.front.os.stats();
     let census = Census::of(tables, os.committed_bytes);
     let kept_units = GLOBAL.big.kept_superslabs() * u64::from(SLABS_PER_SUPERSLAB);
-    let held = census.slab_units + census.run_units + cached_run_units + census.big_units + kept_units;
+    // What could not be made writable again has lost its routes and stays in use.
+    let stranded_units = GLOBAL.hardened.stats().stranded_bytes >> SLAB_SHIFT;
+    let held = census.slab_units + census.run_units + cached_run_units + census.big_units + kept_units + stranded_units;
     if held != (os.in_use_bytes >> SLAB_SHIFT) as u64 {
         fatal("units handed out are not those of slabs, runs, big blocks and their caches");
     }

@@ -174,8 +174,11 @@ impl Global {
     /// The hardened level begins with the first allocation or not at all. False: there is no memory for its tables, and then
     /// there is none to hand out either: a program that asked for the level does not run without it.
     fn start_hardened(&self, settings: &Settings<'_>) -> bool {
-        let limits =
-            Limits { quarantine_bytes: settings.quarantine_bytes, quarantine_blocks: settings.quarantine_blocks };
+        let limits = Limits {
+            quarantine_bytes: settings.quarantine_bytes,
+            quarantine_blocks: settings.quarantine_blocks,
+            guards: if settings.guards == 0 { crate::hardened::affordable_guards() } else { settings.guards as u64 },
+        };
         self.front.tables().is_some_and(|tables| self.hardened.start(self.hardened_context(tables), limits))
     }
 

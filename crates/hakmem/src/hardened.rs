@@ -3,9 +3,10 @@
 //! At this level no thread ever gets a heap. All of them point to the empty record for good, so every fast path misses and
 //! comes to the cold gates, which come here: the level costs the default one no instruction on a fast path.
 
+use core::ffi::CStr;
 use core::ptr::NonNull;
 use hakmem_atomic_ops::Shared64;
-use hakmem_base::{Door, Request};
+use hakmem_base::{Door, Request, keeping_errno};
 
 use crate::global::GLOBAL;
 use crate::large::big_policy_of;
@@ -13,6 +14,44 @@ use crate::{pages, scavenger};
 
 /// Blocks that found no place in the window and were mapped outside, without guards. Relaxed: a count.
 static UNGUARDED: Shared64 = Shared64::new(0);
+
+/// Mappings that Linux lets a process have unless its administrator says otherwise.
+const USUAL_MAX_MAPPINGS: u64 = 65_530;
+
+/// Guards that leave a quarter of the mappings that a process may have to the program, even if none of them meets another: each
+/// then cuts a mapping twice.
+pub(crate) fn affordable_guards() -> u64 {
+    let mut text = [0_u8; 24];
+    let bytes = read_start(c"/proc/sys/vm/max_map_count", &mut text);
+    max_mappings(bytes) / 4 * 3 / 2
+}
+
+/// The number that the text begins with; the usual one if there is none.
+fn max_mappings(text: &[u8]) -> u64 {
+    let digits = text.iter().map_while(|byte| char::from(*byte).to_digit(10));
+    let number = digits.fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add(u64::from(digit)));
+    if number == 0 { USUAL_MAX_MAPPINGS } else { number }
+}
+
+/// What a file begins with; nothing if it cannot be read.
+fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
+    // Miri's machine has no /proc.
+    if cfg!(miri) {
+        return &[];
+    }
+    keeping_errno(|| {
+        // SAFETY: the path is a C string.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if fd < 0 {
+            return &[][..];
+        }
+        // SAFETY: the buffer is this long.
+        let count = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+        // SAFETY: the descriptor was opened above.
+        unsafe { libc::close(fd) };
+        usize::try_from(count).ok().and_then(|count| buffer.get(..count)).unwrap_or_default()
+    })
+}
 
 /// Whether the level runs: decided before the first allocation.
 #[inline]
@@ -34,7 +73,11 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     if block.is_none() && GLOBAL.hardened.collect(cx, true) {
         block = GLOBAL.hardened.allocate(cx, bytes, align, door);
     }
-    block.or_else(|| unguarded(bytes, align)).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    let block = block.or_else(|| unguarded(bytes, align));
+    if block.is_none() {
+        GLOBAL.large_refused.add_relaxed(1);
+    }
+    block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// A block that the window has no place for, as the default level would map it.
@@ -98,5 +141,21 @@ pub(crate) fn collect() {
 pub(crate) fn sweep() {
     if let Some(tables) = GLOBAL.front.tables() {
         GLOBAL.hardened.sweep(GLOBAL.hardened_context(tables));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_mappings_is_read_and_the_usual_one_stands_in_for_it() {
+        assert_eq!(max_mappings(b"1048576\n"), 1_048_576);
+        for nothing in [&b""[..], b"0\n", b"many"] {
+            assert_eq!(max_mappings(nothing), USUAL_MAX_MAPPINGS);
+        }
+        assert_eq!(max_mappings(&[b'9'; 24]), u64::MAX);
+        assert!(read_start(c"/no/such/file", &mut [0; 8]).is_empty());
+        assert!(affordable_guards() > 0);
     }
 }

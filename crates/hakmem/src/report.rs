@@ -134,6 +134,10 @@ stats! {
     quarantined_bytes,
     /// Bytes of address space of freed large blocks in quarantine, without memory behind them.
     quarantined_space_bytes,
+    /// Guards that stand: two for each slab and large block of the hardened level.
+    guards_standing,
+    /// Guards that were left out because as many as are allowed stood already.
+    guards_left_out,
     /// Guard pages that the kernel refused.
     guards_refused,
     /// Bytes of address space lost because the kernel refused to make guard pages writable again.
@@ -253,6 +257,8 @@ fn collect_stats(os: &OsStats) -> Stats {
         hardened_allocs: hardened.allocs,
         quarantined_bytes: hardened.quarantined_bytes,
         quarantined_space_bytes: hardened.quarantined_space_bytes,
+        guards_standing: hardened.guards_standing,
+        guards_left_out: hardened.guards_left_out,
         guards_refused: hardened.guards_refused,
         stranded_bytes: hardened.stranded_bytes,
         unguarded_blocks: crate::hardened::unguarded_blocks(),

@@ -6,7 +6,8 @@
 use hakmem_base::{OS_PAGE_BYTES, Request, SLAB_BYTES, SizeClass, SlabIndex};
 
 use crate::context::{HardenedContext, Note};
-use crate::findings::{self, Wish};
+use crate::findings::{Finding, Wish, check_claim};
+use crate::guards;
 use crate::level::{Limits, Running};
 use crate::quarantine::Quarantine;
 use crate::raw;
@@ -47,28 +48,30 @@ impl Class {
     }
 
     /// A block, all zero. `None`: out of memory.
-    pub(crate) fn allocate(&mut self, call: ClassContext<'_>, class: SizeClass, wanted: Slot) -> Option<*mut u8> {
+    pub(crate) fn allocate(
+        &mut self,
+        call: ClassContext<'_>,
+        class: SizeClass,
+        wanted: Slot,
+    ) -> Result<Option<*mut u8>, Finding> {
         if !self.is_set_up {
             self.set_up(call, class);
         }
-        let slab = match self.with_room.head() {
-            Some(slab) => slab,
-            None => self.fresh_slab(call, class)?,
-        };
-        let index = slab.pick(&mut self.random)?;
+        let Some(slab) = self.with_room.head().or_else(|| self.fresh_slab(call, class)) else { return Ok(None) };
+        let Some(index) = slab.pick(&mut self.random) else { return Ok(None) };
         if !slab.has_room() {
             self.with_room.remove(slab);
         }
         let before = slab.slot(index);
         let address = slab.address_of(index);
         if before.state == State::Free && !raw::is_zero(slab.bytes_from(index, 0)) {
-            findings::after_free(address.addr(), before.bytes);
+            return Err(Finding::after_free(address.addr(), before.bytes));
         }
         write_canary(call.running.secret, slab, index, wanted.bytes);
         slab.hand_out(index, wanted);
         call.counts.allocs.add(1);
         call.counts.live_bytes.add(wanted.bytes as u64);
-        Some(address)
+        Ok(Some(address))
     }
 
     fn set_up(&mut self, call: ClassContext<'_>, class: SizeClass) {
@@ -93,12 +96,11 @@ impl Class {
         if run.clean.count_ones() < units {
             make_zero(call.cx, run.first, 0, bytes);
         }
-        for offset in [0, bytes - OS_PAGE_BYTES] {
-            if !os.protect(run.first, offset, OS_PAGE_BYTES) {
-                call.counters.guards_refused.add_relaxed(1);
-            }
-        }
-        slab.place(run.first, os.address_of(run.first));
+        let ends = [0, bytes - OS_PAGE_BYTES];
+        let guard = |offset| {
+            guards::raise(call.cx, call.running.limits.guards, call.counters, run.first, offset, OS_PAGE_BYTES)
+        };
+        slab.place(run.first, os.address_of(run.first), ends.into_iter().map(guard).sum());
         call.running.slabs.set(run.first, slab);
         call.cx.set_routes(run.first, units, Note::Slab);
         self.with_room.add(slab);
@@ -113,22 +115,23 @@ impl Class {
         head: SlabIndex,
         address: usize,
         claim: Request,
-    ) {
-        let (index, slot) = in_use(slab, head, address, Wish::Free);
-        findings::check_claim(claim, address, slot.bytes, slot.align, slot.door);
-        check_canaries(call.running.secret, slab, index, slot.bytes);
+    ) -> Result<(), Finding> {
+        let (index, slot) = in_use(slab, head, address, Wish::Free)?;
+        check_claim(claim, address, slot)?;
+        check_canaries(call.running.secret, slab, index, slot.bytes)?;
         slab.bytes_from(index, 0).fill(0);
         slab.retain(index);
         call.counts.live_bytes.sub(slot.bytes as u64);
         let released = self.quarantine.push(address, &mut self.random);
         if let Some(released) = released {
-            self.release(call, slab.class, released);
+            self.release(call, slab.class, released)?;
         }
         self.count_quarantine(call, slab.class);
+        Ok(())
     }
 
-    /// The block gets a new size where it is, if the class serves that too. `None`: the caller moves it. Either way it has been
-    /// looked at like a block that is freed.
+    /// The block gets a new size where it is, if the class serves that too. `false`: the caller moves it. Either way it has
+    /// been looked at like a block that is freed.
     pub(crate) fn resize(
         &mut self,
         call: ClassContext<'_>,
@@ -137,12 +140,12 @@ impl Class {
         address: usize,
         claim: Request,
         new_bytes: usize,
-    ) -> Option<()> {
-        let (index, slot) = in_use(slab, head, address, Wish::Resize);
-        findings::check_claim(claim, address, slot.bytes, slot.align, slot.door);
-        check_canaries(call.running.secret, slab, index, slot.bytes);
+    ) -> Result<bool, Finding> {
+        let (index, slot) = in_use(slab, head, address, Wish::Resize)?;
+        check_claim(claim, address, slot)?;
+        check_canaries(call.running.secret, slab, index, slot.bytes)?;
         if class_for(new_bytes, slot.align) != Some(slab.class) {
-            return None;
+            return Ok(false);
         }
         // What becomes the user's must not show the canary.
         slab.bytes_from(index, slot.bytes).fill(0);
@@ -150,61 +153,64 @@ impl Class {
         slab.resize(index, new_bytes);
         call.counts.live_bytes.add(new_bytes as u64);
         call.counts.live_bytes.sub(slot.bytes as u64);
-        Some(())
+        Ok(true)
     }
 
     /// Bytes that the block at `address` was asked for with.
-    pub(crate) fn measure(slab: &Slab, head: SlabIndex, address: usize) -> usize {
-        in_use(slab, head, address, Wish::Measure).1.bytes
+    pub(crate) fn measure(slab: &Slab, head: SlabIndex, address: usize) -> Result<usize, Finding> {
+        Ok(in_use(slab, head, address, Wish::Measure)?.1.bytes)
     }
 
     /// A block leaves quarantine.
-    fn release(&mut self, call: ClassContext<'_>, class: SizeClass, address: usize) {
+    fn release(&mut self, call: ClassContext<'_>, class: SizeClass, address: usize) -> Result<(), Finding> {
         let found = call.cx.os.index_of(address).and_then(|unit| call.running.slabs.of_unit(call.cx.routes, unit));
-        let Some((slab, _)) = found else { return };
-        let Place::Slot(index) = slab.place_of(address) else { return };
+        let Some((slab, _)) = found else { return Ok(()) };
+        let Place::Slot(index) = slab.place_of(address) else { return Ok(()) };
         if !raw::is_zero(slab.bytes_from(index, 0)) {
-            findings::after_free(address, slab.slot(index).bytes);
+            return Err(Finding::after_free(address, slab.slot(index).bytes));
         }
         slab.release(index);
         hakmem_base::invariant!(slab.class == class, "a block waited in another class's quarantine");
         self.with_room.add(slab);
         if slab.is_empty() && !self.with_room.is_only(slab) {
-            self.give_back(call, slab);
+            self.give_back(call, slab)?;
         }
+        Ok(())
     }
 
     /// An empty slab goes back to the box below.
-    fn give_back(&mut self, call: ClassContext<'_>, slab: &'static Slab) {
+    fn give_back(&mut self, call: ClassContext<'_>, slab: &'static Slab) -> Result<(), Finding> {
         self.with_room.remove(slab);
-        check_free_slots(slab);
-        let (first, units) = (slab.first(), units_of(slab.class));
+        check_free_slots(slab)?;
+        let (first, units, guard_count) = (slab.first(), units_of(slab.class), slab.guard_count());
         slab.displace();
         call.cx.retire_routes(first, units);
         self.spare.push(slab);
-        let bytes = units as usize * SLAB_BYTES;
-        // The whole run at once: what was never guarded does not mind.
-        if call.cx.os.unprotect(first, 0, bytes) {
+        if guards::lower(call.cx, call.counters, first, units as usize * SLAB_BYTES, guard_count) {
             call.cx.os.give_run(first, units);
-        } else {
-            call.counters.stranded_bytes.add_relaxed(bytes as u64);
         }
+        Ok(())
     }
 
     /// Gives back the slabs that are empty; with `everything`, those too that only wait for their quarantine. Returns how many.
-    pub(crate) fn collect(&mut self, call: ClassContext<'_>, class: SizeClass, everything: bool) -> usize {
+    pub(crate) fn collect(
+        &mut self,
+        call: ClassContext<'_>,
+        class: SizeClass,
+        everything: bool,
+    ) -> Result<usize, Finding> {
         while everything && let Some(address) = self.quarantine.pop() {
-            self.release(call, class, address);
+            self.release(call, class, address)?;
         }
         self.count_quarantine(call, class);
         let mut count = 0;
         for slab in self.with_room.iter() {
             if slab.is_empty() {
-                self.give_back(call, slab);
+                self.give_back(call, slab)?;
                 count += 1;
             }
         }
-        count
+        Ok(count)
     }
 
     /// In a forked child: other choices than the parent's.
@@ -229,17 +235,17 @@ impl Limits {
     }
 }
 
-/// The slot that begins at `address`, in use; anything else is reported.
-fn in_use(slab: &Slab, head: SlabIndex, address: usize, wish: Wish) -> (u32, Slot) {
+/// The slot that begins at `address`, in use; anything else is a mistake.
+fn in_use(slab: &Slab, head: SlabIndex, address: usize, wish: Wish) -> Result<(u32, Slot), Finding> {
     if !slab.is_at(head) {
-        findings::gone(address);
+        return Err(Finding::gone(address));
     }
-    let Place::Slot(index) = slab.place_of(address) else { findings::not_a_start(wish, address) };
+    let Place::Slot(index) = slab.place_of(address) else { return Err(Finding::not_a_start(wish, address)) };
     let slot = slab.slot(index);
     if slot.state != State::InUse {
-        findings::not_in_use(wish, slot.state, address, slot.bytes);
+        return Err(Finding::not_in_use(wish, slot, address));
     }
-    (index, slot)
+    Ok((index, slot))
 }
 
 fn write_canary(secret: Secret, slab: &Slab, index: u32, bytes: usize) {
@@ -252,43 +258,47 @@ fn damage(secret: Secret, slab: &Slab, index: u32, bytes: usize) -> Option<usize
 }
 
 /// Looks behind a block and at the end of its lower neighbour, where its own underflows show.
-fn check_canaries(secret: Secret, slab: &Slab, index: u32, bytes: usize) {
+fn check_canaries(secret: Secret, slab: &Slab, index: u32, bytes: usize) -> Result<(), Finding> {
     let address = slab.address_of(index).addr();
     if damage(secret, slab, index, bytes).is_some() {
-        findings::past_the_end(address, bytes);
+        return Err(Finding::past_the_end(address, bytes));
     }
-    let Some(below) = index.checked_sub(1) else { return };
+    let Some(below) = index.checked_sub(1) else { return Ok(()) };
     let neighbour = slab.slot(below);
     if neighbour.state == State::InUse {
-        match damage(secret, slab, below, neighbour.bytes) {
+        return match damage(secret, slab, below, neighbour.bytes) {
             // From its first byte on: more likely the neighbour's own overflow.
-            Some(0) => findings::past_the_end(slab.address_of(below).addr(), neighbour.bytes),
-            Some(_) => findings::before_the_start(address, bytes),
-            None => {}
-        }
-    } else if !raw::is_zero(slab.bytes_from(below, slab.class.block_bytes() - 2 * CANARY_BYTES)) {
-        findings::before_the_start(address, bytes);
+            Some(0) => Err(Finding::past_the_end(slab.address_of(below).addr(), neighbour.bytes)),
+            Some(_) => Err(Finding::before_the_start(address, bytes)),
+            None => Ok(()),
+        };
+    }
+    if raw::is_zero(slab.bytes_from(below, slab.class.block_bytes() - 2 * CANARY_BYTES)) {
+        Ok(())
+    } else {
+        Err(Finding::before_the_start(address, bytes))
     }
 }
 
-fn check_free_slots(slab: &Slab) {
+fn check_free_slots(slab: &Slab) -> Result<(), Finding> {
     for index in 0..slab.opened() {
         let slot = slab.slot(index);
         if matches!(slot.state, State::Free | State::Quarantined) && !raw::is_zero(slab.bytes_from(index, 0)) {
-            findings::after_free(slab.address_of(index).addr(), slot.bytes);
+            return Err(Finding::after_free(slab.address_of(index).addr(), slot.bytes));
         }
     }
+    Ok(())
 }
 
 /// Looks at every slot that has been in use.
-pub(crate) fn sweep(secret: Secret, slab: &Slab) {
+pub(crate) fn sweep(secret: Secret, slab: &Slab) -> Result<(), Finding> {
     for index in 0..slab.opened() {
         let slot = slab.slot(index);
         if slot.state == State::InUse {
-            check_canaries(secret, slab, index, slot.bytes);
+            check_canaries(secret, slab, index, slot.bytes)?;
         }
     }
-    check_free_slots(slab);
+    check_free_slots(slab)
 }
 
 /// Makes a range that was just taken read as zero.

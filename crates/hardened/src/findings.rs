@@ -1,8 +1,11 @@
-//! What is reported, in which words. Every finding ends the process.
+//! What is found, and in which words it is reported.
+//!
+//! A finding is a value until the caller has let go of its lock: [`Finding::report`] ends the process, but by way of the
+//! program's handler of `SIGABRT`, and one that allocates must not wait for a lock that its own thread holds.
 
 use hakmem_base::{Door, Line, Request, fatal_block, fatal_line, fatal_ptr};
 
-use crate::slot::State;
+use crate::slot::{Slot, State};
 
 /// What the caller wanted with a pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,23 +15,125 @@ pub(crate) enum Wish {
     Measure,
 }
 
-/// No block begins at `address`.
-#[cold]
-pub(crate) fn not_a_start(wish: Wish, address: usize) -> ! {
-    fatal_ptr(
-        match wish {
-            Wish::Free => "free of a pointer into a block, not to its start",
-            Wish::Resize => "realloc of a pointer into a block, not to its start",
-            Wish::Measure => "realloc or malloc_usable_size of a pointer into a block, not to its start",
-        },
-        address,
-    )
+/// A mistake, at the address that says most about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) struct Finding {
+    what: What,
+    address: usize,
+    /// Of the block, as far as they are known.
+    bytes: usize,
 }
 
-/// The block at `address` is not in use.
-#[cold]
-pub(crate) fn not_in_use(wish: Wish, state: State, address: usize, bytes: usize) -> ! {
-    let what = match (wish, state) {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum What {
+    /// No block begins there.
+    NotAStart(Wish),
+    /// A block begins there that is in this state and not in use.
+    NotInUse(Wish, State),
+    /// The slab or block that the pointer led to is gone.
+    Gone,
+    PastTheEnd,
+    BeforeTheStart,
+    AfterFree,
+    WrongDoor {
+        out: Door,
+        back: Door,
+    },
+    WrongSize {
+        claimed: usize,
+    },
+    WrongAlign {
+        claimed: usize,
+        align: usize,
+    },
+}
+
+impl Finding {
+    pub(crate) const fn not_a_start(wish: Wish, address: usize) -> Self {
+        Self { what: What::NotAStart(wish), address, bytes: 0 }
+    }
+
+    pub(crate) const fn not_in_use(wish: Wish, slot: Slot, address: usize) -> Self {
+        Self { what: What::NotInUse(wish, slot.state), address, bytes: slot.bytes }
+    }
+
+    pub(crate) const fn gone(address: usize) -> Self {
+        Self { what: What::Gone, address, bytes: 0 }
+    }
+
+    pub(crate) const fn past_the_end(address: usize, bytes: usize) -> Self {
+        Self { what: What::PastTheEnd, address, bytes }
+    }
+
+    pub(crate) const fn before_the_start(address: usize, bytes: usize) -> Self {
+        Self { what: What::BeforeTheStart, address, bytes }
+    }
+
+    pub(crate) const fn after_free(address: usize, bytes: usize) -> Self {
+        Self { what: What::AfterFree, address, bytes }
+    }
+
+    /// Writes the line and ends the process. No lock may be held.
+    #[cold]
+    pub(crate) fn report(self) -> ! {
+        let Self { what, address, bytes } = self;
+        match what {
+            What::NotAStart(wish) => fatal_ptr(into_a_block(wish), address),
+            What::NotInUse(wish, state) => fatal_block(of_no_use(wish, state), address, bytes),
+            What::Gone => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
+            What::PastTheEnd => fatal_block("write past the end of a block", address, bytes),
+            What::BeforeTheStart => fatal_block("write before the start of a block", address, bytes),
+            What::AfterFree => fatal_block("write to a freed block", address, bytes),
+            What::WrongDoor { out, back } => {
+                let line = Line::new().text(left_by(out)).text(came_by(back)).text(": pointer ").hex(address);
+                let what = "block freed through another door than it came from";
+                fatal_line(line.text(", ").number(bytes).text(" bytes"), what)
+            }
+            What::WrongSize { claimed } => {
+                let what = "block freed with another size than it was asked for";
+                let line = Line::new().text(what).text(": pointer ").hex(address);
+                fatal_line(line.text(", ").number(bytes).text(" bytes, freed as ").number(claimed), what)
+            }
+            What::WrongAlign { claimed, align } => {
+                let what = "block freed with another alignment than it was asked for";
+                let line = Line::new().text(what).text(": pointer ").hex(address);
+                fatal_line(line.text(", alignment ").number(align).text(", freed as ").number(claimed), what)
+            }
+        }
+    }
+}
+
+/// Compares what a free says of its block with what is known of it.
+#[inline]
+pub(crate) fn check_claim(claim: Request, address: usize, slot: Slot) -> Result<(), Finding> {
+    let Slot { bytes, align, door, .. } = slot;
+    let finding = |what| Err(Finding { what, address, bytes });
+    if claim.door() != door {
+        return finding(What::WrongDoor { out: door, back: claim.door() });
+    }
+    if let Some(claimed) = claim.bytes() {
+        if claimed != bytes {
+            return finding(What::WrongSize { claimed });
+        }
+        // Rust names the alignment always. C names it rarely, and up to 16 all alignments are one there.
+        if claim.align() != align && (door == Door::Rust || claim.align() > 16) {
+            return finding(What::WrongAlign { claimed: claim.align(), align });
+        }
+    }
+    Ok(())
+}
+
+const fn into_a_block(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Free => "free of a pointer into a block, not to its start",
+        Wish::Resize => "realloc of a pointer into a block, not to its start",
+        Wish::Measure => "realloc or malloc_usable_size of a pointer into a block, not to its start",
+    }
+}
+
+const fn of_no_use(wish: Wish, state: State) -> &'static str {
+    match (wish, state) {
         (Wish::Free, State::Quarantined) => "double free (the block is in quarantine)",
         (Wish::Free, State::Free) => "double free (the block left quarantine and was not handed out again)",
         (Wish::Free, _) => "free of a pointer to a block that was never handed out",
@@ -36,76 +141,23 @@ pub(crate) fn not_in_use(wish: Wish, state: State, address: usize, bytes: usize)
         (Wish::Resize, _) => "realloc of a block that was never handed out",
         (Wish::Measure, State::Quarantined | State::Free) => "realloc or malloc_usable_size of a freed block",
         (Wish::Measure, _) => "realloc or malloc_usable_size of a block that was never handed out",
-    };
-    fatal_block(what, address, bytes)
-}
-
-/// The slab or block that the pointer led to is gone.
-#[cold]
-pub(crate) fn gone(address: usize) -> ! {
-    fatal_ptr("pointer to no block (freed before, or into the middle of one)", address)
-}
-
-#[cold]
-pub(crate) fn past_the_end(address: usize, bytes: usize) -> ! {
-    fatal_block("write past the end of a block", address, bytes)
-}
-
-#[cold]
-pub(crate) fn before_the_start(address: usize, bytes: usize) -> ! {
-    fatal_block("write before the start of a block", address, bytes)
-}
-
-#[cold]
-pub(crate) fn after_free(address: usize, bytes: usize) -> ! {
-    fatal_block("write to a freed block", address, bytes)
-}
-
-/// Compares what a free says of its block with what is known of it.
-#[inline]
-pub(crate) fn check_claim(claim: Request, address: usize, bytes: usize, align: usize, door: Door) {
-    if claim.door() != door {
-        wrong_door(claim.door(), door, address, bytes);
-    }
-    if let Some(claimed) = claim.bytes() {
-        if claimed != bytes {
-            wrong_size(claimed, address, bytes);
-        }
-        // Rust names the alignment always. C names it rarely, and up to 16 all alignments are one there.
-        if claim.align() != align && (door == Door::Rust || claim.align() > 16) {
-            wrong_align(claim.align(), address, align);
-        }
     }
 }
 
-#[cold]
-fn wrong_door(back: Door, out: Door, address: usize, bytes: usize) -> ! {
-    let out = match out {
+const fn left_by(door: Door) -> &'static str {
+    match door {
         Door::Rust => "block of Rust's allocator",
         Door::Malloc => "block of malloc",
         Door::New => "block of operator new",
         Door::NewArray => "block of operator new[]",
-    };
-    let back = match back {
+    }
+}
+
+const fn came_by(door: Door) -> &'static str {
+    match door {
         Door::Rust => " freed by Rust's allocator",
         Door::Malloc => " freed by free or realloc",
         Door::New => " freed by operator delete",
         Door::NewArray => " freed by operator delete[]",
-    };
-    let line = Line::new().text(out).text(back).text(": pointer ").hex(address);
-    fatal_line(line.text(", ").number(bytes).text(" bytes"), "block freed through another door than it came from")
-}
-
-#[cold]
-fn wrong_size(claimed: usize, address: usize, bytes: usize) -> ! {
-    let what = "block freed with another size than it was asked for";
-    let line = Line::new().text(what).text(": pointer ").hex(address);
-    fatal_line(line.text(", ").number(bytes).text(" bytes, freed as ").number(claimed), what)
-}
-
-#[cold]
-fn wrong_align(claimed: usize, address: usize, align: usize) -> ! {
-    let what = "block freed with another alignment than it was asked for";
-    let line = Line::new().text(what).text(": pointer ").hex(address);
-    fatal_line(line.text(", alignment ").number(align).text(", freed as ").number(claimed), what)
+    }
 }

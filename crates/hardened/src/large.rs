@@ -11,7 +11,8 @@ use hakmem_superslab_os::{FlatTable, Purge};
 
 use crate::class::make_zero;
 use crate::context::{HardenedContext, Note};
-use crate::findings::{self, Wish};
+use crate::findings::{Finding, Wish, check_claim};
+use crate::guards;
 use crate::level::Running;
 use crate::quarantine::Quarantine;
 use crate::raw;
@@ -80,6 +81,7 @@ pub(crate) struct Entry {
     state: u8,
     door: u8,
     align_shift: u8,
+    guard_count: u8,
     block: usize,
     bytes: usize,
 }
@@ -94,6 +96,7 @@ struct Known {
     shape: Shape,
     slot: Slot,
     address: usize,
+    guard_count: u32,
 }
 
 impl Entry {
@@ -106,7 +109,8 @@ impl Entry {
         let align = 1_usize.checked_shl(u32::from(self.align_shift))?;
         let slot = Slot { state, bytes: self.bytes, align, door: door_of(self.door) };
         let shape = Shape::of(self.bytes, align)?;
-        Some(Known { first: SlabIndex::new(self.first), shape, slot, address: self.block })
+        let (first, guard_count) = (SlabIndex::new(self.first), u32::from(self.guard_count));
+        Some(Known { first, shape, slot, address: self.block, guard_count })
     }
 }
 
@@ -162,20 +166,23 @@ impl Larges {
         self.entries.get(head.to_usize())?.known()
     }
 
-    /// The block in use that begins at `address`; anything else is reported.
-    fn in_use(&self, head: SlabIndex, address: usize, wish: Wish) -> Known {
-        let Some(known) = self.known(head) else { findings::gone(address) };
+    /// The block in use that begins at `address`; anything else is a mistake.
+    fn in_use(&self, head: SlabIndex, address: usize, wish: Wish) -> Result<Known, Finding> {
+        let Some(known) = self.known(head) else { return Err(Finding::gone(address)) };
         if address != known.address {
-            findings::not_a_start(wish, address);
+            return Err(Finding::not_a_start(wish, address));
         }
         if known.slot.state != State::InUse {
-            findings::not_in_use(wish, known.slot.state, address, known.slot.bytes);
+            return Err(Finding::not_in_use(wish, known.slot, address));
         }
-        known
+        Ok(known)
     }
 
     /// A freed block starts to wait. Returns the head of one that has waited enough.
-    fn retain(&mut self, head: SlabIndex, bytes: usize) -> Option<SlabIndex> {
+    fn retain(&mut self, head: SlabIndex, bytes: usize, guard_count: u32) -> Option<SlabIndex> {
+        if let Some(entry) = self.entries.get_mut(head.to_usize()) {
+            entry.guard_count = guard_count as u8;
+        }
         self.quarantined_bytes += bytes;
         let released = self.quarantine.push(head.to_usize(), &mut self.random);
         released.map(|head| SlabIndex::new(head as u32))
@@ -202,7 +209,7 @@ impl Larges {
 
 /// A block, all zero. `None`: out of memory, or of window.
 pub(crate) fn allocate(call: LargeContext<'_>, wanted: Slot) -> Option<*mut u8> {
-    let LargeContext { cx, counters, .. } = call;
+    let LargeContext { cx, .. } = call;
     let shape = Shape::of(wanted.bytes, wanted.align)?;
     let (first, is_zero) = if shape.is_run() {
         let run = cx.os.take_run(shape.units, shape.align_units)?;
@@ -215,13 +222,10 @@ pub(crate) fn allocate(call: LargeContext<'_>, wanted: Slot) -> Option<*mut u8> 
     if !is_zero {
         make_zero(cx, first, shape.lead, shape.end - shape.lead);
     }
-    for (offset, bytes) in [(0, shape.lead), (shape.end, shape.total() - shape.end)] {
-        if !cx.os.protect(first, offset, bytes) {
-            counters.guards_refused.add_relaxed(1);
-        }
-    }
+    let ends = [(0, shape.lead), (shape.end, shape.total() - shape.end)];
+    let guard_count = ends.into_iter().map(|(offset, bytes)| raise(call, first, offset, bytes)).sum();
     let block = cx.os.address_of(first).wrapping_add(shape.block);
-    let known = Known { first, shape, slot: wanted, address: block.addr() };
+    let known = Known { first, shape, slot: wanted, address: block.addr(), guard_count };
     for_each_slack(cx, known, call.running.secret, raw::fill);
     let head = first.add((shape.block / SLAB_BYTES) as u32);
     let mut larges = call.lock.lock();
@@ -235,6 +239,7 @@ pub(crate) fn allocate(call: LargeContext<'_>, wanted: Slot) -> Option<*mut u8> 
         state: State::InUse as u8,
         door: wanted.door as u8,
         align_shift: wanted.align.trailing_zeros() as u8,
+        guard_count: guard_count as u8,
         block: block.addr(),
         bytes: wanted.bytes,
     };
@@ -251,25 +256,23 @@ pub(crate) fn allocate(call: LargeContext<'_>, wanted: Slot) -> Option<*mut u8> 
 }
 
 /// Takes a block back.
-pub(crate) fn free(call: LargeContext<'_>, head: SlabIndex, address: usize, claim: Request) {
+pub(crate) fn free(call: LargeContext<'_>, head: SlabIndex, address: usize, claim: Request) -> Result<(), Finding> {
     let mut larges = call.lock.lock();
-    let known = larges.in_use(head, address, Wish::Free);
-    findings::check_claim(claim, address, known.slot.bytes, known.slot.align, known.slot.door);
+    let known = larges.in_use(head, address, Wish::Free)?;
+    check_claim(claim, address, known.slot)?;
     if let Some(entry) = larges.entries.get_mut(head.to_usize()) {
         entry.state = State::Quarantined as u8;
     }
     call.counts.live_bytes.sub(known.slot.bytes as u64);
     drop(larges);
-    check_slack(call, known);
+    check_slack(call, known)?;
     let Shape { lead, end, .. } = known.shape;
-    if !call.cx.os.protect(known.first, 0, known.shape.total()) {
-        call.counters.guards_refused.add_relaxed(1);
-    }
+    let guard_count = close(call, known);
     if !call.cx.os.decommit(known.first, lead, end - lead) {
-        hide(call, known);
+        hide(call, Known { guard_count, ..known });
     }
     let mut larges = call.lock.lock();
-    let released = larges.retain(head, known.shape.total());
+    let released = larges.retain(head, known.shape.total(), guard_count);
     let released = released.and_then(|head| larges.forget(head));
     count_quarantine(call, &larges);
     drop(larges);
@@ -277,6 +280,23 @@ pub(crate) fn free(call: LargeContext<'_>, head: SlabIndex, address: usize, clai
         give_units(call, released, true);
     }
     release_surplus(call, false);
+    Ok(())
+}
+
+fn raise(call: LargeContext<'_>, first: SlabIndex, offset: usize, bytes: usize) -> u32 {
+    guards::raise(call.cx, call.running.limits.guards, call.counters, first, offset, bytes)
+}
+
+/// Makes all of a freed block inaccessible: its guards become one. Returns the guards that stand for it now.
+fn close(call: LargeContext<'_>, known: Known) -> u32 {
+    let total = known.shape.total();
+    if known.guard_count == 0 {
+        return raise(call, known.first, 0, total);
+    }
+    if !call.cx.os.protect(known.first, 0, total) {
+        call.counters.guards_refused.add_relaxed(1);
+    }
+    known.guard_count
 }
 
 /// The kernel keeps the memory of a freed block: what it holds must not outlive it all the same.
@@ -287,7 +307,7 @@ fn hide(call: LargeContext<'_>, known: Known) {
         let start = call.cx.os.address_of(known.first).wrapping_add(lead);
         // SAFETY: the block's own pages, which are writable again; its user has given it up.
         unsafe { raw::bytes_at(start, end - lead) }.fill(0);
-        if !call.cx.os.protect(known.first, lead, end - lead) {
+        if known.guard_count > 0 && !call.cx.os.protect(known.first, lead, end - lead) {
             call.counters.guards_refused.add_relaxed(1);
         }
     }
@@ -310,8 +330,7 @@ pub(crate) fn release_surplus(call: LargeContext<'_>, everything: bool) -> usize
 fn give_units(call: LargeContext<'_>, known: Known, is_clean: bool) {
     let LargeContext { cx, counters, .. } = call;
     cx.retire_routes(known.first, known.shape.units);
-    if !cx.os.unprotect(known.first, 0, known.shape.total()) {
-        counters.stranded_bytes.add_relaxed(known.shape.total() as u64);
+    if !guards::lower(cx, counters, known.first, known.shape.total(), known.guard_count) {
         return;
     }
     if known.shape.is_run() {
@@ -322,7 +341,7 @@ fn give_units(call: LargeContext<'_>, known: Known, is_clean: bool) {
     }
 }
 
-/// The block gets a new size where it is, if it needs the same pages. `None`: the caller moves it. Either way it has been
+/// The block gets a new size where it is, if it needs the same pages. `false`: the caller moves it. Either way it has been
 /// looked at like a block that is freed.
 pub(crate) fn resize(
     call: LargeContext<'_>,
@@ -330,34 +349,36 @@ pub(crate) fn resize(
     address: usize,
     claim: Request,
     new_bytes: usize,
-) -> Option<()> {
+) -> Result<bool, Finding> {
     let mut larges = call.lock.lock();
-    let known = larges.in_use(head, address, Wish::Resize);
-    findings::check_claim(claim, address, known.slot.bytes, known.slot.align, known.slot.door);
-    check_slack(call, known);
+    let known = larges.in_use(head, address, Wish::Resize)?;
+    check_claim(claim, address, known.slot)?;
+    check_slack(call, known)?;
     if Shape::of(new_bytes, known.slot.align) != Some(known.shape) {
-        return None;
+        return Ok(false);
     }
-    larges.entries.get_mut(head.to_usize())?.bytes = new_bytes;
+    let Some(entry) = larges.entries.get_mut(head.to_usize()) else { return Ok(false) };
+    entry.bytes = new_bytes;
     call.counts.live_bytes.add(new_bytes as u64);
     call.counts.live_bytes.sub(known.slot.bytes as u64);
     let resized = Known { slot: Slot { bytes: new_bytes, ..known.slot }, ..known };
     // What was slack and is the user's now must not show the canary.
     for_each_slack(call.cx, known, call.running.secret, |slack, _| slack.fill(0));
     for_each_slack(call.cx, resized, call.running.secret, raw::fill);
-    Some(())
+    Ok(true)
 }
 
 /// Bytes that the block at `address` was asked for with.
-pub(crate) fn measure(call: LargeContext<'_>, head: SlabIndex, address: usize) -> usize {
-    call.lock.lock().in_use(head, address, Wish::Measure).slot.bytes
+pub(crate) fn measure(call: LargeContext<'_>, head: SlabIndex, address: usize) -> Result<usize, Finding> {
+    Ok(call.lock.lock().in_use(head, address, Wish::Measure)?.slot.bytes)
 }
 
 /// Looks at the canaries of a block that is never freed.
-pub(crate) fn sweep(call: LargeContext<'_>, head: SlabIndex) {
-    let Some(larges) = call.lock.try_lock() else { return };
-    if let Some(known) = larges.known(head).filter(|known| known.slot.state == State::InUse) {
-        check_slack(call, known);
+pub(crate) fn sweep(call: LargeContext<'_>, head: SlabIndex) -> Result<(), Finding> {
+    let Some(larges) = call.lock.try_lock() else { return Ok(()) };
+    match larges.known(head).filter(|known| known.slot.state == State::InUse) {
+        Some(known) => check_slack(call, known),
+        None => Ok(()),
     }
 }
 
@@ -372,17 +393,16 @@ fn for_each_slack(cx: HardenedContext<'_>, known: Known, secret: Secret, mut vis
     }
 }
 
-fn check_slack(call: LargeContext<'_>, known: Known) {
-    let mut is_before = true;
+fn check_slack(call: LargeContext<'_>, known: Known) -> Result<(), Finding> {
+    let (mut found, mut is_before) = (Ok(()), true);
     for_each_slack(call.cx, known, call.running.secret, |slack, canary| {
-        let is_damaged = raw::first_difference(slack, canary).is_some();
-        match (is_damaged, is_before) {
-            (false, _) => {}
-            (true, true) => findings::before_the_start(known.address, known.slot.bytes),
-            (true, false) => findings::past_the_end(known.address, known.slot.bytes),
+        if found.is_ok() && raw::first_difference(slack, canary).is_some() {
+            let finding = if is_before { Finding::before_the_start } else { Finding::past_the_end };
+            found = Err(finding(known.address, known.slot.bytes));
         }
         is_before = false;
     });
+    found
 }
 
 fn count_quarantine(call: LargeContext<'_>, larges: &Larges) {

@@ -8,20 +8,22 @@ use hakmem_superslab_os::FlatTable;
 
 use crate::class::{self, Class, ClassContext};
 use crate::context::{HardenedContext, Note};
-use crate::findings;
+use crate::findings::{Finding, Wish};
 use crate::large::{self, LargeContext, Larges};
 use crate::secret::{Secret, seed};
 use crate::slab::{Slab, class_for};
 use crate::slot::{Slot, State};
 use crate::stats::{COUNTER_SETS, ClassCounters, Counters, HardenedStats};
 
-/// How much waits in quarantine.
+/// How much waits in quarantine, and how many guards stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Bytes of blocks per size class.
     pub quarantine_bytes: usize,
     /// Blocks per size class, and large blocks in all.
     pub quarantine_blocks: usize,
+    /// Guards that stand at a time. Each costs up to two of the process's mappings.
+    pub guards: u64,
 }
 
 /// The level. Does nothing until [`Hardened::start`].
@@ -107,8 +109,8 @@ impl Hardened {
         if self.is_on() {
             return true;
         }
-        let seeds = [seed(), seed(), seed()];
-        let [secret, order, large_order] = seeds.map(|(word, from_kernel)| {
+        let seeds = [seed(), seed(), seed(), seed()];
+        let [inner, outer, order, large_order] = seeds.map(|(word, from_kernel)| {
             if !from_kernel {
                 self.counters.seeds_refused.add_relaxed(1);
             }
@@ -118,7 +120,7 @@ impl Hardened {
         if !self.large.lock().set_up(cx, limits.quarantine_blocks, large_order) {
             return false;
         }
-        self.running.set(Running { secret: Secret::new(secret), seed: order, limits, slabs: SlabTable(slabs) });
+        self.running.set(Running { secret: Secret::new(inner, outer), seed: order, limits, slabs: SlabTable(slabs) });
         true
     }
 
@@ -134,26 +136,26 @@ impl Hardened {
     pub fn allocate(&self, cx: HardenedContext<'_>, bytes: usize, align: usize, door: Door) -> Option<NonNull<u8>> {
         let running = self.running.get()?;
         let wanted = Slot { state: State::InUse, bytes, align, door };
-        let block = match class_for(bytes, align) {
-            Some(class) => self.class(class)?.lock().allocate(self.class_call(cx, running, class)?, class, wanted),
-            None => large::allocate(self.large_call(cx, running)?, wanted),
+        let Some(class) = class_for(bytes, align) else {
+            return NonNull::new(large::allocate(self.large_call(cx, running)?, wanted)?);
         };
-        NonNull::new(block?)
+        let block = self.class(class)?.lock().allocate(self.class_call(cx, running, class)?, class, wanted);
+        NonNull::new(or_report(block)?)
     }
 
     /// Takes a block back. `note` is what its unit's route word said.
     pub fn free(&self, cx: HardenedContext<'_>, block: NonNull<u8>, note: usize, claim: Request) {
         let address = block.addr().get();
-        let _ = self.running.get().and_then(|running| {
-            match self.home(cx, running, address, note, findings::Wish::Free)? {
+        let freed = self.running.get().and_then(|running| {
+            Some(match self.home(cx, running, address, note, Wish::Free)? {
                 Home::Slab(slab, head) => {
                     let call = self.class_call(cx, running, slab.class)?;
-                    self.class(slab.class)?.lock().free(call, slab, head, address, claim);
+                    self.class(slab.class)?.lock().free(call, slab, head, address, claim)
                 }
                 Home::Large(head) => large::free(self.large_call(cx, running)?, head, address, claim),
-            }
-            Some(())
+            })
         });
+        or_report(freed.unwrap_or(Ok(())));
     }
 
     /// Looks at a block as [`Hardened::free`] does, and gives it `new_bytes` bytes where it is, if that is possible: `true`. Else
@@ -169,28 +171,29 @@ impl Hardened {
     ) -> bool {
         let address = block.addr().get();
         let resized = self.running.get().and_then(|running| {
-            match self.home(cx, running, address, note, findings::Wish::Resize)? {
+            Some(match self.home(cx, running, address, note, Wish::Resize)? {
                 Home::Slab(slab, head) => {
                     let call = self.class_call(cx, running, slab.class)?;
                     self.class(slab.class)?.lock().resize(call, slab, head, address, claim, new_bytes)
                 }
                 Home::Large(head) => large::resize(self.large_call(cx, running)?, head, address, claim, new_bytes),
-            }
+            })
         });
-        resized.is_some()
+        or_report(resized.unwrap_or(Ok(false)))
     }
 
     /// Bytes that the block at `address` was asked for with.
     #[must_use]
     pub fn usable_size(&self, cx: HardenedContext<'_>, address: usize, note: usize) -> Option<usize> {
         let running = self.running.get()?;
-        Some(match self.home(cx, running, address, note, findings::Wish::Measure)? {
+        let bytes = match self.home(cx, running, address, note, Wish::Measure)? {
             Home::Slab(slab, head) => {
                 let _held = self.class(slab.class)?.lock();
                 Class::measure(slab, head, address)
             }
             Home::Large(head) => large::measure(self.large_call(cx, running)?, head, address),
-        })
+        };
+        Some(or_report(bytes))
     }
 
     fn home(
@@ -199,17 +202,17 @@ impl Hardened {
         running: &Running,
         address: usize,
         note: usize,
-        wish: findings::Wish,
+        wish: Wish,
     ) -> Option<Home> {
         let unit = cx.os.index_of(address)?;
         match Note::decode(note) {
             Note::LargeHead => Some(Home::Large(unit)),
-            Note::LargeInside => findings::not_a_start(wish, address),
+            Note::LargeInside => Finding::not_a_start(wish, address).report(),
             Note::Slab(back) => {
                 let first = SlabIndex::new(unit.get().checked_sub(back)?);
                 match running.slabs.get(first) {
                     Some(slab) => Some(Home::Slab(slab, first)),
-                    None => findings::gone(address),
+                    None => Finding::gone(address).report(),
                 }
             }
         }
@@ -221,7 +224,8 @@ impl Hardened {
         let mut count = 0;
         for (class, lock) in SizeClass::all().zip(&self.classes) {
             if let Some(call) = self.class_call(cx, running, class) {
-                count += lock.lock().collect(call, class, everything);
+                let collected = lock.lock().collect(call, class, everything);
+                count += or_report(collected);
             }
         }
         if everything && let Some(call) = self.large_call(cx, running) {
@@ -237,23 +241,19 @@ impl Hardened {
         // Committed bytes do not count superslab 0, which is never handed out.
         for unit in (0..units + hakmem_base::SLABS_PER_SUPERSLAB).map(SlabIndex::new) {
             let Some(Route::Hardened(note)) = cx.routes.get(unit.to_usize()).map(RouteWord::route) else { continue };
-            match Note::decode(note) {
-                Note::Slab(0) => {
-                    if let Some(slab) = running.slabs.get(unit)
-                        && let Some(_held) = self.class(slab.class).and_then(Lock::try_lock)
-                        && slab.is_at(unit)
-                    {
-                        class::sweep(running.secret, slab);
-                    }
-                }
-                Note::LargeHead => {
-                    if let Some(call) = self.large_call(cx, running) {
-                        large::sweep(call, unit);
-                    }
-                }
-                Note::Slab(_) | Note::LargeInside => {}
-            }
+            let swept = match Note::decode(note) {
+                Note::Slab(0) => self.sweep_slab(running, unit),
+                Note::LargeHead => self.large_call(cx, running).map(|call| large::sweep(call, unit)),
+                Note::Slab(_) | Note::LargeInside => None,
+            };
+            or_report(swept.unwrap_or(Ok(())));
         }
+    }
+
+    fn sweep_slab(&self, running: &Running, unit: SlabIndex) -> Option<Result<(), Finding>> {
+        let slab = running.slabs.get(unit)?;
+        let _held = self.class(slab.class)?.try_lock()?;
+        slab.is_at(unit).then(|| class::sweep(running.secret, slab))
     }
 
     fn class(&self, class: SizeClass) -> Option<&Lock<Class>> {
@@ -279,6 +279,8 @@ impl Hardened {
     #[must_use]
     pub fn stats(&self) -> HardenedStats {
         let mut stats = HardenedStats {
+            guards_standing: self.counters.guards_standing.load_relaxed(),
+            guards_left_out: self.counters.guards_left_out.load_relaxed(),
             guards_refused: self.counters.guards_refused.load_relaxed(),
             stranded_bytes: self.counters.stranded_bytes.load_relaxed(),
             seeds_refused: self.counters.seeds_refused.load_relaxed(),
@@ -339,6 +341,11 @@ impl Hardened {
             }
         }
     }
+}
+
+/// Ends the process if a mistake was found. The caller holds no lock any more.
+fn or_report<T>(outcome: Result<T, Finding>) -> T {
+    outcome.unwrap_or_else(|finding| finding.report())
 }
 
 impl Default for Hardened {

@@ -37,18 +37,24 @@ impl Random {
 }
 
 /// The process's secret.
+///
+/// Two words, one before the mixing and one after it (the construction of Even and Mansour): `mix` can be undone, so with one
+/// word alone whoever reads one canary would know all of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Secret(u64);
+pub(crate) struct Secret {
+    inner: u64,
+    outer: u64,
+}
 
 impl Secret {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
+    pub(crate) const fn new(inner: u64, outer: u64) -> Self {
+        Self { inner, outer }
     }
 
     /// The canary word of the block at `address`: another one for each place.
     #[inline]
     pub(crate) fn canary(self, address: usize) -> u64 {
-        mix(self.0 ^ address as u64) | HIGH_BITS
+        (mix(self.inner ^ address as u64) ^ self.outer) | HIGH_BITS
     }
 }
 
@@ -82,11 +88,19 @@ mod tests {
 
     #[test]
     fn canaries_differ_by_place_and_hold_no_text() {
-        let secret = Secret::new(seed().0);
+        let secret = Secret::new(seed().0, seed().0);
         assert_ne!(secret.canary(0x1000), secret.canary(0x1010));
         for address in (0..16_000).step_by(16) {
             assert!(secret.canary(address).to_ne_bytes().iter().all(|byte| *byte >= 0x80));
         }
+    }
+
+    #[test]
+    fn both_words_of_the_secret_count() {
+        let [one, other, third] = [Secret::new(1, 2), Secret::new(1, 3), Secret::new(4, 2)].map(|it| it.canary(0x1000));
+        // 2 and 3 differ in one bit that every canary shows, 1 and 4 in what is mixed.
+        assert_eq!(one ^ other, 1);
+        assert_ne!(one, third);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(crate) struct Slab {
     opened: Cell<u32>,
     free_count: Cell<u32>,
     used: Cell<u32>,
+    /// Guards that stand at the run's ends.
+    guard_count: Cell<u32>,
     listed: Cell<bool>,
     previous: Cell<Option<&'static Self>>,
     next: Cell<Option<&'static Self>>,
@@ -94,6 +96,7 @@ impl Slab {
                 opened: Cell::new(0),
                 free_count: Cell::new(0),
                 used: Cell::new(0),
+                guard_count: Cell::new(0),
                 listed: Cell::new(false),
                 previous: Cell::new(None),
                 next: Cell::new(None),
@@ -101,9 +104,10 @@ impl Slab {
         )
     }
 
-    /// Gives the record a run, whose slots all read as zero.
-    pub(crate) fn place(&self, first: SlabIndex, start: *mut u8) {
+    /// Gives the record a run, whose slots all read as zero, and which this many of its guards stand around.
+    pub(crate) fn place(&self, first: SlabIndex, start: *mut u8, guard_count: u32) {
         self.first.set(first.get());
+        self.guard_count.set(guard_count);
         self.base.set(start.wrapping_add(OS_PAGE_BYTES));
     }
 
@@ -129,6 +133,10 @@ impl Slab {
 
     pub(crate) fn first(&self) -> SlabIndex {
         SlabIndex::new(self.first.get())
+    }
+
+    pub(crate) fn guard_count(&self) -> u32 {
+        self.guard_count.get()
     }
 
     /// Whether nothing of it is in use or in quarantine.

@@ -14,6 +14,10 @@ pub struct HardenedStats {
     pub quarantined_bytes: u64,
     /// Bytes of address space in quarantine, without memory behind them: freed large blocks and their guards.
     pub quarantined_space_bytes: u64,
+    /// Guards that stand: ends of slabs and of large blocks; a freed large block keeps its own.
+    pub guards_standing: u64,
+    /// Guards that were left out because as many as are allowed stood already.
+    pub guards_left_out: u64,
     /// Guards and freed large blocks that the kernel refused to make inaccessible.
     pub guards_refused: u64,
     /// Bytes of address space lost because the kernel refused to make guards writable again.
@@ -39,6 +43,8 @@ impl ClassCounters {
 /// Counters without a class. Relaxed: nothing else travels with a count.
 #[derive(Debug)]
 pub(crate) struct Counters {
+    pub guards_standing: Shared64,
+    pub guards_left_out: Shared64,
     pub guards_refused: Shared64,
     pub stranded_bytes: Shared64,
     pub seeds_refused: Shared64,
@@ -46,7 +52,13 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) const fn new() -> Self {
-        Self { guards_refused: Shared64::new(0), stranded_bytes: Shared64::new(0), seeds_refused: Shared64::new(0) }
+        Self {
+            guards_standing: Shared64::new(0),
+            guards_left_out: Shared64::new(0),
+            guards_refused: Shared64::new(0),
+            stranded_bytes: Shared64::new(0),
+            seeds_refused: Shared64::new(0),
+        }
     }
 }
 

@@ -97,7 +97,7 @@ fn a_second_free_is_found_in_quarantine_and_after_it() {
         let found = finding(|| level.free(block, bytes, 8));
         assert_eq!(found, "double free (the block is in quarantine)");
     }
-    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0 });
+    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0, ..LIMITS });
     let block = level.allocate(24, 8).unwrap();
     level.free(block, 24, 8);
     let found = finding(|| level.free(block, 24, 8));
@@ -147,7 +147,7 @@ fn a_write_to_a_freed_block_is_found_by_reuse_by_the_sweep_and_when_its_slab_goe
     poke(block, 999, 1);
     assert_eq!(finding(|| level.hardened.sweep(level.cx())), "write to a freed block");
     assert_eq!(finding(|| _ = level.hardened.collect(level.cx(), true)), "write to a freed block");
-    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0 });
+    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0, ..LIMITS });
     let block = level.allocate(1000, 8).unwrap();
     level.free(block, 1000, 8);
     poke(block, 0, 1);
@@ -181,8 +181,9 @@ fn what_a_free_says_of_its_block_must_be_true() {
 
 #[test]
 fn a_resize_in_place_keeps_contents_and_canary_and_shows_nothing() {
-    let level = Level::new(LIMITS);
     for (bytes, new_bytes) in [(100, 104), (104, 98), (5000, 5090), (300_001, 300_008), (300_008, 300_001)] {
+        // A level for each: the block that is damaged at the end stays where it is.
+        let level = Level::new(LIMITS);
         let block = level.allocate(bytes, 8).unwrap();
         bytes_of(block, bytes).fill(7);
         assert!(level.resize(block, bytes, 8, new_bytes), "{bytes} -> {new_bytes}");
@@ -193,6 +194,7 @@ fn a_resize_in_place_keeps_contents_and_canary_and_shows_nothing() {
         poke(block, new_bytes as isize, 0);
         assert_eq!(finding(|| level.free(block, new_bytes, 8)), "write past the end of a block");
     }
+    let level = Level::new(LIMITS);
     let block = level.allocate(100, 8).unwrap();
     assert!(!level.resize(block, 100, 8, 10_000));
     assert_eq!(finding(|| _ = level.resize(block, 101, 8, 99)), "block freed with another size than it was asked for");
@@ -237,7 +239,7 @@ fn memory_comes_back_when_nothing_is_in_use() {
 
 #[test]
 fn large_blocks_wait_within_their_share_of_the_window() {
-    let level = Level::new(Limits { quarantine_bytes: 64 << 10, quarantine_blocks: 1 << 20 });
+    let level = Level::new(Limits { quarantine_bytes: 64 << 10, quarantine_blocks: 1 << 20, ..LIMITS });
     for _ in 0..500 {
         let block = level.allocate(1 << 20, 8).unwrap();
         level.free(block, 1 << 20, 8);
@@ -288,4 +290,40 @@ fn threads_free_each_others_blocks_and_every_byte_stays_theirs() {
     level.hardened.check_invariants();
     level.hardened.sweep(level.cx());
     assert_eq!(level.hardened.stats().live_bytes, 0);
+}
+
+#[test]
+fn guards_stand_up_to_their_limit_and_the_rest_does_without() {
+    let level = Level::new(Limits { guards: 5, quarantine_bytes: 0, quarantine_blocks: 0 });
+    // A slab, a large block, and one for which a single guard is left; then one without any.
+    let sizes = [3000, 40_000, 50_000, 60_000];
+    let blocks = sizes.map(|bytes| level.allocate(bytes, 8).unwrap());
+    let stats = level.hardened.stats();
+    assert_eq!((stats.guards_standing, stats.guards_left_out), (5, 3));
+    for (block, bytes) in blocks.into_iter().zip(sizes) {
+        bytes_of(block, bytes).fill(1);
+        // The canaries do not depend on guards.
+        assert!(level.resize(block, bytes, 8, bytes - 1));
+        level.free(block, bytes - 1, 8);
+        assert!(level.hardened.stats().guards_standing <= 5);
+    }
+    level.hardened.collect(level.cx(), true);
+    let stats = level.hardened.stats();
+    assert_eq!((stats.guards_standing, stats.stranded_bytes, level.os.in_use_bytes()), (0, 0, 0));
+}
+
+#[test]
+fn a_freed_large_block_closes_with_the_guards_that_it_has() {
+    let level = Level::new(Limits { guards: 2, ..LIMITS });
+    let guarded = level.allocate(40_000, 8).unwrap();
+    let without = level.allocate(40_000, 8).unwrap();
+    level.free(without, 40_000, 8);
+    assert_eq!(level.hardened.stats().guards_left_out, 3, "two when it was handed out, one when it was freed");
+    level.free(guarded, 40_000, 8);
+    let stats = level.hardened.stats();
+    assert_eq!((stats.guards_standing, stats.guards_left_out, stats.guards_refused), (2, 3, 0));
+    level.hardened.collect(level.cx(), true);
+    let late = level.allocate(40_000, 8).unwrap();
+    assert!(bytes_of(late, 40_000).iter().all(|&byte| byte == 0));
+    assert_eq!(level.hardened.stats().guards_standing, 2);
 }

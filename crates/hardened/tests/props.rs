@@ -117,7 +117,8 @@ proptest! {
     fn every_block_keeps_its_bytes_and_everything_comes_back(
         steps in prop::collection::vec(steps(), 1..if cfg!(miri) { 30 } else { 300 }),
         quarantine_blocks in prop_oneof![Just(0_usize), Just(3), Just(100)],
+        guards in prop_oneof![Just(0_u64), Just(5), Just(u64::MAX)],
     ) {
-        play(Limits { quarantine_bytes: 1 << 20, quarantine_blocks }, steps);
+        play(Limits { quarantine_bytes: 1 << 20, quarantine_blocks, guards }, steps);
     }
 }

@@ -47,6 +47,8 @@ const WINDOW_KIND: Kind = bytes(32 << 20, 1 << 46).or_zero();
 /// `HAKMEM_QUARANTINE_BYTES`, `HAKMEM_QUARANTINE_BLOCKS`: from none to what 73 classes can hold on a large machine.
 const QUARANTINE_BYTES_KIND: Kind = bytes(0, 256 << 20);
 const QUARANTINE_BLOCKS_KIND: Kind = count(0, 1 << 20);
+/// `HAKMEM_GUARDS`: more than a kernel lets a process have mappings for is of no use.
+const GUARDS_KIND: Kind = count(1, 1 << 30).or_zero();
 /// `HAKMEM_SAMPLE_SLOTS`: each takes 64 KiB of address space.
 const SAMPLE_SLOTS_KIND: Kind = count(1, 65_536);
 
@@ -144,6 +146,12 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         quarantine_blocks,
         QUARANTINE_BLOCKS_KIND,
         " At the hardened level: freed blocks that wait, per size class; large ones in all."
+    ),
+    variable!(
+        "HAKMEM_GUARDS",
+        guards,
+        GUARDS_KIND,
+        " At the hardened level: guards that stand at a time, two for each slab and each large block; 0 is three eighths of vm.max_map_count."
     ),
     variable!(
         "HAKMEM_SAMPLE_SLOTS",

@@ -152,6 +152,8 @@ pub struct Settings<'a> {
     pub quarantine_bytes: usize,
     /// At the hardened level: freed blocks per size class that wait.
     pub quarantine_blocks: usize,
+    /// At the hardened level: guards that stand at a time; 0 goes by the mappings that the kernel allows.
+    pub guards: usize,
     /// Guarded samples that there can be at a time.
     pub sample_slots: u32,
     /// Says at start what runs.
@@ -175,6 +177,7 @@ impl Settings<'_> {
         hardened: cfg!(feature = "hardened"),
         quarantine_bytes: 512 << 10,
         quarantine_blocks: 2048,
+        guards: 0,
         sample_slots: 256,
         verbose: false,
     };

@@ -88,3 +88,41 @@ fn a_write_past_a_block_that_is_never_freed_is_reported_at_exit() {
     assert_eq!(ended.lines_of("hakmem: write past the end of a block: pointer ").len(), 1, "{}", ended.stderr);
     assert!(ended.status.is_some_and(|status| !status.success()));
 }
+
+/// What a program printed as `name=number`.
+fn printed(ended: &Ended, name: &str) -> u64 {
+    let mut pairs = ended.stdout.split_whitespace().filter_map(|word| word.split_once('='));
+    pairs.find(|(found, _)| *found == name).and_then(|(_, number)| number.parse().ok()).unwrap()
+}
+
+#[test]
+fn guards_leave_the_process_the_mappings_it_needs() {
+    // With the kernel's own limit and more blocks than that has guards for; then with a limit of one's own.
+    let most: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
+    let blocks = (most / 4).min(20_000).to_string();
+    let ended = run("guards.c", &[&blocks], &[]);
+    ended.assert_success();
+    assert!(printed(&ended, "full") < most / 4 * 3 + 1000, "{}", ended.stdout);
+    assert_eq!(number(&ended, "guards_refused"), 0, "the limit comes before the kernel's");
+    if most < 70_000 {
+        assert!(number(&ended, "guards_left_out") > 0, "{}", ended.stderr);
+    }
+    let ended = run("guards.c", &["2000"], &[("HAKMEM_GUARDS", "1000")]);
+    ended.assert_success();
+    let (before, full) = (printed(&ended, "before"), printed(&ended, "full"));
+    assert!(full > before + 900 && full < before + 2100, "{}", ended.stdout);
+    assert!(number(&ended, "guards_left_out") > 2000 && number(&ended, "guards_standing") <= 1000);
+}
+
+#[test]
+fn a_handler_of_sigabrt_may_allocate_while_a_finding_is_reported() {
+    for mistake in ["double-free", "overflow", "overflow-realloc", "overflow-at-exit", "wrong-pointer"] {
+        for bytes in ["100", "9000", "50001"] {
+            let ended = run("abort_handler.c", &[mistake, bytes], &[]);
+            assert_eq!(ended.stdout, "handled\n", "{mistake} {bytes}: {}", ended.stderr);
+            assert_eq!(ended.status.and_then(|status| status.code()), Some(7), "{mistake} {bytes}");
+            // Once, or again if the handler meets the same damage.
+            assert!(!ended.lines_of("hakmem: ").is_empty(), "{mistake} {bytes}: {}", ended.stderr);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, MetaArena, OsPolicy, SuperslabOs, WindowConfig};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub const LIMITS: Limits = Limits { quarantine_bytes: 64 << 10, quarantine_blocks: 64 };
+pub const LIMITS: Limits = Limits { quarantine_bytes: 64 << 10, quarantine_blocks: 64, guards: u64::MAX };
 
 pub struct Level {
     pub os: SuperslabOs,

@@ -16,7 +16,7 @@ mod futex;
 mod lock;
 #[cfg(alloc_loom)]
 pub mod model;
-mod probe;
+pub mod probe;
 mod set_once;
 mod words;
 

@@ -5,7 +5,7 @@
 /// The calling thread is about to read `data`.
 #[inline(always)]
 #[cfg_attr(alloc_loom, track_caller)]
-pub(crate) fn reads<T: ?Sized>(data: &T) {
+pub fn reads<T: ?Sized>(data: &T) {
     #[cfg(alloc_loom)]
     crate::model::reads(core::ptr::from_ref(data).cast::<u8>());
     #[cfg(not(alloc_loom))]
@@ -15,7 +15,7 @@ pub(crate) fn reads<T: ?Sized>(data: &T) {
 /// The calling thread is about to write `data`.
 #[inline(always)]
 #[cfg_attr(alloc_loom, track_caller)]
-pub(crate) fn writes<T: ?Sized>(data: &T) {
+pub fn writes<T: ?Sized>(data: &T) {
     #[cfg(alloc_loom)]
     crate::model::writes(core::ptr::from_ref(data).cast::<u8>());
     #[cfg(not(alloc_loom))]

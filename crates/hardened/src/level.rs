@@ -1,7 +1,7 @@
 //! The level as a whole: which part serves a request, and where a pointer's block is.
 
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{Lock, SetOnce, SharedPtr};
+use hakmem_atomic_ops::{Lock, SetOnce, SharedPtr, probe};
 use hakmem_base::{CLASS_COUNT, Door, Request, SLAB_SHIFT, SizeClass, SlabIndex, ZeroValid};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::FlatTable;
@@ -71,7 +71,8 @@ impl SlabTable {
         // ORDERING: pairs with `set`.
         let slab = self.0.get(first.to_usize())?.0.load_acquire();
         // SAFETY: null, or a record, which is never given back.
-        unsafe { slab.as_ref() }
+        let slab = unsafe { slab.as_ref() };
+        slab.inspect(|slab| probe::reads(*slab))
     }
 
     /// The slab that a unit is part of, and its first unit.

@@ -4,6 +4,7 @@
 //! What a user writes there all the same is the misuse that is looked for.
 
 use core::ptr::NonNull;
+use hakmem_atomic_ops::probe;
 use hakmem_base::ZeroValid;
 use hakmem_superslab_os::MetaArena;
 
@@ -71,7 +72,9 @@ pub(crate) fn keep<T>(arena: &MetaArena, value: T) -> Option<&'static T> {
     // SAFETY: fresh memory of this size and alignment.
     unsafe { place.write(value) };
     // SAFETY: written in the line before, and never taken back by the arena.
-    Some(unsafe { place.as_ref() })
+    let kept = unsafe { place.as_ref() };
+    probe::writes(kept);
+    Some(kept)
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     }
     steps.take("soak", || soak::is_good(project, &soak::Options::minutes(soak::QUICK_MINUTES)));
     if full {
+        steps.take("clippy of the models", || loom::lint(project));
         let arguments = ["test", "--release", "--no-fail-fast", "--package", "hakmem", "--", "--ignored"];
         let mut command = project.cargo(arguments);
         command.env("HAKMEM_STRESS_SECONDS", FULL_STRESS_SECONDS.to_string());

@@ -1,6 +1,7 @@
 //! The models' own support: what a model must be able to see, it sees. A model that cannot fail proves nothing.
 
 #![cfg(alloc_loom)]
+#![allow(clippy::unwrap_used, reason = "test helpers outside #[test] functions: a panic is the test's failure")]
 
 use hakmem_atomic_ops::model::{Model, reads, thread, writes};
 use hakmem_atomic_ops::{Bell, Flag, Owned32, Shared32, Shared64, SharedPtr};

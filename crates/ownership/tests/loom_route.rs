@@ -1,6 +1,7 @@
 //! The route word in every order of events: who wins a slab, who frees a run, and what they see then.
 
 #![cfg(alloc_loom)]
+#![allow(clippy::unwrap_used, reason = "test helpers outside #[test] functions: a panic is the test's failure")]
 
 use hakmem_atomic_ops::model::{Model, reads, thread, writes};
 use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, SizeClass};

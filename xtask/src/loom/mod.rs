@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::project::Project;
+pub use models::lint;
 use models::{Model, Outcome, Run};
 
 /// What `cargo xtask loom` was asked for.

@@ -170,11 +170,7 @@ fn build_package(project: &Project, package: &str, files: &[&str]) -> Result<Vec
     for file in files {
         command.args(["--test", file]);
     }
-    // RUSTFLAGS reach every dependency, so these builds have a directory of their own.
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" --cfg alloc_loom");
-    command.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", project.target().join("loom"));
-    let built = command.stderr(Stdio::inherit()).output().context("cargo does not start")?;
+    let built = as_models(project, &mut command).stderr(Stdio::inherit()).output().context("cargo does not start")?;
     ensure!(built.status.success(), "the models of {package} do not build");
     let mut binaries = Vec::new();
     for message in cargo_metadata::Message::parse_stream(built.stdout.as_slice()) {
@@ -192,6 +188,19 @@ fn build_package(project: &Project, package: &str, files: &[&str]) -> Result<Vec
         files.len()
     );
     Ok(binaries)
+}
+
+/// Clippy's opinion of the models, which no other build contains.
+pub fn lint(project: &Project) -> Result<bool> {
+    let mut command = project.cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    Ok(as_models(project, &mut command).status().context("cargo does not start")?.success())
+}
+
+/// Has cargo build the boxes for models. RUSTFLAGS reach every dependency, so these builds have a directory of their own.
+fn as_models<'a>(project: &Project, command: &'a mut Command) -> &'a mut Command {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" --cfg alloc_loom");
+    command.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", project.target().join("loom"))
 }
 
 /// Runs all models, as many at a time as there are processors, and says what each explored.

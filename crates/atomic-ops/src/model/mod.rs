@@ -18,6 +18,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "test support: a panic is the model's failure"
 )]
 

@@ -37,7 +37,7 @@ impl World {
         let window = os.reserve(WindowConfig { bytes: 32 << 20 }).unwrap();
         let routes = FlatTable::reserve(window.slab_count as usize).unwrap();
         let world = Self { os, window, routes, arena: MetaArena::new(), hardened: Hardened::new() };
-        let limits = Limits { quarantine_bytes: 0, quarantine_blocks: 0 };
+        let limits = Limits { quarantine_bytes: 0, quarantine_blocks: 0, guards: 1000 };
         assert!(world.hardened.start(world.cx(), limits));
         Arc::new(world)
     }

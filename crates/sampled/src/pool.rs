@@ -35,8 +35,10 @@ struct Queue {
     resting: u32,
     /// Slots that were handed out once.
     carved: u32,
-    /// Slots that have a unit.
+    /// Slots whose unit is inaccessible but for its block.
     ready: u32,
+    /// Slots that have a unit. The kernel has refused to guard those beyond the ready ones; it is asked again.
+    bound: u32,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl SampledPool {
     pub const fn new() -> Self {
         Self {
             slots: SetOnce::new(),
-            queue: Lock::new(Queue { oldest: 0, newest: 0, resting: 0, carved: 0, ready: 0 }),
+            queue: Lock::new(Queue { oldest: 0, newest: 0, resting: 0, carved: 0, ready: 0, bound: 0 }),
             counters: Counters {
                 samples: Shared64::new(0),
                 no_slot: Shared64::new(0),
@@ -263,7 +265,7 @@ impl SampledPool {
     pub fn check_invariants(&self) {
         let Some(slots) = self.slots.get() else { return };
         let queue = self.queue.lock();
-        if queue.carved > queue.ready || queue.ready as usize > slots.len() {
+        if queue.carved > queue.ready || queue.ready > queue.bound || queue.bound as usize > slots.len() {
             fatal("more slots were handed out than have a unit");
         }
         let (mut resting, mut next) = (0, queue.oldest);
@@ -330,32 +332,20 @@ impl SampledPool {
         Some((index, slot))
     }
 
-    /// Gives the next slots units: a superslab's at a time, all without access. Nothing happens where that cannot be had.
+    /// Makes the next slots ready: a superslab's units at a time, all without access. Nothing happens where that cannot be had,
+    /// and units that cannot be guarded now stay bound, so that there is never more than one such run of them.
     fn add_units(&self, cx: &SampledContext<'_>, slots: &FlatTable<Slot>, queue: &mut Queue) {
-        let count = (slots.len() as u32).saturating_sub(queue.ready).min(SLABS_PER_SUPERSLAB);
-        let Some(run) = cx.os.take_run(count, 1) else { return };
-        let bytes = count as usize * SLAB_BYTES;
-        if !cx.os.protect(run.first, 0, bytes) {
+        if queue.bound == queue.ready {
+            bind_units(cx, slots, queue);
+        }
+        let count = queue.bound - queue.ready;
+        let Some(first) = slots.get(queue.ready as usize).filter(|_| count > 0) else { return };
+        let unit = SlabIndex::new(first.unit.load_relaxed());
+        if cx.os.protect(unit, 0, count as usize * SLAB_BYTES) {
+            queue.ready = queue.bound;
+        } else {
             self.counters.guards_refused.add_relaxed(1);
-            // What cannot be made writable again stays out of circulation.
-            if cx.os.unprotect(run.first, 0, bytes) {
-                cx.os.give_run(run.first, count);
-            }
-            return;
         }
-        if run.clean.count_ones() < count {
-            // Memory that a former user has touched is worth more elsewhere.
-            let _given_back = cx.os.decommit(run.first, 0, bytes);
-        }
-        for offset in 0..count {
-            let (index, unit) = (queue.ready + offset, run.first.add(offset));
-            let (Some(slot), Some(word)) = (slots.get(index as usize), cx.routes.get(unit.to_usize())) else {
-                fatal("a unit of samples outside the tables");
-            };
-            slot.unit.store_relaxed(unit.get());
-            word.set_sampled(index as usize);
-        }
-        queue.ready += count;
     }
 
     /// The slot's block is gone: it rests behind all others.
@@ -409,6 +399,25 @@ impl Default for SampledPool {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Takes a run of units for the next slots.
+fn bind_units(cx: &SampledContext<'_>, slots: &FlatTable<Slot>, queue: &mut Queue) {
+    let count = (slots.len() as u32).saturating_sub(queue.bound).min(SLABS_PER_SUPERSLAB);
+    let Some(run) = cx.os.take_run(count, 1) else { return };
+    if run.clean.count_ones() < count {
+        // Memory that a former user has touched is worth more elsewhere.
+        let _given_back = cx.os.decommit(run.first, 0, count as usize * SLAB_BYTES);
+    }
+    for offset in 0..count {
+        let (index, unit) = (queue.bound + offset, run.first.add(offset));
+        let (Some(slot), Some(word)) = (slots.get(index as usize), cx.routes.get(unit.to_usize())) else {
+            fatal("a unit of samples outside the tables");
+        };
+        slot.unit.store_relaxed(unit.get());
+        word.set_sampled(index as usize);
+    }
+    queue.bound += count;
 }
 
 fn behind_link(link: u32) -> Option<u32> {

@@ -14,7 +14,7 @@ use crate::global::GLOBAL;
 use crate::{attach, gates, hooks, pages, tls};
 
 /// Alignment of every block of this module (bytes), as the C standard's `max_align_t` wants it.
-const MIN_ALIGN: usize = 16;
+pub(crate) const MIN_ALIGN: usize = 16;
 
 /// What became of a resize.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,6 +11,7 @@ use hakmem_sampled::{MAX_ALIGN, MAX_BYTES, SampledContext, Stamp, Trace, Wanted}
 use crate::finding;
 use crate::gates::class_for;
 use crate::global::GLOBAL;
+use crate::raw::MIN_ALIGN;
 use crate::record::HeapRecord;
 use crate::segv;
 use crate::tls::{self, Holder};
@@ -47,7 +48,7 @@ fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Opti
     segv::install();
     let wanted = Wanted {
         bytes: granted_bytes(request)?,
-        align: request.align(),
+        align: granted_align(request),
         at_end: record.heap.random() & 1 == 0,
         door: request.door(),
     };
@@ -61,6 +62,14 @@ fn granted_bytes(request: Request) -> Option<usize> {
     match class_for(bytes, request.align()) {
         Some(class) if request.door() == Door::Rust => Some(class.block_bytes()),
         _ => Some(bytes),
+    }
+}
+
+/// What the address is a multiple of. C's doors promise 16, and name less where the size class gives as much by itself.
+fn granted_align(request: Request) -> usize {
+    match request.door() {
+        Door::Rust => request.align(),
+        Door::Malloc | Door::New | Door::NewArray => request.align().max(MIN_ALIGN),
     }
 }
 

@@ -1,0 +1,121 @@
+/* Faults of a program whose every allocation is a guarded sample, and faults that are none of the library's business: on small
+ * alternate stacks, from two threads at once, and in a program that goes on after its faults. The argument says which. */
+#include "check.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, ROUNDS = 200 };
+
+static void *freed_block(void) {
+    char *block = malloc(100);
+    free(hidden(block));
+    return block;
+}
+
+/* An alternate stack that ends at a page without access: what does not fit on it is seen. */
+static void use_alternate_stack(size_t bytes) {
+    size_t mapped = (bytes + PAGE - 1) / PAGE * PAGE;
+    char *pages = mmap(NULL, PAGE + mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(pages != MAP_FAILED && mprotect(pages + PAGE, mapped, PROT_READ | PROT_WRITE) == 0);
+    stack_t stack = {.ss_sp = pages + PAGE, .ss_size = bytes};
+    CHECK(sigaltstack(&stack, NULL) == 0);
+}
+
+static void *touch_freed_on_alternate_stack(void *bytes) {
+    use_alternate_stack((uintptr_t)bytes);
+    *(volatile char *)freed_block() = 1;
+    return NULL;
+}
+
+static pthread_barrier_t barrier;
+
+static void *touch_freed_together(void *unused) {
+    volatile char *block = freed_block();
+    pthread_barrier_wait(&barrier);
+    *block = 1;
+    return unused;
+}
+
+static sigjmp_buf back;
+static volatile char *const NOWHERE = (char *)0x12345000;
+static volatile int handled;
+
+static void jump_back(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    CHECK(info->si_code > 0 && info->si_addr == NOWHERE);
+    handled++;
+    siglongjmp(back, 1);
+}
+
+static void on_overflow(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info, (void)context;
+    _exit(7);
+}
+
+static void install(void (*handler)(int, siginfo_t *, void *), int flags) {
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | flags};
+    sigemptyset(&action.sa_mask);
+    CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
+}
+
+/* As virtual machines do: a fault is caught, and the program goes on somewhere else. */
+static void go_on_after_faults(void) {
+    for (volatile int round = 0; round < ROUNDS; round++) {
+        if (sigsetjmp(back, 1) == 0) {
+            *NOWHERE = 1;
+        }
+        free(hidden(malloc(50)));
+    }
+    CHECK(handled == ROUNDS);
+}
+
+__attribute__((noinline)) static int recurse(int depth) {
+    volatile char frame[PAGE];
+    frame[depth % PAGE] = 1;
+    return depth < 0 ? 0 : frame[0] + recurse(depth + 1) + frame[depth % PAGE];
+}
+
+int main(int argc, char **argv) {
+    check_library();
+    const char *role = argc > 1 ? argv[1] : "";
+    if (strcmp(role, "alternate") == 0) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, touch_freed_on_alternate_stack, (void *)strtoul(argv[2], NULL, 10)) == 0);
+        pthread_join(thread, NULL);
+    } else if (strcmp(role, "together") == 0) {
+        pthread_t threads[4];
+        pthread_barrier_init(&barrier, NULL, 4);
+        for (int index = 0; index < 4; index++) {
+            CHECK(pthread_create(&threads[index], NULL, touch_freed_together, NULL) == 0);
+        }
+        pthread_join(threads[0], NULL);
+    } else if (strcmp(role, "late") == 0) {
+        /* The report still comes when another handler was there first, and the program blocks everything it can. */
+        install(jump_back, SA_ONSTACK);
+        sigset_t all;
+        sigfillset(&all);
+        sigdelset(&all, SIGSEGV);
+        CHECK(pthread_sigmask(SIG_SETMASK, &all, NULL) == 0);
+        *(volatile char *)freed_block() = 1;
+    } else if (strcmp(role, "go on") == 0) {
+        install(jump_back, 0);
+        go_on_after_faults();
+    } else if (strcmp(role, "go on, alternate") == 0) {
+        use_alternate_stack(16 * PAGE);
+        install(jump_back, SA_ONSTACK);
+        go_on_after_faults();
+    } else if (strcmp(role, "overflow") == 0) {
+        use_alternate_stack(4 * PAGE);
+        install(on_overflow, SA_ONSTACK);
+        free(hidden(malloc(50)));
+        return recurse(0) & 1;
+    } else {
+        CHECK(!"no such role");
+    }
+    return finish("sampled");
+}

@@ -5,6 +5,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::random::wants_long;
+
 /// Names, in the environment, the part of a test program that a child is to run.
 const ROLE: &str = "HAKTEST_ROLE";
 
@@ -65,10 +67,11 @@ impl Child {
     /// Any other program.
     #[must_use]
     pub fn of(command: Command) -> Self {
-        Self { command, limit: Duration::from_secs(600) }
+        Self { command, limit: Duration::from_secs(if wants_long() { 7200 } else { 600 }) }
     }
 
-    /// Another limit than ten minutes, which is against hangs: on a busy machine children are slow.
+    /// Another limit than ten minutes (two hours with `HAKTEST_LONG`), which is against hangs: on a busy machine children are
+    /// slow.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;

@@ -9,9 +9,10 @@
 mod blocks;
 mod child;
 mod memory;
+pub mod model;
 mod random;
 
 pub use blocks::{Blocks, Damage, Filled};
 pub use child::{Child, Ended};
 pub use memory::{Memory, available_kib, peak_rss_kib};
-pub use random::{Random, number_from_env};
+pub use random::{Random, cases, number_from_env};

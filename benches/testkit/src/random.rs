@@ -42,11 +42,23 @@ impl Random {
 #[must_use]
 #[expect(clippy::panic, reason = "see above")]
 pub fn number_from_env(name: &str, short: u64, long: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else {
-        let wants_long = std::env::var("HAKTEST_LONG").is_ok_and(|value| !value.is_empty() && value != "0");
-        return if wants_long { long } else { short };
-    };
+    let Ok(text) = std::env::var(name) else { return if wants_long() { long } else { short } };
     text.trim().parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
+}
+
+/// Whether `HAKTEST_LONG` is set and not 0.
+pub(crate) fn wants_long() -> bool {
+    std::env::var("HAKTEST_LONG").is_ok_and(|value| !value.is_empty() && value != "0")
+}
+
+/// How many cases a property is tried with: `HAKTEST_CASES` of them; without it `short`, or twenty times as many when
+/// `HAKTEST_LONG` is set. Under Miri two, because each takes seconds there.
+#[must_use]
+pub fn cases(short: u32) -> u32 {
+    if cfg!(miri) {
+        return short.min(2);
+    }
+    number_from_env("HAKTEST_CASES", short.into(), u64::from(short) * 20) as u32
 }
 
 /// Maps 32 random bits to `0..bound` by multiplication.

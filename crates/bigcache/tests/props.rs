@@ -6,6 +6,7 @@ mod support;
 
 use hakmem_base::SUPERSLAB_BYTES;
 use hakmem_bigcache::{BigCache, BigPolicy, Block};
+use hakmem_testkit::cases;
 use proptest::prelude::*;
 use support::{Heap, Place, address_of, fill, is_filled};
 
@@ -178,7 +179,7 @@ fn policies() -> impl Strategy<Value = BigPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 40 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(40), ..ProptestConfig::default() })]
 
     // A small window, so that some blocks lie outside.
     #[test]

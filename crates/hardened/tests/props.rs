@@ -6,6 +6,7 @@ mod support;
 
 use core::ptr::NonNull;
 use hakmem_hardened::Limits;
+use hakmem_testkit::cases;
 use proptest::prelude::*;
 use support::{Level, bytes_of};
 
@@ -111,7 +112,7 @@ fn play(limits: Limits, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(48), ..ProptestConfig::default() })]
 
     #[test]
     fn every_block_keeps_its_bytes_and_everything_comes_back(

@@ -6,6 +6,7 @@ mod support;
 
 use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES};
 use hakmem_mid_pool::{Block, RunCache, RunPolicy, shared};
+use hakmem_testkit::cases;
 use proptest::prelude::*;
 use support::{Heap, fill, is_filled};
 
@@ -176,7 +177,7 @@ fn policies() -> impl Strategy<Value = RunPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(48), ..ProptestConfig::default() })]
 
     #[test]
     fn blocks_never_overlap_keep_their_contents_and_nothing_is_lost(

@@ -5,6 +5,7 @@
 mod support;
 
 use hakmem_sampled::{MAX_BYTES, Mistake};
+use hakmem_testkit::cases;
 use proptest::prelude::*;
 use support::{Guarded, poke};
 
@@ -47,7 +48,7 @@ impl Block {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 200 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(200), ..ProptestConfig::default() })]
 
     #[test]
     fn blocks_keep_their_content_and_every_wrong_free_is_found(actions in proptest::collection::vec(action(), 1..80)) {

@@ -4,6 +4,7 @@
 
 use hakmem_base::{SLAB_BYTES, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_superslab_os::{OsPolicy, Purge, SuperslabOs, WindowConfig};
+use hakmem_testkit::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -226,7 +227,7 @@ impl Run<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 96 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(96), ..ProptestConfig::default() })]
 
     #[test]
     fn no_unit_is_shared_lost_or_wrongly_clean(actions in proptest::collection::vec(action(), 1..if cfg!(miri) { 20 } else { 120 })) {

@@ -12,6 +12,7 @@ mod common;
 use common::{give, new_front, new_heap, take};
 use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::{MAX_SLAB_BLOCK_BYTES, SizeClass};
+use hakmem_testkit::cases;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap};
 use proptest::prelude::*;
 use std::ptr::NonNull;
@@ -102,7 +103,7 @@ fn policies() -> impl Strategy<Value = FrontPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 60 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(60), ..ProptestConfig::default() })]
     #[test]
     fn blocks_are_never_lost_doubled_or_overwritten(policy in policies(), actions in actions()) {
         let mut world = World::new(policy);

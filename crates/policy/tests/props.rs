@@ -1,6 +1,12 @@
-//! Random environments and values against what must hold for all of them.
+//! Random environments and values against what must hold for all of them, and the cell against a list of snapshots.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop")]
 
-use hakmem_policy::{FrozenPolicy, Settings, parse_environment, variables};
+#[path = "support/environment.rs"]
+mod environment;
+
+use hakmem_policy::{BootError, FrozenPolicy, PolicyCell, Settings, parse_environment, variables};
+use hakmem_testkit::cases;
+use hakmem_testkit::model::corpus;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -38,6 +44,8 @@ fn pairs() -> impl Strategy<Value = Pairs> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(256), ..ProptestConfig::default() })]
+
     #[test]
     fn any_environment_gives_a_valid_policy(pairs in pairs()) {
         let (settings, complaints) = parse(&pairs);
@@ -96,6 +104,135 @@ proptest! {
         } else {
             prop_assert_eq!(settings.policy, FrozenPolicy::DEFAULT);
             prop_assert_eq!(complaints.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn the_fuzzers_corpus_is_replayed() {
+    let (mut changed, mut complaints) = (std::collections::BTreeSet::new(), 0);
+    for (name, script) in corpus("environment") {
+        println!("{name}");
+        let outcome = environment::check(&environment::decode(&script));
+        changed.extend(outcome.changed);
+        complaints += outcome.complaints.len();
+    }
+    assert!(complaints > 20, "the corpus complains {complaints} times");
+    // All but the mode, of which only one is built.
+    let untouched: Vec<_> = variables().map(|known| known.name).filter(|name| !changed.contains(name)).collect();
+    assert_eq!(untouched, ["HAKMEM_MODE"], "the corpus does not set these variables");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Boot(FrozenPolicy),
+    Publish(FrozenPolicy),
+    /// A reader looks at the word and, if it is news, at the snapshot: what a slow path does.
+    PickUp {
+        reader: usize,
+    },
+    /// A snapshot is kept while others replace it.
+    Keep,
+    Drop,
+}
+
+const READERS: usize = 3;
+
+/// A policy with a mark to know it by; one in four is out of bounds or does not fit itself.
+fn policy() -> impl Strategy<Value = FrozenPolicy> {
+    (1_u32..60_000, 0_u8..8).prop_map(|(mark, flaw)| {
+        let policy = FrozenPolicy { outbox_bytes: mark + 16, ..FrozenPolicy::DEFAULT };
+        match flaw {
+            0 => FrozenPolicy { outbox_blocks: 0, ..policy },
+            1 => FrozenPolicy { cache_blocks: 300, cache_max_blocks: 299, ..policy },
+            _ => policy,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(256), ..ProptestConfig::default() })]
+
+    #[test]
+    fn snapshots_replace_each_other_and_live_as_long_as_they_are_kept(steps in vec(prop_oneof![
+        1 => policy().prop_map(Step::Boot),
+        6 => policy().prop_map(Step::Publish),
+        6 => (0..READERS).prop_map(|reader| Step::PickUp { reader }),
+        3 => Just(Step::Keep),
+        2 => Just(Step::Drop),
+    ], 1..60)) {
+        let cell = PolicyCell::new();
+        // The boot policy, then all that was published: the position is the generation.
+        let mut model = vec![FrozenPolicy::DEFAULT];
+        let mut is_booted = false;
+        let mut kept = Vec::new();
+        let mut seen = [0_u32; READERS];
+        for step in steps {
+            match step {
+                Step::Boot(policy) => {
+                    let expected = match policy.validate() {
+                        Err(error) => Err(BootError::Invalid(error)),
+                        Ok(()) if is_booted || model.len() > 1 => Err(BootError::TooLate),
+                        Ok(()) => Ok(()),
+                    };
+                    prop_assert_eq!(cell.set_boot(policy.clone()), expected);
+                    if expected.is_ok() {
+                        (model[0], is_booted) = (policy, true);
+                    }
+                }
+                Step::Publish(policy) => {
+                    let generation = model.len() as u32;
+                    let expected = policy.validate().map(|()| generation);
+                    prop_assert_eq!(cell.publish(policy.clone()), expected);
+                    if expected.is_ok() {
+                        model.push(FrozenPolicy { generation, ..policy });
+                    }
+                }
+                Step::PickUp { reader } => {
+                    let is_news = cell.generation() != seen[reader];
+                    prop_assert_eq!(is_news, model.len() as u32 - 1 != seen[reader]);
+                    if is_news {
+                        seen[reader] = cell.with(|policy| policy.generation);
+                    }
+                    prop_assert_eq!(seen[reader] as usize, model.len() - 1);
+                }
+                Step::Keep => {
+                    let snapshot = cell.load();
+                    prop_assert_eq!(snapshot.is_some(), model.len() > 1);
+                    kept.extend(snapshot);
+                }
+                Step::Drop => drop(kept.pop()),
+            }
+            let now = model.last().unwrap();
+            prop_assert!(cell.with(|policy| policy == now));
+            prop_assert_eq!((cell.generation() as usize, cell.boot()), (model.len() - 1, &model[0]));
+            for snapshot in &kept {
+                prop_assert_eq!(&**snapshot, &model[snapshot.generation as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bound_of_every_knob_is_kept(place in any::<usize>(), number in any::<u64>()) {
+        use hakmem_policy::Kind;
+        let knobs: Vec<_> = variables().filter(|variable| variable.field.is_some()).collect();
+        let knob = knobs[place % knobs.len()];
+        let Kind::Number { min, max, zero, .. } = knob.kind else { return Ok(()) };
+        // The bounds, their neighbours, and any number.
+        for value in [min, max, min.saturating_sub(1), max.saturating_add(1), number, 0] {
+            let pairs = vec![(knob.name.as_bytes().to_vec(), value.to_string().into_bytes())];
+            let (settings, complaints) = parse(&pairs);
+            let is_within = (min..=max).contains(&value) || zero && value == 0;
+            let mut shown = String::new();
+            knob.write_value(&settings, &mut shown).unwrap();
+            if !is_within {
+                prop_assert_eq!(settings.policy, FrozenPolicy::DEFAULT, "{}={}", knob.name, value);
+                prop_assert_eq!(complaints.len(), 1, "{}={}", knob.name, value);
+            } else if complaints.is_empty() {
+                // A value that does not fit another knob is changed, with a complaint.
+                let pairs = vec![(knob.name.as_bytes().to_vec(), shown.into_bytes())];
+                prop_assert_eq!(parse(&pairs).0, settings.clone(), "{}={}", knob.name, value);
+            }
         }
     }
 }

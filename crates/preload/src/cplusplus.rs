@@ -29,7 +29,7 @@ macro_rules! operators_new {
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
         $(#[$doc])*
         #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
         pub extern "C-unwind" fn $name($($argument: $type),*) -> *mut c_void {
             let block = $allocate;
             if block.is_null() { $slow($($argument),*) } else { block.cast() }
@@ -65,7 +65,7 @@ macro_rules! operators_delete {
         /// # Safety
         /// - The pointer is null or comes from the matching `operator new` and was not deleted since.
         #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
             // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
             unsafe { free_as(block, $claim) };

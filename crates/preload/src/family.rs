@@ -10,14 +10,14 @@ use core::ptr::null_mut;
 use hakmem::raw::{self, Door, Freed, Reallocated, Request};
 
 /// Allocates `bytes` bytes, aligned to 16. Zero bytes give a block of its own.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
     // `errno` is set there: a look at the result here would cost every call a stack frame.
     raw::allocate(bytes, Door::Malloc).cast()
 }
 
 /// Allocates `count * bytes` bytes, all zero.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
     match count.checked_mul(bytes) {
         Some(bytes) => block_or_enomem(raw::allocate_zeroed(bytes)),
@@ -29,7 +29,7 @@ pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
 ///
 /// # Safety
 /// - `block` is null or was handed out by this family and not freed since.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: the caller hands back a block, or a pointer that the callee recognises as foreign by its address.
     unsafe { free_as(block, Request::unsized_from(Door::Malloc)) };
@@ -53,7 +53,7 @@ pub(crate) unsafe fn free_as(block: *mut c_void, claim: Request) {
 ///
 /// # Safety
 /// - `block` is null or was handed out by this family and not freed since.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
     if block.is_null() {
         return malloc(bytes);
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, bytes: usize) -> *mut c_voi
 ///
 /// # Safety
 /// - As for [`realloc`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, bytes: usize) -> *mut c_void {
     match count.checked_mul(bytes) {
         // SAFETY: passed on.
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, bytes: u
 ///
 /// # Safety
 /// - `result` may be written.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, alignment: usize, bytes: usize) -> c_int {
     if !alignment.is_power_of_two() || alignment < size_of::<*mut c_void>() {
         return libc::EINVAL;
@@ -107,13 +107,13 @@ pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, alignment: usi
 }
 
 /// Allocates with an alignment; as in glibc 2.36 the same as [`memalign`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn aligned_alloc(alignment: usize, bytes: usize) -> *mut c_void {
     memalign(alignment, bytes)
 }
 
 /// Allocates with an alignment, rounded up to a power of two.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn memalign(alignment: usize, bytes: usize) -> *mut c_void {
     match alignment.checked_next_power_of_two() {
         Some(alignment) => block_or_enomem(allocate_aligned(bytes, alignment, Door::Malloc)),
@@ -122,13 +122,13 @@ pub extern "C" fn memalign(alignment: usize, bytes: usize) -> *mut c_void {
 }
 
 /// Allocates whole-page aligned memory.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn valloc(bytes: usize) -> *mut c_void {
     memalign(hakmem_base::OS_PAGE_BYTES, bytes)
 }
 
 /// Allocates whole pages: [`valloc`] with `bytes` rounded up to a multiple of the page.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
     match bytes.checked_next_multiple_of(hakmem_base::OS_PAGE_BYTES) {
         Some(bytes) => memalign(hakmem_base::OS_PAGE_BYTES, bytes),
@@ -140,7 +140,7 @@ pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
 ///
 /// # Safety
 /// - As for [`free`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn cfree(block: *mut c_void) {
     // SAFETY: passed on.
     unsafe { free(block) };
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn cfree(block: *mut c_void) {
 ///
 /// # Safety
 /// - As for [`free`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_sized(block: *mut c_void, bytes: usize) {
     // SAFETY: passed on.
     unsafe { free_as(block, Request::new(bytes, 1, Door::Malloc)) };
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, bytes: usize) {
 ///
 /// # Safety
 /// - As for [`free`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, bytes: usize) {
     // SAFETY: passed on.
     unsafe { free_as(block, Request::new(bytes, alignment, Door::Malloc)) };
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize
 ///
 /// # Safety
 /// - `block` is null or was handed out by this family and not freed since.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     if block.is_null() {
         return 0;

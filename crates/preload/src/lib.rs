@@ -9,11 +9,17 @@
 //! exception is the throwing `operator new`, through which `std::bad_alloc` of the C++ runtime travels; it is
 //! `extern "C-unwind"` and needs the `unwind` panic strategy, or the border would stop the exception too.
 
+// The fuzzer's table of functions is compiled here too, where this crate is itself.
+#[cfg(test)]
+extern crate self as hakmem_preload;
+
 pub mod cplusplus;
 pub mod family;
 mod foreign;
 pub mod glibc;
 pub mod hak;
+#[cfg(test)]
+mod model_tests;
 mod next;
 mod outcome;
 pub mod reports;
@@ -23,25 +29,25 @@ const _: () = assert!(cfg!(panic = "unwind"), "std::bad_alloc has to pass throug
 /// Runs when the library is loaded: fork handlers, settings, signal and exit statistics.
 ///
 /// A preloaded library's constructor runs before those of the program but after its first allocations, which work without it.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 extern "C" fn library_init() {
     hakmem::raw::initialise();
 }
 
 /// Runs when the process exits normally or the library is unloaded.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 extern "C" fn library_fini() {
     hakmem::raw::library_fini();
 }
 
 // SAFETY: the section holds pointers to functions that the dynamic linker calls once, as `library_init` expects.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LIBRARY_INIT: extern "C" fn() = library_init;
 
 // SAFETY: the section holds pointers to functions that the dynamic linker calls once, as `library_fini` expects.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static LIBRARY_FINI: extern "C" fn() = library_fini;

@@ -10,19 +10,19 @@ const M_MXFAST: c_int = 1;
 const MXFAST_MAX: c_int = 160;
 
 /// Gives free memory back to the system; 1 if any was. The padding that glibc would keep is hakmem's own policy.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
     c_int::from(raw::trim())
 }
 
 /// Accepts what glibc accepts. The parameters steer parts that hakmem does not have (`HAKMEM_*` variables steer hakmem).
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn mallopt(parameter: c_int, value: c_int) -> c_int {
     c_int::from(parameter != M_MXFAST || (0..=MXFAST_MAX).contains(&value))
 }
 
 /// Totals in glibc's structure: `uordblks` in use, `fordblks` free, `arena` both.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let totals = totals();
     libc::mallinfo2 {
@@ -40,7 +40,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
 }
 
 /// [`mallinfo2`] in the old structure, whose fields end at 2 GiB.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
     let wide = mallinfo2();
     libc::mallinfo {
@@ -58,7 +58,7 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
 }
 
 /// Writes the totals to stderr.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn malloc_stats() {
     let totals = totals();
     Line::new().text("committed bytes ").number(totals.committed).write();
@@ -70,7 +70,7 @@ pub extern "C" fn malloc_stats() {
 ///
 /// # Safety
 /// - `stream` is an open stdio stream.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
     if options != 0 {
         return libc::EINVAL;

@@ -25,6 +25,8 @@ const PROFILES: [Profile; 4] = [
 /// Schedules of each test under Miri in `--full`.
 const FULL_SEEDS: u32 = 4;
 
+/// Minutes of each fuzz target under `--full`.
+const FULL_FUZZ_MINUTES: f64 = 2.0;
 /// Seconds of each long stress run under `--full`.
 const FULL_STRESS_SECONDS: u64 = 60;
 
@@ -145,6 +147,11 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
             let options = soak::Options { preload, ..soak::Options::minutes(FULL_SOAK_MINUTES) };
             steps.take(name, || soak::is_good(project, &options));
         }
+        long_properties(project, &mut steps);
+        steps.take("fuzz", || {
+            let options = checking::FuzzOptions { minutes: FULL_FUZZ_MINUTES, ..checking::FuzzOptions::default() };
+            Ok(checking::fuzz(project, &options)? == ExitCode::SUCCESS)
+        });
         steps.take("soak that leaks is found", || soak::leak_is_found(project));
         let share = checking::Share::Whole;
         steps.take("miri", || {
@@ -162,6 +169,18 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
         });
     }
     Ok(steps.end("Health"))
+}
+
+/// The properties of every box and of the facade, each with twenty times the cases of `cargo xtask test`.
+fn long_properties(project: &Project, steps: &mut Steps) {
+    let in_props = |package: &&str| project.has_target(package, "props");
+    let packages = tidy::layer_order(project);
+    let runs = packages.iter().map(String::as_str).filter(in_props).map(|package| (package, ["--test", "props"]));
+    // The preload crate is no library that a test could link; its models are unit tests.
+    for (package, which) in runs.chain([("hakmem-preload", ["--lib", "model_tests"])]) {
+        let mut command = project.cargo(["test", "--package", package]);
+        steps.take_command(&format!("long properties of {package}"), command.args(which).env("HAKTEST_LONG", "1"));
+    }
 }
 
 fn run_profile(project: &Project, profile: &Profile) -> Result<bool> {

@@ -57,6 +57,24 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Run the fuzz targets of `fuzz/` on top of the corpus that is kept there.
+    Fuzz {
+        /// Only this target (may be repeated): family, facade, environment.
+        #[arg(long, value_name = "NAME")]
+        target: Vec<String>,
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 1.0)]
+        minutes: f64,
+        /// Install cargo-fuzz if it is not there.
+        #[arg(long)]
+        install: bool,
+        /// Take inputs that cover something new over into fuzz/corpus.
+        #[arg(long)]
+        keep: bool,
+        /// A machine without nightly or cargo-fuzz does not fail the command.
+        #[arg(long)]
+        allow_missing: bool,
+    },
     /// Run tests under Miri, which checks each access, pointer and hand-over between threads.
     Miri {
         /// Schedules that each test runs under.
@@ -201,6 +219,9 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { command } => run::run(&project, &command),
         Task::Test { release } => health::test(&project, release),
         Task::Health { full } => health::health(&project, full),
+        Task::Fuzz { target, minutes, install, keep, allow_missing } => {
+            checking::fuzz(&project, &checking::FuzzOptions { target, minutes, install, keep, allow_missing })
+        }
         Task::Miri { seeds, package, quick, allow_missing } => {
             let share = checking::Share::from_quick(quick);
             checking::miri(&project, &checking::MiriOptions { seeds, packages: package, share, allow_missing })

@@ -1,9 +1,10 @@
-//! `cargo xtask miri`, `sanitize` and `valgrind`: the same code under tools that see more than a test does.
+//! `cargo xtask fuzz`, `miri`, `sanitize` and `valgrind`: the same code under tools that see more than a test does.
 //!
 //! **Invariants.** A tool that is not there is reported as `NOT RUN`, and that is a failure unless the caller allowed it. A run
 //! in which nothing was tested is a failure. What is left out under a tool is printed with its reason.
 //! **Why.** docs/checking-tools.md
 
+mod fuzz;
 mod harness;
 mod miri;
 mod sanitize;
@@ -12,6 +13,7 @@ mod valgrind;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
+pub use fuzz::{Options as FuzzOptions, fuzz};
 pub use miri::{Options as MiriOptions, miri};
 pub use sanitize::{Options as SanitizeOptions, sanitize};
 pub use valgrind::{Options as ValgrindOptions, valgrind};

@@ -166,9 +166,6 @@ enum Task {
         /// Write what came out into docs/misuse-table.md; what was not run stays as it is there.
         #[arg(long)]
         fix: bool,
-        /// Fail when a level does not catch what it has to.
-        #[arg(long)]
-        bars: bool,
         /// Run each case so often and count the worst outcome.
         #[arg(long, value_name = "TIMES", default_value_t = 1)]
         repeat: u32,
@@ -240,8 +237,8 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {
             compat::compat(&project, &compat::Options { allow_missing, only, install, baseline, stress_seconds })
         }
-        Task::Misuse { level, only, peers, fix, bars, repeat } => {
-            misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, bars, repeat })
+        Task::Misuse { level, only, peers, fix, repeat } => {
+            misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, repeat })
         }
         Task::Soak { minutes, seed, threads, level, preload, leak_bytes, output, samples } => {
             let options = soak::Options { minutes, seed, threads, level, preload, leak_bytes, output };

@@ -86,6 +86,15 @@ impl Page {
             .fold(Sum::default(), |sum, (_, caught)| Sum { caught: sum.caught + usize::from(caught), all: sum.all + 1 })
     }
 
+    /// The same by mistake: one is caught when it is at each of its sizes.
+    pub fn sum_of_mistakes(&self, cases: &[Case], column: &str) -> Sum {
+        let sums = cases.chunk_by(|left, right| left.name == right.name).map(|sizes| self.sum(sizes, column, |_| true));
+        sums.filter(|sum| sum.all > 0).fold(Sum::default(), |total, sum| Sum {
+            caught: total.caught + usize::from(sum.caught == sum.all),
+            all: total.all + 1,
+        })
+    }
+
     /// The page as text.
     pub fn write(&self, cases: &[Case]) -> String {
         let mut text = HEAD.to_owned();
@@ -105,6 +114,9 @@ impl Page {
         for file in &files {
             line(&format!("`{file}`"), &|case| case.file == *file);
         }
+        let mistakes: Vec<String> =
+            self.columns.iter().map(|column| self.sum_of_mistakes(cases, column).to_string()).collect();
+        let _ok = writeln!(text, "| mistakes caught at each of their sizes | {} |", mistakes.join(" | "));
 
         for file in files {
             let _ok = writeln!(text, "\n## {file}\n");

@@ -12,7 +12,7 @@
 //! No lock here is taken while another one of this box is held; those of the OS box and the arena come after them.
 //! **Degrading.** A refused guard page, and one beyond the limit, is counted and done without; a refused seed is made of clock and addresses. Without
 //! memory for a quarantine blocks are reused at once. Out of memory is `None`.
-//! **Why.** docs/decisions/0011-hardened-level.md
+//! **Why.** docs/decisions/0010-hardened-level.md
 
 #![cfg_attr(not(any(test, miri, feature = "testing")), no_std)]
 

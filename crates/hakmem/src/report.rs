@@ -1,5 +1,7 @@
 //! Statistics: one reading of all boxes, as a structure, as JSON, as text at exit.
 
+use core::ffi::c_char;
+
 use hakmem_superslab_os::OsStats;
 use hakmem_tiny_front::FrontReport;
 
@@ -292,11 +294,34 @@ fn peak_rss_bytes() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
+/// Longest path of a program that is told; of a longer one the end is missing.
+const PROGRAM_BYTES: usize = 1024;
+
+/// Name of the file that this process executes, so that a reader of many reports knows which is whose: a command's own idea of
+/// its name may be a link or a title. What JSON would have to escape is written as `?`; nothing where /proc is missing.
+fn write_program_name(out: &mut FdWriter) {
+    // Miri's machine has no /proc.
+    if cfg!(miri) {
+        return;
+    }
+    let mut path = [0_u8; PROGRAM_BYTES];
+    // SAFETY: the name ends with a zero byte; the buffer is as long as is said.
+    let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast::<c_char>(), PROGRAM_BYTES) };
+    let path = usize::try_from(len).ok().and_then(|len| path.get(..len)).unwrap_or(&[]);
+    for byte in path.rsplit(|&byte| byte == b'/').next().unwrap_or(&[]) {
+        let needs_escape = !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+        out.bytes(&[if needs_escape { b'?' } else { *byte }]);
+    }
+}
+
 /// Writes the statistics as one flat JSON object.
 pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
     // SAFETY: takes no argument.
     let pid = unsafe { libc::getpid() };
     out.text("{\"pid\":").number(u64::from(pid.cast_unsigned()));
+    out.text(",\"program\":\"");
+    write_program_name(out);
+    out.text("\"");
     stats.for_each(|name, value| {
         out.text(",\"").text(name).text("\":").number(value);
     });

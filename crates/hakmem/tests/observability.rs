@@ -97,6 +97,8 @@ fn exit_statistics_are_written_as_text_and_json() {
     assert!(stats["allocs"].as_u64().unwrap() > 45_000);
     assert!(stats["adopts"].as_u64().unwrap() > 0);
     assert_eq!(stats["outside_range"], 0);
+    let program = std::env::current_exe().unwrap();
+    assert_eq!(stats["program"], program.file_name().unwrap().to_str().unwrap());
 }
 
 #[test]

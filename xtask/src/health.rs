@@ -137,6 +137,11 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
         steps.take_command("long tests of the facade", &mut command);
         let arguments = ["test", "--no-fail-fast", "--package", "hakmem-preload", "--", "--ignored"];
         steps.take_command("long tests of the preload library", &mut project.cargo(arguments));
+        let whole =
+            compat::Options { full: true, stress_seconds: compat::STRESS_SECONDS, ..compat::Options::default() };
+        steps.take("all programs at all levels", || Ok(compat::bad_count(project, &whole)? == 0));
+        let sabotaged = compat::Options { sabotage: true, ..whole };
+        steps.take("programs notice an allocator's mistakes", || Ok(compat::bad_count(project, &sabotaged)? == 0));
         steps.take("stress under preload", || {
             let only = vec!["stress".to_owned()];
             let options = compat::Options { only, stress_seconds: FULL_STRESS_SECONDS, ..compat::Options::default() };

@@ -9,7 +9,7 @@ pub enum Level {
     Default,
     /// Every check.
     Hardened,
-    /// One allocation in a thousand stands alone between guard pages.
+    /// One allocation in a hundred stands alone between guard pages.
     Sampled,
 }
 
@@ -28,12 +28,7 @@ impl Level {
         match self {
             Self::Default => None,
             Self::Hardened => Some(("HAKMEM_HARDENED", "1")),
-            Self::Sampled => Some(("HAKMEM_SAMPLE", "1000")),
+            Self::Sampled => Some(("HAKMEM_SAMPLE", "100")),
         }
-    }
-
-    /// Whether hakmem has it: an unknown variable would be reported and ignored, and the run would prove nothing.
-    pub fn is_built(self) -> bool {
-        self.variable().is_none_or(|(name, _)| hakmem_policy::variables().any(|variable| variable.name == name))
     }
 }

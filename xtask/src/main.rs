@@ -142,12 +142,21 @@ enum Task {
         /// Only this program (may be repeated).
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
+        /// All programs at all levels, not only the quick selection.
+        #[arg(long)]
+        full: bool,
+        /// At this level (may be repeated) instead of those of the selection.
+        #[arg(long, value_enum, value_name = "LEVEL")]
+        level: Vec<level::Level>,
         /// Install missing Debian packages with apt-get first.
         #[arg(long)]
         install: bool,
         /// Only the runs without the preload library: twice, to see that a program's output repeats.
         #[arg(long)]
         baseline: bool,
+        /// On an allocator that hands out blocks twice: every program must come out wrong.
+        #[arg(long)]
+        sabotage: bool,
         /// How long the stress case runs.
         #[arg(long, value_name = "SECONDS", default_value_t = compat::STRESS_SECONDS)]
         stress_seconds: u64,
@@ -234,8 +243,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Loom { weaken, long, only } => loom::loom(&project, &loom::Options { weaken, long, only }),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
-        Task::Compat { allow_missing, only, install, baseline, stress_seconds } => {
-            compat::compat(&project, &compat::Options { allow_missing, only, install, baseline, stress_seconds })
+        Task::Compat { allow_missing, only, full, level: levels, install, baseline, sabotage, stress_seconds } => {
+            let options =
+                compat::Options { allow_missing, only, full, levels, install, baseline, sabotage, stress_seconds };
+            compat::compat(&project, &options)
         }
         Task::Misuse { level, only, peers, fix, repeat } => {
             misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, repeat })

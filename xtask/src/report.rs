@@ -7,9 +7,23 @@ use serde_json::Value;
 
 use crate::table;
 
+/// What one process did with the allocator.
+pub struct Process {
+    /// Name of the file that it executed.
+    pub program: String,
+    /// Small allocations from its threads' heaps.
+    pub allocs: u64,
+    /// Allocations at the hardened level.
+    pub hardened_allocs: u64,
+    /// Allocations that got a place between guard pages by sampling.
+    pub samples: u64,
+}
+
 /// Reports of all processes of a run, added up.
 #[derive(Default)]
 pub struct Summary {
+    /// The processes one by one, in no order.
+    pub processes: Vec<Process>,
     /// Processes that wrote a report.
     pub process_count: u64,
     /// Largest of the processes' peaks.
@@ -18,8 +32,6 @@ pub struct Summary {
     pub live_bytes: u64,
     /// Allocations of all processes.
     pub allocs: u64,
-    /// Allocations of the busiest process.
-    pub busiest_allocs: u64,
     /// Allocations at the hardened level of all processes; not among `allocs`.
     pub hardened_allocs: u64,
     refills: u64,
@@ -56,8 +68,14 @@ impl Summary {
         self.peak_rss_bytes = self.peak_rss_bytes.max(number("peak_rss_bytes")?);
         self.live_bytes += number("live_bytes")?;
         self.allocs += allocs;
-        self.busiest_allocs = self.busiest_allocs.max(allocs);
-        self.hardened_allocs += number("hardened_allocs")?;
+        let hardened_allocs = number("hardened_allocs")?;
+        self.hardened_allocs += hardened_allocs;
+        self.processes.push(Process {
+            program: report.get("program").and_then(Value::as_str).context("no text `program`")?.to_owned(),
+            allocs,
+            hardened_allocs,
+            samples: number("samples")?,
+        });
         self.refills += number("refills")?;
         self.remote_frees += number("remote_frees")?;
         self.adopts += number("adopts")?;
@@ -103,7 +121,8 @@ impl Summary {
 mod tests {
     use super::*;
 
-    const ONE: &str = r#"{"pid":1,"peak_rss_bytes":1048576,"live_bytes":10,"allocs":300,"hardened_allocs":7,"refills":3,
+    const ONE: &str = r#"{"pid":1,"program":"sh","peak_rss_bytes":1048576,"live_bytes":10,"allocs":300,"hardened_allocs":7,
+        "samples":2,"refills":3,
         "cache_hit_permille":990,"remote_frees":1,"adopts":0,"purges":2,"purged_bytes":4096}"#;
 
     #[test]
@@ -111,7 +130,8 @@ mod tests {
         let mut summary = Summary::default();
         summary.add(ONE).unwrap();
         summary.add(&ONE.replace("300", "100").replace("990", "590").replace("1048576", "2097152")).unwrap();
-        assert_eq!((summary.process_count, summary.allocs, summary.busiest_allocs), (2, 400, 300));
+        assert_eq!((summary.process_count, summary.allocs), (2, 400));
+        assert_eq!(summary.processes.iter().map(|process| process.allocs).collect::<Vec<_>>(), [300, 100]);
         assert_eq!((summary.peak_rss_bytes, summary.live_bytes), (2 << 20, 20));
         assert_eq!(summary.hardened_allocs, 14);
         assert_eq!(summary.hit_percent(), "89.0 %");

@@ -1,10 +1,13 @@
-//! Whether two runs of a program did the same, and whether hakmem took part in the second.
+//! Whether two runs of a program did the same, and whether hakmem took part in the second, at the level that was asked for.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::cases::Case;
 use crate::launch::Finished;
-use crate::report::Summary;
+use crate::level::Level;
+use crate::report::{Process, Summary};
 
 /// Everything a run left behind.
 pub struct Outcome {
@@ -18,49 +21,79 @@ pub struct Outcome {
     pub reports: Option<Result<Summary>>,
 }
 
-/// What is wrong; nothing when the runs agree.
-pub struct Verdict {
-    /// One sentence each.
-    pub problems: Vec<String>,
-}
-
-/// Compares a run without hakmem with one under it (or, without reports, with another run of its kind).
-pub fn compare(case: &Case, first: &Outcome, second: &Outcome) -> Verdict {
-    let mut problems = Vec::new();
-    if !first.finished.status.success() {
+/// What shows that the run without hakmem (`first`) proves nothing, one sentence each.
+pub fn flaws(first: &Outcome) -> Vec<String> {
+    let mut flaws = Vec::new();
+    if !first.finished.status.success() || first.finished.timed_out {
         let how = first.finished.describe();
-        problems.push(format!("fails without hakmem already ({how}): {}", last_line(&first.stderr)));
-    }
-    if !second.finished.status.success() || second.finished.timed_out {
-        problems.push(format!("second run: {}", second.finished.describe()));
+        flaws.push(format!("fails without hakmem already ({how}): {}", last_line(&first.stderr)));
     }
     if first.stdout.is_empty() {
-        problems.push("printed nothing that could be compared".to_owned());
+        flaws.push("printed nothing that could be compared".to_owned());
     }
-    if let Some(difference) = first_difference(&first.stdout, &second.stdout) {
-        problems.push(difference);
+    flaws
+}
+
+/// In what the second run was not like the first, one sentence each.
+pub fn differences(first: &Outcome, second: &Outcome) -> Vec<String> {
+    let mut differences = Vec::new();
+    if !second.finished.status.success() || second.finished.timed_out {
+        differences.push(second.finished.describe());
     }
-    for line in second.stderr.lines().filter(|line| line.starts_with("hakmem: ")) {
-        problems.push(format!("hakmem reported: {line}"));
+    differences.extend(first_difference(&first.stdout, &second.stdout));
+    let of_hakmem = second.stderr.lines().filter(|line| line.starts_with("hakmem: "));
+    differences.extend(of_hakmem.map(|line| format!("hakmem reported: {line}")));
+    differences
+}
+
+/// What is missing to believe that the program ran on hakmem at `level`, one sentence each.
+pub fn absences(case: &Case, level: Level, reports: &Result<Summary>) -> Vec<String> {
+    let summary = match reports {
+        Ok(summary) => summary,
+        Err(error) => return vec![format!("a report cannot be read: {error:#}")],
+    };
+    let processes: Vec<&Process> = under_test(case, summary).collect();
+    let program = case.program;
+    let mut absences = Vec::new();
+    if processes.len() < case.least_processes {
+        let (found, least) = (processes.len(), case.least_processes);
+        let names: BTreeSet<&str> = summary.processes.iter().map(|process| process.program.as_str()).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        absences.push(format!("{found} processes of {program} reported, at least {least} should; reports of: {names}"));
     }
-    match &second.reports {
-        None => {}
-        Some(Err(error)) => problems.push(format!("a report cannot be read: {error:#}")),
-        Some(Ok(summary)) => {
-            if summary.process_count < case.least_processes {
-                let found = summary.process_count;
-                problems.push(format!("{found} processes reported, at least {} should", case.least_processes));
-            }
-            if summary.busiest_allocs < case.least_allocs {
-                let found = summary.busiest_allocs;
-                problems.push(format!(
-                    "no process made more than {found} allocations, {} were expected",
-                    case.least_allocs
-                ));
-            }
-        }
+    let busiest = processes.iter().map(|process| served(process)).max().unwrap_or(0);
+    if busiest < case.least_allocs {
+        let least = case.least_allocs;
+        absences.push(format!("no process of {program} made more than {busiest} allocations, {least} were expected"));
     }
-    Verdict { problems }
+    let at_wrong_level = processes.iter().filter(|process| !is_at(level, process)).count();
+    if at_wrong_level > 0 {
+        absences.push(format!("{at_wrong_level} processes of {program} were not at level {}", level.name()));
+    }
+    // How many samples one process gets is a matter of chance.
+    if level == Level::Sampled && !processes.iter().any(|process| process.samples > 0) {
+        absences.push(format!("no process of {program} sampled an allocation"));
+    }
+    absences
+}
+
+/// The processes whose work the case is about.
+pub fn under_test<'a>(case: &'a Case, summary: &'a Summary) -> impl Iterator<Item = &'a Process> {
+    summary.processes.iter().filter(|process| process.program.starts_with(case.program))
+}
+
+/// Allocations that hakmem served, at whatever level.
+pub const fn served(process: &Process) -> u64 {
+    process.allocs + process.hardened_allocs
+}
+
+const fn is_at(level: Level, process: &Process) -> bool {
+    match level {
+        Level::Default => process.hardened_allocs == 0 && process.samples == 0,
+        // No thread gets a heap of its own at this level.
+        Level::Hardened => process.allocs == 0,
+        Level::Sampled => process.hardened_allocs == 0,
+    }
 }
 
 fn last_line(text: &str) -> &str {
@@ -96,53 +129,83 @@ mod tests {
     use super::super::cases::CASES;
     use super::*;
 
-    const BUSY: u64 = 1 << 40;
-
-    fn outcome(stdout: &str, code: i32, reports: Option<(u64, u64)>) -> Outcome {
+    fn outcome(stdout: &str, code: i32) -> Outcome {
         let finished = Finished {
             status: ExitStatus::from_raw(code << 8),
             wall: Duration::ZERO,
             peak_rss_bytes: 0,
             timed_out: false,
         };
-        let summary = |(process_count, busiest_allocs)| {
-            let mut summary = Summary::default();
-            summary.process_count = process_count;
-            summary.busiest_allocs = busiest_allocs;
-            Ok(summary)
-        };
-        Outcome { finished, stdout: stdout.into(), stderr: String::new(), reports: reports.map(summary) }
+        Outcome { finished, stdout: stdout.into(), stderr: String::new(), reports: None }
     }
 
-    fn problems(first: &Outcome, second: &Outcome) -> Vec<String> {
-        compare(&CASES[0], first, second).problems
+    /// As many processes as the first case wants, each with these numbers.
+    fn reports(program: &str, allocs: u64, hardened_allocs: u64, samples: u64) -> Result<Summary> {
+        let mut summary = Summary::default();
+        for _ in 0..CASES[0].least_processes {
+            summary.processes.push(Process { program: program.to_owned(), allocs, hardened_allocs, samples });
+        }
+        Ok(summary)
     }
 
     #[test]
     fn equal_runs_pass() {
-        assert!(problems(&outcome("a\n", 0, None), &outcome("a\n", 0, Some((BUSY, BUSY)))).is_empty());
+        assert!(flaws(&outcome("a\n", 0)).is_empty());
+        assert!(differences(&outcome("a\n", 0), &outcome("a\n", 0)).is_empty());
     }
 
     #[test]
     fn different_text_is_shown_with_its_line() {
-        let found = problems(&outcome("a\nb\n", 0, None), &outcome("a\nc\n", 0, Some((BUSY, BUSY))));
+        let found = differences(&outcome("a\nb\n", 0), &outcome("a\nc\n", 0));
         assert_eq!(found, ["stdout differs in line 2: \"b\" and \"c\""]);
-        assert_eq!(problems(&outcome("a\n", 0, None), &outcome("a\nb", 0, None)).len(), 1);
+        assert_eq!(differences(&outcome("a\n", 0), &outcome("a\nb", 0)).len(), 1);
     }
 
     #[test]
-    fn status_silence_and_idle_hakmem_are_problems() {
-        assert_eq!(problems(&outcome("a", 0, None), &outcome("a", 1, None)).len(), 1);
-        assert_eq!(problems(&outcome("a", 1, None), &outcome("a", 0, None)).len(), 1);
-        assert_eq!(problems(&outcome("", 0, None), &outcome("", 0, None)).len(), 1);
-        assert_eq!(problems(&outcome("a", 0, None), &outcome("a", 0, Some((0, BUSY)))).len(), 1);
-        assert_eq!(problems(&outcome("a", 0, None), &outcome("a", 0, Some((BUSY, 3)))).len(), 1);
+    fn status_and_hang_are_differences() {
+        assert_eq!(differences(&outcome("a", 0), &outcome("a", 1)), ["exit status 1"]);
+        let mut hung = outcome("a", 0);
+        hung.finished.timed_out = true;
+        assert_eq!(differences(&outcome("a", 0), &hung).len(), 1);
     }
 
     #[test]
-    fn line_of_hakmem_on_stderr_is_a_problem() {
-        let mut second = outcome("a", 0, None);
+    fn run_that_fails_or_prints_nothing_without_hakmem_is_flawed() {
+        assert_eq!(flaws(&outcome("a", 1)).len(), 1);
+        assert_eq!(flaws(&outcome("", 0)).len(), 1);
+    }
+
+    #[test]
+    fn line_of_hakmem_on_stderr_is_a_difference() {
+        let mut second = outcome("a", 0);
         second.stderr = "warming up\nhakmem: free of a foreign pointer\n".to_owned();
-        assert_eq!(problems(&outcome("a", 0, None), &second), ["hakmem reported: hakmem: free of a foreign pointer"]);
+        assert_eq!(differences(&outcome("a", 0), &second), ["hakmem reported: hakmem: free of a foreign pointer"]);
+    }
+
+    #[test]
+    fn program_without_the_library_is_absent_however_busy_others_were() {
+        let case = &CASES[0];
+        assert!(absences(case, Level::Default, &reports(case.program, 1 << 40, 0, 0)).is_empty());
+        assert_eq!(absences(case, Level::Default, &reports("bash", 1 << 40, 0, 0)).len(), 2);
+        assert_eq!(absences(case, Level::Default, &Ok(Summary::default())).len(), 2);
+        assert_eq!(absences(case, Level::Default, &reports(case.program, 3, 0, 0)).len(), 1);
+        assert_eq!(absences(case, Level::Default, &Err(anyhow::anyhow!("half a report"))).len(), 1);
+    }
+
+    #[test]
+    fn process_at_another_level_is_found() {
+        let case = &CASES[0];
+        let busy = 1 << 40;
+        for (level, right, wrong) in [
+            (Level::Default, (busy, 0, 0), (0, busy, 0)),
+            (Level::Default, (busy, 0, 0), (busy, 0, 5)),
+            (Level::Hardened, (0, busy, 0), (busy, 0, 0)),
+            (Level::Sampled, (busy, 0, 5), (busy, 0, 0)),
+            (Level::Sampled, (busy, 0, 5), (0, busy, 5)),
+        ] {
+            assert!(absences(case, level, &reports(case.program, right.0, right.1, right.2)).is_empty(), "{level:?}");
+            let found = absences(case, level, &reports(case.program, wrong.0, wrong.1, wrong.2));
+            assert_eq!(found.len(), 1, "{level:?} {wrong:?} {found:?}");
+        }
     }
 }

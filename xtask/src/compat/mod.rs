@@ -1,27 +1,35 @@
 //! `cargo xtask compat`: programs that nobody here wrote, with and without the preload library, must do the same.
 //!
-//! **Invariants.** A program that did not run is named and fails the command unless that was allowed; a run in which hakmem hardly
-//! allocated anything does not count as a pass.
+//! **Invariants.** A program that did not run is named and fails the command unless that was allowed; a run counts only if the
+//! processes of the program itself reported that hakmem, at the level that was asked for, served them.
 
 mod cases;
+mod execute;
 mod judge;
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::fmt::Write as _;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum as _;
 
-use crate::launch::{self, Preload};
+use crate::level::Level;
 use crate::project::Project;
-use crate::report::Summary;
 use crate::table;
-use cases::{CASES, Case};
-use judge::{Outcome, Verdict};
+use cases::{CASES, Case, Share};
+use execute::{Libraries, Run, execute};
+use judge::Outcome;
 
 /// Longest time one run of a program may take: far more than it needs, so that only a hang reaches it.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Under the saboteur a hang is one way to be noticed, so that waiting is cut short: at this many times the undisturbed run.
+const SABOTAGE_PATIENCE: u32 = 20;
+
+/// Shortest limit of a run under the saboteur.
+const SABOTAGE_LEAST_LIMIT: Duration = Duration::from_secs(60);
 
 /// Seconds of the stress case unless the caller says otherwise.
 pub const STRESS_SECONDS: u64 = 5;
@@ -31,12 +39,18 @@ pub const STRESS_SECONDS: u64 = 5;
 pub struct Options {
     /// A program that is not installed does not fail the command.
     pub allow_missing: bool,
-    /// Only these cases; all when empty.
+    /// Only these cases; the quick ones when empty.
     pub only: Vec<String>,
+    /// All cases at all levels, not only the quick ones.
+    pub full: bool,
+    /// Levels to run at instead of those that belong to the selection.
+    pub levels: Vec<Level>,
     /// Install missing Debian packages first.
     pub install: bool,
     /// Compare two runs without the preload library.
     pub baseline: bool,
+    /// Run on an allocator that makes mistakes, and fail where nobody notices.
+    pub sabotage: bool,
     /// How long the stress case runs.
     pub stress_seconds: u64,
 }
@@ -48,33 +62,32 @@ pub fn compat(project: &Project, options: &Options) -> Result<ExitCode> {
 
 /// Runs the cases, prints a table of what came out, and returns how many did not pass.
 pub fn bad_count(project: &Project, options: &Options) -> Result<usize> {
-    let chosen = choose(&options.only)?;
+    let chosen = choose(options)?;
     if options.install {
         install(&chosen)?;
     }
-    let library = if options.baseline { None } else { Some(project.preload_library()?) };
-    let mut rows = vec![
-        ["program", "result", "without", "with", "processes", "allocations", "peak RSS"].map(str::to_owned).to_vec(),
-    ];
+    let rounds = rounds(options);
+    // A baseline needs no library.
+    let libraries = if options.baseline { None } else { Some(Libraries::new(project, options.sabotage)?) };
+    let mut rows = vec![heading(&rounds)];
     let mut bad_count = 0;
     for case in &chosen {
         eprintln!("== {}: {}", case.name, case.what);
         let missing: Vec<&str> = case.missing().map(|(program, _)| program).collect();
         if !missing.is_empty() {
-            eprintln!("not run: {} not installed", missing.join(", "));
+            let missing = missing.join(", ");
+            eprintln!("NOT RUN: {missing} not installed; `cargo xtask compat --install` installs what is missing");
             bad_count += usize::from(!options.allow_missing);
-            rows.push(vec![case.name.to_owned(), format!("not run ({} missing)", missing.join(", "))]);
+            rows.push(vec![case.name.to_owned(), format!("NOT RUN ({missing} missing)")]);
             continue;
         }
-        let first = execute(project, case, None, options.stress_seconds)?;
-        let second = execute(project, case, library.as_deref(), options.stress_seconds)?;
-        let verdict = judge::compare(case, &first, &second);
-        bad_count += usize::from(!verdict.problems.is_empty());
-        explain(&verdict, &second);
-        rows.push(row(case, &verdict, &first, &second));
+        let (row, is_good) = run_case(project, case, options, &rounds, libraries.as_ref())?;
+        bad_count += usize::from(!is_good);
+        rows.push(row);
     }
     eprintln!();
-    for line in table::lines(&rows, &[2, 3, 4, 5, 6]) {
+    let columns = 2 + rounds.len();
+    for line in table::lines(&rows, &[1, columns, columns + 1, columns + 2]) {
         println!("{line}");
     }
     if bad_count > 0 {
@@ -83,12 +96,123 @@ pub fn bad_count(project: &Project, options: &Options) -> Result<usize> {
     Ok(bad_count)
 }
 
-fn choose(only: &[String]) -> Result<Vec<&'static Case>> {
+/// One way in which every program is run and compared with the run without the library.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Without the library once more.
+    Again,
+    /// On hakmem.
+    Level(Level),
+    /// On hakmem behind the saboteur.
+    Sabotage,
+}
+
+impl Round {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Again => "without, again",
+            Self::Level(level) => level.name(),
+            Self::Sabotage => "with the saboteur",
+        }
+    }
+
+    /// Whether this case runs so when the caller names neither levels nor cases.
+    fn is_for(self, case: &Case, options: &Options) -> bool {
+        let chosen = options.full || !options.levels.is_empty() || !options.only.is_empty();
+        chosen
+            || case.share == Share::QuickAtAllLevels
+            || !matches!(self, Self::Level(Level::Hardened | Level::Sampled))
+    }
+}
+
+/// The rounds that at least one case may run.
+fn rounds(options: &Options) -> Vec<Round> {
+    if options.baseline {
+        return vec![Round::Again];
+    }
+    if options.sabotage {
+        return vec![Round::Sabotage];
+    }
+    let wanted = |level: &&Level| options.levels.is_empty() || options.levels.contains(level);
+    Level::value_variants().iter().filter(wanted).map(|&level| Round::Level(level)).collect()
+}
+
+fn heading(rounds: &[Round]) -> Vec<String> {
+    let mut heading = ["program", "without"].map(str::to_owned).to_vec();
+    heading.extend(rounds.iter().map(|round| round.name().to_owned()));
+    heading.extend(["processes", "busiest", "peak RSS"].map(str::to_owned));
+    heading
+}
+
+/// Runs a case without hakmem, then each round; its row in the table and whether all was well.
+fn run_case(
+    project: &Project,
+    case: &Case,
+    options: &Options,
+    rounds: &[Round],
+    libraries: Option<&Libraries>,
+) -> Result<(Vec<String>, bool)> {
+    let stress_seconds = options.stress_seconds;
+    let first = execute(project, case, &Run { under: None, limit: LIMIT, stress_seconds })?;
+    let mut row = vec![case.name.to_owned(), seconds(&first)];
+    let flaws = judge::flaws(&first);
+    explain("without hakmem", &flaws, &first);
+    let mut is_good = flaws.is_empty();
+    let mut numbers = None;
+    for &round in rounds {
+        if !round.is_for(case, options) {
+            row.push("-".to_owned());
+            continue;
+        }
+        let level = if let Round::Level(level) = round { level } else { Level::Default };
+        let limit = match round {
+            Round::Sabotage => SABOTAGE_LEAST_LIMIT.max(first.finished.wall * SABOTAGE_PATIENCE),
+            Round::Again | Round::Level(_) => LIMIT,
+        };
+        let under = libraries.map(|libraries| (libraries, level));
+        let second = execute(project, case, &Run { under, limit, stress_seconds })?;
+        let mut problems = judge::differences(&first, &second);
+        if round == Round::Sabotage {
+            let noticed = problems.first().cloned();
+            eprintln!("{}", noticed.as_deref().unwrap_or("NOT NOTICED"));
+            is_good &= noticed.is_some();
+            row.push(if noticed.is_some() { "noticed".to_owned() } else { "NOT NOTICED".to_owned() });
+            continue;
+        }
+        if let Some(reports) = &second.reports {
+            problems.extend(judge::absences(case, level, reports));
+        }
+        explain(round.name(), &problems, &second);
+        is_good &= problems.is_empty();
+        row.push(format!("{} {}", if problems.is_empty() { "same" } else { "FAILED" }, seconds(&second)));
+        numbers = numbers.or_else(|| cells(case, &second));
+    }
+    row.extend(numbers.unwrap_or_default());
+    Ok((row, is_good))
+}
+
+/// What the processes under test reported, for the table.
+fn cells(case: &Case, outcome: &Outcome) -> Option<Vec<String>> {
+    let summary = outcome.reports.as_ref()?.as_ref().ok()?;
+    let served: Vec<u64> = judge::under_test(case, summary).map(judge::served).collect();
+    let count = u64::try_from(served.len()).unwrap_or(u64::MAX);
+    Some(vec![
+        format!("{} {}", table::count(count), case.program),
+        table::count(served.iter().copied().max().unwrap_or(0)),
+        table::bytes(summary.peak_rss_bytes),
+    ])
+}
+
+fn choose(options: &Options) -> Result<Vec<&'static Case>> {
     let known = CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ");
-    for name in only {
+    for name in &options.only {
         ensure!(CASES.iter().any(|case| case.name == name), "compat knows no program `{name}`; it knows {known}");
     }
-    Ok(CASES.iter().filter(|case| only.is_empty() || only.iter().any(|name| name == case.name)).collect())
+    let is_wanted = |case: &&Case| match options.only.as_slice() {
+        [] => options.full || case.share != Share::Full,
+        only => only.iter().any(|name| name == case.name),
+    };
+    Ok(CASES.iter().filter(is_wanted).collect())
 }
 
 fn install(chosen: &[&Case]) -> Result<()> {
@@ -111,62 +235,35 @@ fn install(chosen: &[&Case]) -> Result<()> {
     apt_get(&arguments)
 }
 
-/// Runs a case in an empty directory; its output and reports go to files beside that directory, so that no pipe can fill up.
-fn execute(project: &Project, case: &Case, library: Option<&Path>, stress_seconds: u64) -> Result<Outcome> {
-    let directory = tempfile::Builder::new().prefix("hakmem-compat-").tempdir().context("no temporary directory")?;
-    let inside = |name: &str| directory.path().join(name);
-    std::fs::create_dir(inside("work"))?;
-    std::fs::create_dir(inside("reports"))?;
-    let inputs = project.root().join("compat").join(case.name);
-    let mut command = Command::new("bash");
-    command
-        .arg(inputs.join("run.sh"))
-        .current_dir(inside("work"))
-        .env("COMPAT_DIR", &inputs)
-        .env("TMPDIR", inside("work"))
-        .env("COMPAT_STRESS_SECONDS", stress_seconds.to_string())
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .stdout(std::fs::File::create(inside("stdout"))?)
-        .stderr(std::fs::File::create(inside("stderr"))?);
-    launch::clean_environment(project, &mut command);
-    if let Some(library) = library {
-        Preload::new(library.to_owned(), inside("reports"))?.apply(&mut command);
+/// The cases as a table for `docs/compat.md`.
+pub fn cases_markdown() -> String {
+    let mut text = String::from("| program | what it does | Debian packages | quick form |\n|---|---|---|---|\n");
+    for case in &CASES {
+        let mut packages: Vec<&str> = case.needs.iter().map(|&(_, package)| package).collect();
+        packages.dedup();
+        let quick = match case.share {
+            Share::QuickAtAllLevels => "all levels",
+            Share::Quick => "default",
+            Share::Full => "",
+        };
+        let _infallible = writeln!(text, "| {} | {} | {} | {quick} |", case.name, case.what, packages.join(", "));
     }
-    let limit = LIMIT + Duration::from_secs(stress_seconds);
-    let finished = launch::wait_for_at_most(&mut command, limit).context("bash does not start")?;
-    Ok(Outcome {
-        finished,
-        stdout: std::fs::read(inside("stdout"))?,
-        stderr: String::from_utf8_lossy(&std::fs::read(inside("stderr"))?).into_owned(),
-        reports: library.map(|_| Summary::read(&inside("reports"))),
-    })
+    text
 }
 
-fn explain(verdict: &Verdict, second: &Outcome) {
-    for problem in &verdict.problems {
-        eprintln!("{problem}");
+fn explain(round: &str, problems: &[String], outcome: &Outcome) {
+    for problem in problems {
+        eprintln!("{round}: {problem}");
     }
-    if !verdict.problems.is_empty() && !second.stderr.is_empty() {
+    if !problems.is_empty() && !outcome.stderr.is_empty() {
         eprintln!("-- end of its stderr");
-        let lines: Vec<&str> = second.stderr.lines().collect();
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
         for line in lines.iter().skip(lines.len().saturating_sub(30)) {
             eprintln!("   {line}");
         }
     }
 }
 
-fn row(case: &Case, verdict: &Verdict, first: &Outcome, second: &Outcome) -> Vec<String> {
-    let result = match verdict.problems.len() {
-        0 => "same".to_owned(),
-        _ => "FAILED".to_owned(),
-    };
-    let seconds = |outcome: &Outcome| format!("{:.1} s", outcome.finished.wall.as_secs_f64());
-    let mut row = vec![case.name.to_owned(), result, seconds(first), seconds(second)];
-    if let Some(Ok(summary)) = &second.reports {
-        row.push(table::count(summary.process_count));
-        row.push(table::count(summary.allocs));
-        row.push(table::bytes(summary.peak_rss_bytes));
-    }
-    row
+fn seconds(outcome: &Outcome) -> String {
+    format!("{:.1} s", outcome.finished.wall.as_secs_f64())
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::launch::{self, Preload};
 use crate::level::Level;
@@ -77,9 +77,6 @@ pub fn leak_is_found(project: &Project) -> Result<bool> {
 /// The program's run and everything that was wrong with it.
 fn run(project: &Project, options: &Options) -> Result<Vec<String>> {
     ensure!(options.minutes > 0.0, "a soak takes time: --minutes must be above 0");
-    if let Some((name, value)) = options.level.variable().filter(|_| !options.level.is_built()) {
-        bail!("level {} is not built: hakmem knows no variable {name}={value}", options.level.name());
-    }
     let seconds = options.minutes * 60.0;
     let output = options.output.clone().unwrap_or_else(|| project.target().join("soak"));
     std::fs::create_dir_all(&output)?;

@@ -1,0 +1,2 @@
+set -euo pipefail
+gawk -f "$COMPAT_DIR/work.awk"

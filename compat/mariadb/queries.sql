@@ -1,0 +1,16 @@
+create database if not exists test;
+use test;
+create table clients (client int, number int, filler text, primary key (client, number)) engine=innodb;
+create table orders (id int primary key, customer int, amount decimal(10,2), note varchar(200), key (customer)) engine=innodb;
+insert into orders select seq, seq % 997, (seq * 7919 % 10007) / 100, concat(md5(seq), repeat('y', seq % 100)) from seq_1_to_40000;
+select count(*), sum(amount), md5(group_concat(left(note, 1) order by id)) from orders where id <= 500;
+select customer, count(*), sum(amount) from orders group by customer order by 3 desc, 1 limit 8;
+select a.customer, count(*) from orders a join orders b on a.customer = b.customer and a.id < b.id where a.id < 8000 group by a.customer order by 2 desc, 1 limit 5;
+create table copies engine=aria as select * from orders where id % 3 = 0;
+update orders set note = upper(note) where id % 7 = 0;
+delete from orders where id % 11 = 0;
+select count(*), sum(crc32(note)) from orders;
+select json_arrayagg(id) from (select id from orders order by id limit 20) first;
+with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < 900) select sum(n) from numbers;
+alter table orders add column half decimal(10,2) as (amount / 2) stored;
+select sum(half) from orders;

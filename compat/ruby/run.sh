@@ -1,0 +1,2 @@
+set -euo pipefail
+ruby --disable-gems "$COMPAT_DIR/work.rb"

@@ -1,0 +1,2 @@
+set -euo pipefail
+tclsh "$COMPAT_DIR/work.tcl"

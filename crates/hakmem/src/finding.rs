@@ -163,7 +163,7 @@ fn write_frame(out: &mut FdWriter, number: u64, address: usize, place: usize, mo
         if !module.dli_fname.is_null() {
             // SAFETY: the loader's own text, as long as the module is there.
             let name = unsafe { CStr::from_ptr(module.dli_fname) };
-            out.text(" ").bytes(name.to_bytes()).text("+").hex(place.wrapping_sub(module.dli_fbase.addr()));
+            out.text(" ").bytes(name.to_bytes()).text("+").hex(place.wrapping_sub(bias(module)));
         }
         if !module.dli_sname.is_null() {
             // SAFETY: as above.
@@ -172,6 +172,16 @@ fn write_frame(out: &mut FdWriter, number: u64, address: usize, place: usize, mo
         }
     }
     out.text("\n");
+}
+
+/// How far a module lies from where its file says: nowhere, for a program that is not position-independent.
+fn bias(module: &libc::Dl_info) -> usize {
+    /// `e_type` in the header of an ELF file, and its value for such a program.
+    const TYPE_OFFSET: usize = 16;
+    const FIXED: u16 = 2;
+    // SAFETY: the loader maps a module's first page, which begins with the header, and keeps it readable.
+    let kind = unsafe { module.dli_fbase.cast::<u8>().wrapping_add(TYPE_OFFSET).cast::<u16>().read_unaligned() };
+    if kind == FIXED { 0 } else { module.dli_fbase.addr() }
 }
 
 fn module_of(address: usize) -> Option<libc::Dl_info> {

@@ -1,6 +1,7 @@
 //! The description of one slot: out of reach of its block, and readable by a report at any moment.
 
 use hakmem_atomic_ops::{Shared32, Shared64, SharedUsize};
+use static_assertions::const_assert_eq;
 
 use crate::stamp::Stamp;
 use crate::trace::{FRAMES, Trace};
@@ -52,6 +53,9 @@ pub(crate) struct Slot {
     pub(crate) allocated: SharedStamp,
     pub(crate) freed: SharedStamp,
 }
+
+// docs/sampling.md says how much memory slots take.
+const_assert_eq!(size_of::<Slot>(), 400);
 
 // SAFETY: atomic numbers only, of which zero is a value, and nothing is dropped.
 unsafe impl hakmem_base::ZeroValid for Slot {}

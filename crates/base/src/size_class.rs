@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn is_step_agrees_with_division_at_every_offset() {
         for geometry in SizeClass::all().map(SizeClass::geometry).filter(|geometry| geometry.step() != 0) {
-            for offset in 0..SLAB_BYTES {
+            for offset in (0..SLAB_BYTES).step_by(if cfg!(miri) { 509 } else { 1 }) {
                 assert_eq!(
                     Geometry::is_step(offset, geometry.step()),
                     (offset as u32).is_multiple_of(geometry.block_bytes),

@@ -239,3 +239,11 @@ fn threads_pick_a_policy_up_while_they_allocate() {
         }
     });
 }
+
+#[test]
+fn samples_are_taken_if_and_only_if_the_environment_asks_for_them() {
+    let blocks: Vec<_> = (0..50).map(|_| Block::new(100, 4)).collect();
+    thread::spawn(|| drop(blocks)).join().unwrap();
+    let samples = hakmem::stats().samples;
+    assert_eq!(samples > 0, std::env::var_os("HAKMEM_SAMPLE").is_some(), "{samples} samples");
+}

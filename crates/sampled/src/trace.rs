@@ -65,6 +65,7 @@ impl FromIterator<usize> for Trace {
 
 /// Where the part of the stack begins that is worth keeping.
 #[derive(Clone, Copy)]
+#[cfg_attr(miri, expect(dead_code, reason = "Miri has no unwinder"))]
 enum From {
     /// At the frame that lies wholly above this address.
     Floor(usize),

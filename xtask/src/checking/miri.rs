@@ -39,6 +39,8 @@ const STRICT: &str = "-Zmiri-strict-provenance";
 const PERMISSIVE: &str = "-Zmiri-permissive-provenance";
 /// Metadata arenas give nothing back, and tests keep heaps for ever as programs do.
 const NO_LEAKS: &str = "-Zmiri-ignore-leaks";
+/// One allocation in five alone between guard pages.
+const SAMPLED: &str = "-Zmiri-env-set=HAKMEM_SAMPLE=5";
 /// See the header of the test that needs it.
 const NO_ALIASING: &str = "-Zmiri-disable-stacked-borrows";
 
@@ -77,6 +79,13 @@ const RUNS: &[Run] = &[
     Run { package: "hakmem", targets: &["--test", "whole_lives"], flags: &[STRICT, NO_LEAKS, NO_ALIASING], quick: &[] },
     Run {
         package: "hakmem",
+        targets: &["--features", "checked", "--test", "model_checked"],
+        flags: &[STRICT, NO_LEAKS],
+        quick: &[],
+    },
+    Run { package: "hakmem", targets: &["--test", "model_checked"], flags: &[STRICT, NO_LEAKS, SAMPLED], quick: &[] },
+    Run {
+        package: "hakmem",
         targets: &["--features", "hardened", "--test", "model_checked"],
         flags: &[STRICT, NO_LEAKS],
         quick: &[],
@@ -109,7 +118,8 @@ pub fn miri(project: &Project, options: &Options) -> Result<ExitCode> {
             continue;
         }
         let mut ignored = Vec::new();
-        let name = format!("{} {}", run.package, run.targets.join(" "));
+        let sampled = if run.flags.contains(&SAMPLED) { " (sampled)" } else { "" };
+        let name = format!("{} {}{sampled}", run.package, run.targets.join(" "));
         tally.take(&name, || {
             let counted = harness::run(&mut command(project, run, options))?;
             ignored = counted.ignored;

@@ -11,6 +11,7 @@ mod dist;
 mod health;
 mod launch;
 mod level;
+mod levels;
 mod loom;
 mod misuse;
 mod project;
@@ -161,6 +162,18 @@ enum Task {
         #[arg(long, value_name = "SECONDS", default_value_t = compat::STRESS_SECONDS)]
         stress_seconds: u64,
     },
+    /// What the levels cost in time and memory: benchmarks and real programs at each level, interleaved.
+    Levels {
+        /// Runs of each row at each level.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        rounds: usize,
+        /// Percent of each benchmark's operations.
+        #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+        scale: u64,
+        /// Write the table into docs/hardening.md.
+        #[arg(long)]
+        fix: bool,
+    },
     /// Run programs with one mistake each, at every level of hakmem, and compare with docs/misuse-table.md what is caught.
     Misuse {
         /// Only this level (may be repeated): default, hardened, sampled.
@@ -248,6 +261,7 @@ fn perform(task: Task) -> Result<ExitCode> {
                 compat::Options { allow_missing, only, full, levels, install, baseline, sabotage, stress_seconds };
             compat::compat(&project, &options)
         }
+        Task::Levels { rounds, scale, fix } => levels::levels(&project, &levels::Options { rounds, scale, fix }),
         Task::Misuse { level, only, peers, fix, repeat } => {
             misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, repeat })
         }

@@ -327,3 +327,43 @@ fn a_freed_large_block_closes_with_the_guards_that_it_has() {
     assert!(bytes_of(late, 40_000).iter().all(|&byte| byte == 0));
     assert_eq!(level.hardened.stats().guards_standing, 2);
 }
+
+/// Whether a byte can be read, asked of the kernel: a pipe takes it or says `EFAULT`.
+#[cfg(not(miri))]
+fn is_readable(address: usize) -> bool {
+    let mut ends = [0; 2];
+    // SAFETY: room for both ends.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: the kernel reads the byte, or refuses.
+    let written = unsafe { libc::write(ends[1], core::ptr::without_provenance(address), 1) };
+    for end in ends {
+        // SAFETY: opened above.
+        unsafe { libc::close(end) };
+    }
+    written == 1
+}
+
+#[test]
+#[cfg(not(miri))]
+fn guards_cannot_be_read_and_freed_large_blocks_cannot_either() {
+    let level = Level::new(LIMITS);
+    for bytes in [24, 5000] {
+        let page = level.allocate(bytes, 8).unwrap().addr().get() & !(OS_PAGE_BYTES - 1);
+        assert!(is_readable(page));
+        let closed =
+            |pages: Vec<usize>| pages.into_iter().find(|page| !is_readable(*page)).map(|page| page % SLAB_BYTES);
+        // The first page of a unit below, the last one above. What is not committed yet has the opposite ends.
+        let below = closed((0..256).map(|number| page - number * OS_PAGE_BYTES).collect());
+        let above = closed((0..256).map(|number| page + number * OS_PAGE_BYTES).collect());
+        assert_eq!((below, above), (Some(0), Some(SLAB_BYTES - OS_PAGE_BYTES)), "{bytes}");
+    }
+    for bytes in [40_000, 300_000, 5_000_000] {
+        let block = level.allocate(bytes, 16).unwrap();
+        let start = block.addr().get();
+        assert!(is_readable(start) && is_readable(start + bytes - 1));
+        assert!(!is_readable((start + bytes).next_multiple_of(16)), "{bytes}: the byte behind");
+        assert!(!is_readable((start & !(OS_PAGE_BYTES - 1)) - 1), "{bytes}: the page before");
+        level.free(block, bytes, 16);
+        assert!(!is_readable(start) && !is_readable(start + bytes - 1), "{bytes}: freed");
+    }
+}

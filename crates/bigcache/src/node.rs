@@ -6,7 +6,7 @@
 use crate::sys;
 use core::cell::Cell;
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{SharedPtr, SharedUsize};
+use hakmem_atomic_ops::{SharedPtr, SharedUsize, probe};
 use hakmem_base::OS_PAGE_BYTES;
 use static_assertions::const_assert;
 
@@ -67,6 +67,10 @@ pub(crate) fn map_block(bytes: usize, align: usize) -> Option<NonNull<Node>> {
     };
     // SAFETY: a page of ours, aligned to a page, that nobody else knows yet.
     unsafe { node.write(record) };
+    // SAFETY: written in the line before.
+    let record = unsafe { node.as_ref() };
+    probe::writes(&record.address);
+    probe::writes(&record.retired_next);
     Some(node)
 }
 
@@ -80,8 +84,11 @@ pub(crate) fn block_of(node: NonNull<Node>) -> *mut u8 {
 /// # Safety
 /// - The calling thread unlinked `node`, and nobody retired it before.
 pub(crate) unsafe fn push_retired(node: NonNull<Node>, chain: *mut Node) -> *mut Node {
-    // SAFETY: the page stays mapped until the chain is unmapped, which comes later; the field is the unlinker's.
-    unsafe { node.as_ref() }.retired_next.set(chain);
+    // SAFETY: the page stays mapped until the chain is unmapped, which comes later.
+    let record = unsafe { node.as_ref() };
+    probe::writes(&record.retired_next);
+    // The field is the unlinker's.
+    record.retired_next.set(chain);
     node.as_ptr()
 }
 

@@ -13,11 +13,12 @@ use crate::node::{self, Node, is_removed, target, with_removed};
 use crate::pins::{Pinned, Pins};
 use crate::sys;
 use core::ptr::NonNull;
-use hakmem_atomic_ops::{Shared64, SharedPtr, SharedUsize};
+use hakmem_atomic_ops::{Shared64, SharedPtr, SharedUsize, probe};
 use hakmem_base::OS_PAGE_BYTES;
 use static_assertions::const_assert;
 
-const BUCKET_COUNT: usize = 64;
+/// One in a model, so that all of its blocks meet in it.
+const BUCKET_COUNT: usize = if cfg!(alloc_loom) { 1 } else { 64 };
 const_assert!(BUCKET_COUNT.is_power_of_two());
 
 /// A bucket's first node. Any thread changes it by CAS; never marked.
@@ -166,7 +167,7 @@ impl Outside {
     fn head(&self, address: usize) -> Option<&Head> {
         // Fibonacci hashing: neighbours differ in few bits, high ones of the product differ in all of them.
         let hash = (address / OS_PAGE_BYTES).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize);
-        self.buckets.get(hash >> (usize::BITS - BUCKET_COUNT.trailing_zeros()))
+        self.buckets.get(hash.checked_shr(usize::BITS - BUCKET_COUNT.trailing_zeros()).unwrap_or(0))
     }
 
     fn insert(&self, node: NonNull<Node>) {
@@ -194,6 +195,7 @@ impl Outside {
             let record = unsafe { node.as_ref() };
             // ORDERING: pairs with `insert`, as above, for the node behind; with `mark_removed` nothing but the mark travels.
             link = record.next.load_acquire();
+            probe::reads(&record.address);
             // A removed node may have the address of a new one: the block's memory is free at once, the node's page is not.
             if record.address == address && !is_removed(link) {
                 return Some(node);

@@ -183,7 +183,12 @@ impl Global {
     }
 
     pub fn hardened_context<'a>(&'a self, tables: &'a Tables) -> HardenedContext<'a> {
-        HardenedContext { os: &self.front.os, routes: &tables.routes, arena: &self.arena }
+        HardenedContext {
+            os: &self.front.os,
+            routes: &tables.routes,
+            arena: &self.arena,
+            doors_mix: crate::operators::are_shared,
+        }
     }
 
     /// Whether `ensure_ready` has succeeded.

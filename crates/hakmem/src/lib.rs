@@ -25,6 +25,7 @@ mod global;
 mod hardened;
 mod hooks;
 mod large;
+mod operators;
 mod pages;
 pub mod raw;
 mod record;

@@ -13,6 +13,9 @@ pub struct HardenedContext<'a> {
     pub routes: &'a FlatTable<RouteWord>,
     /// Memory for records.
     pub arena: &'a MetaArena,
+    /// Whether `operator new` and `delete` may be another library's on top of malloc in one half of the program and ours in the
+    /// other. Asked, with no lock held, when a block comes back through one that went out through the other.
+    pub doors_mix: fn() -> bool,
 }
 
 /// The number in a route word. All are small, so that no word equals the address of a bin.

@@ -74,6 +74,16 @@ impl Finding {
         Self { what: What::AfterFree, address, bytes }
     }
 
+    /// The door that the block left by, if all that is wrong is that it is malloc's and came back through one of C++, or the
+    /// other way round.
+    pub(crate) fn mix_of_c_and_cpp(&self) -> Option<Door> {
+        match self.what {
+            What::WrongDoor { out: out @ Door::Malloc, back: Door::New | Door::NewArray }
+            | What::WrongDoor { out: out @ (Door::New | Door::NewArray), back: Door::Malloc } => Some(out),
+            _ => None,
+        }
+    }
+
     /// Writes the line and ends the process. No lock may be held.
     #[cold]
     pub(crate) fn report(self) -> ! {

@@ -146,6 +146,24 @@ impl Hardened {
 
     /// Takes a block back. `note` is what its unit's route word said.
     pub fn free(&self, cx: HardenedContext<'_>, block: NonNull<u8>, note: usize, claim: Request) {
+        let mut freed = self.try_free(cx, block, note, claim);
+        if let Err(finding) = &freed
+            && let Some(door) = finding.mix_of_c_and_cpp()
+            && (cx.doors_mix)()
+        {
+            // Whoever stands between changes the size too, of a block of no bytes for example.
+            freed = self.try_free(cx, block, note, Request::unsized_from(door));
+        }
+        or_report(freed);
+    }
+
+    fn try_free(
+        &self,
+        cx: HardenedContext<'_>,
+        block: NonNull<u8>,
+        note: usize,
+        claim: Request,
+    ) -> Result<(), Finding> {
         let address = block.addr().get();
         let freed = self.running.get().and_then(|running| {
             Some(match self.home(cx, running, address, note, Wish::Free)? {
@@ -156,7 +174,7 @@ impl Hardened {
                 Home::Large(head) => large::free(self.large_call(cx, running)?, head, address, claim),
             })
         });
-        or_report(freed.unwrap_or(Ok(())));
+        freed.unwrap_or(Ok(()))
     }
 
     /// Looks at a block as [`Hardened::free`] does, and gives it `new_bytes` bytes where it is, if that is possible: `true`. Else

@@ -6,7 +6,7 @@ mod support;
 
 use core::ptr::NonNull;
 use hakmem_base::{Door, OS_PAGE_BYTES, Request, SLAB_BYTES};
-use hakmem_hardened::{Hardened, Limits};
+use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use std::collections::BTreeSet;
 use support::{LIMITS, Level, bytes_of, finding, poke};
 
@@ -176,6 +176,26 @@ fn what_a_free_says_of_its_block_must_be_true() {
         let level = Level::new(LIMITS);
         let block = level.hardened.allocate(level.cx(), bytes, 32, Door::Malloc).unwrap();
         level.free_as(block, Request::new(bytes, 1, Door::Malloc));
+    }
+}
+
+#[test]
+fn where_the_operators_of_cpp_are_not_ours_alone_they_mix_with_malloc_and_with_nothing_else() {
+    for bytes in SIZES {
+        let free = |claim: Request, door: Door| {
+            let level = Level::new(LIMITS);
+            let cx = HardenedContext { doors_mix: || true, ..level.cx() };
+            let block = level.hardened.allocate(cx, bytes, 16, door).unwrap();
+            level.hardened.free(cx, block, level.note(block.addr().get()).unwrap(), claim);
+        };
+        free(Request::unsized_from(Door::New), Door::Malloc);
+        free(Request::new(0, 1, Door::New), Door::Malloc);
+        free(Request::unsized_from(Door::Malloc), Door::NewArray);
+        let door = "block freed through another door than it came from";
+        assert_eq!(finding(|| free(Request::unsized_from(Door::NewArray), Door::New)), door);
+        assert_eq!(finding(|| free(Request::unsized_from(Door::Malloc), Door::Rust)), door);
+        let size = "block freed with another size than it was asked for";
+        assert_eq!(finding(|| free(Request::new(bytes - 1, 1, Door::Malloc), Door::Malloc)), size);
     }
 }
 

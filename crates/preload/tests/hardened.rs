@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use hakmem_testkit::{Child, Ended};
-use support::{compile, preload};
+use support::{compile, compile_with, preload};
 
 fn hardened(command: &mut Command) {
     preload(command);
@@ -93,6 +93,22 @@ fn a_write_past_a_block_that_is_never_freed_is_reported_at_exit() {
 fn printed(ended: &Ended, name: &str) -> u64 {
     let mut pairs = ended.stdout.split_whitespace().filter_map(|word| word.split_once('='));
     pairs.find(|(found, _)| *found == name).and_then(|(_, number)| number.parse().ok()).unwrap()
+}
+
+#[test]
+fn a_library_with_operators_of_its_own_shares_blocks_with_the_program() {
+    // As LLVM's is linked: with a C++ runtime inside that it calls and that it exports.
+    let library = compile_with("own_operators.cpp", &["-shared", "-fPIC", "-Wl,-Bsymbolic-functions"]);
+    let program = compile_with("mixed_operators.cpp", &["-Wl,--no-as-needed", library.to_str().unwrap()]);
+    let run = |argument: &str| {
+        let mut command = Command::new(&program);
+        hardened(command.arg(argument));
+        Child::of(command).limit(Duration::from_secs(120)).run()
+    };
+    run("mix").assert_success();
+    // Not everything goes there.
+    let ended = run("twice");
+    assert_eq!(ended.lines_of("hakmem: double free").len(), 1, "{}", ended.stderr);
 }
 
 #[test]

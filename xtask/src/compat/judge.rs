@@ -71,7 +71,7 @@ pub fn absences(case: &Case, level: Level, reports: &Result<Summary>) -> Vec<Str
         absences.push(format!("{at_wrong_level} processes of {program} were not at level {}", level.name()));
     }
     // How many samples one process gets is a matter of chance.
-    if level == Level::Sampled && !processes.iter().any(|process| process.samples > 0) {
+    if level == Level::Sampled && case.least_allocs > 0 && !processes.iter().any(|process| process.samples > 0) {
         absences.push(format!("no process of {program} sampled an allocation"));
     }
     absences

@@ -116,8 +116,12 @@ impl Round {
         }
     }
 
-    /// Whether this case runs so when the caller names neither levels nor cases.
+    /// Whether this case runs so.
     fn is_for(self, case: &Case, options: &Options) -> bool {
+        // A program that hakmem serves nothing cannot be disturbed through it.
+        if self == Self::Sabotage && case.least_allocs == 0 {
+            return false;
+        }
         let chosen = options.full || !options.levels.is_empty() || !options.only.is_empty();
         chosen
             || case.share == Share::QuickAtAllLevels

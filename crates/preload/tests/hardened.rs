@@ -142,3 +142,42 @@ fn a_handler_of_sigabrt_may_allocate_while_a_finding_is_reported() {
         }
     }
 }
+
+/// Runs the scenario of `faults.rs` at the level, each `step`-th call of a kind refused once, and all from it on. The scenario
+/// compares every byte, checks all invariants at nine places, and wants everything to work once the refusals are over. (Not
+/// so if every mprotect is refused from some call on: what cannot be opened again is lost, and this window is small.)
+fn survives_refusals(step: usize) {
+    // No thread of the library's own and no purge that depends on the time, so that every run makes the same calls.
+    let settings = [
+        ("HAKMEM_WINDOW_BYTES", "128M"),
+        ("HAKMEM_BIG_RETAIN_MS", "never"),
+        ("HAKMEM_SCAVENGER", "off"),
+        ("HAKMEM_PURGE_DELAY_MS", "never"),
+    ];
+    let quiet = run("faults.c", &[], &settings);
+    quiet.assert_success();
+    for name in ["mmap", "madvise", "mprotect"] {
+        let calls = printed(&quiet, name) as usize;
+        assert!(calls > 10, "the scenario makes only {calls} calls of {name}");
+        for number in (0..calls).step_by(step) {
+            for count in if name == "mprotect" { &["1"][..] } else { &["1", "1000000"] } {
+                let plan = format!("{name}:{number}:{count}:{}", libc::ENOMEM);
+                let ended = run("faults.c", &[], &[&settings[..], &[("FAULT", &plan)]].concat());
+                assert!(ended.status.is_some_and(|status| status.success()), "FAULT={plan}: {ended:?}");
+                assert!(printed(&ended, "refused") > 0, "FAULT={plan}: nothing was refused");
+                assert!(printed(&ended, "live") <= 2 * printed(&quiet, "live"), "FAULT={plan}: blocks are lost");
+            }
+        }
+    }
+}
+
+#[test]
+fn refusals_of_the_kernel_are_survived_at_the_level_too() {
+    survives_refusals(23);
+}
+
+#[test]
+#[ignore = "the same for every single call, for `cargo xtask health --full`"]
+fn every_single_refusal_of_the_kernel_is_survived_at_the_level_too() {
+    survives_refusals(1);
+}

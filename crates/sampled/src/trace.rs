@@ -74,8 +74,10 @@ enum From {
 }
 
 #[cfg(miri)]
-fn unwind(_from: From) -> Trace {
-    Trace::EMPTY
+fn unwind(from: From) -> Trace {
+    match from {
+        From::Floor(_place) | From::Instruction(_place) => Trace::EMPTY,
+    }
 }
 
 #[cfg(not(miri))]

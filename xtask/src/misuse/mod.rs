@@ -225,9 +225,12 @@ fn losses(written: &Page, findings: &[Finding]) -> Vec<String> {
 /// What the levels have to catch and do not, by the table as it is now.
 fn unmet_bars(page: &Page, cases: &[Case]) -> Vec<String> {
     let mut unmet = Vec::new();
-    let default = page.sum(cases, "default", |case| case.in_default_bar);
-    if !default.reaches(100) {
-        unmet.push(format!("default catches {default} of its own cases, all are wanted"));
+    // A sample must not lose what an ordinary block would have shown.
+    for level in ["default", "sampled"] {
+        let caught = page.sum(cases, level, |case| case.in_default_bar);
+        if !caught.reaches(100) {
+            unmet.push(format!("{level} catches {caught} of the default level's own cases, all are wanted"));
+        }
     }
     for (what, hardened) in
         [("cases", page.sum(cases, "hardened", |_| true)), ("mistakes", page.sum_of_mistakes(cases, "hardened"))]
@@ -266,7 +269,7 @@ mod tests {
         written.set(&cases[0], "default", "missed", false);
         written.set(&cases[1], "default", "missed", false);
         assert!(losses(&written, &findings).is_empty());
-        assert_eq!(unmet_bars(&written, &cases).len(), 3);
+        assert_eq!(unmet_bars(&written, &cases).len(), 4);
     }
 
     #[test]

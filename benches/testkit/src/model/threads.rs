@@ -140,16 +140,16 @@ pub fn decode(script: &[u8]) -> Vec<Step> {
 
 /// A step as its thread sees it.
 enum Command {
-    Allocate { layout: Layout, zeroed: bool },
+    Allocate { layout: Layout, zeroed: bool, count: usize },
     Resize { block: Block, layout: Layout, bytes: usize },
-    Free { block: Block, layout: Layout },
+    Free { blocks: Vec<(Block, Layout)> },
     Usable { block: Block },
     Collect,
     Turn { knob: u16, value: u64 },
 }
 
-/// What came of it.
-#[derive(Clone, Copy, Default)]
+/// What came of it: one for each block that was asked about.
+#[derive(Clone, Copy)]
 struct Answer {
     block: Option<NonNull<u8>>,
     usable: Option<usize>,
@@ -161,7 +161,7 @@ unsafe impl Send for Answer {}
 /// A live thread: it waits for a command, carries it out, answers, and waits again.
 struct Worker {
     commands: SyncSender<Command>,
-    answers: Receiver<Answer>,
+    answers: Receiver<Vec<Answer>>,
     thread: JoinHandle<()>,
 }
 
@@ -179,7 +179,7 @@ impl Worker {
         Self { commands, answers, thread }
     }
 
-    fn ask(&self, command: Command) -> Result<Answer, Damage> {
+    fn ask(&self, command: Command) -> Result<Vec<Answer>, Damage> {
         self.commands.send(command).map_err(|_| "the thread has died")?;
         self.answers.recv().map_err(|_| "the thread has died".to_owned())
     }
@@ -191,34 +191,42 @@ impl Worker {
     }
 }
 
-fn carry_out<S: Subject>(subject: S, command: Command) -> Answer {
-    let block = match command {
+fn carry_out<S: Subject>(subject: S, command: Command) -> Vec<Answer> {
+    let allocate = |layout, zeroed| match zeroed {
         // SAFETY: the model's layouts have a size.
-        Command::Allocate { layout, zeroed: false } => unsafe { subject.alloc(layout) },
-        // SAFETY: the model's layouts have a size.
-        Command::Allocate { layout, zeroed: true } => unsafe { subject.alloc_zeroed(layout) },
+        false => unsafe { subject.alloc(layout) },
+        // SAFETY: as above.
+        true => unsafe { subject.alloc_zeroed(layout) },
+    };
+    let blocks = match command {
+        Command::Allocate { layout, zeroed, count } => (0..count).map(|_| allocate(layout, zeroed)).collect(),
         Command::Resize { block, layout, bytes } => {
             // SAFETY: the block is in use, has this layout, and the model has taken it out; the new size is not zero.
-            unsafe { subject.realloc(block.pointer.as_ptr(), layout, bytes) }
+            vec![unsafe { subject.realloc(block.pointer.as_ptr(), layout, bytes) }]
         }
-        Command::Free { block, layout } => {
-            // SAFETY: the block is in use, has this layout, and the model has taken it out.
-            unsafe { subject.dealloc(block.pointer.as_ptr(), layout) };
-            return Answer::default();
+        Command::Free { blocks } => {
+            for (block, layout) in blocks {
+                // SAFETY: the block is in use, has this layout, and the model has taken it out.
+                unsafe { subject.dealloc(block.pointer.as_ptr(), layout) };
+            }
+            Vec::new()
         }
-        Command::Usable { block } => block.pointer.as_ptr(),
+        Command::Usable { block } => vec![block.pointer.as_ptr()],
         Command::Collect => {
             subject.collect();
-            return Answer::default();
+            Vec::new()
         }
         Command::Turn { knob, value } => {
             subject.turn(knob, value);
-            return Answer::default();
+            Vec::new()
         }
     };
-    let block = NonNull::new(block);
-    // SAFETY: the block was handed out just now, or the model holds it.
-    Answer { block, usable: block.and_then(|block| unsafe { subject.usable(block) }) }
+    let answer = |block| {
+        let block = NonNull::new(block);
+        // SAFETY: the block was handed out just now, or the model holds it.
+        Answer { block, usable: block.and_then(|block| unsafe { subject.usable(block) }) }
+    };
+    blocks.into_iter().map(answer).collect()
 }
 
 struct Machine<S> {
@@ -231,7 +239,7 @@ struct Machine<S> {
 }
 
 impl<S: Subject> Machine<S> {
-    fn ask(&mut self, thread: u8, command: Command) -> Result<Answer, Damage> {
+    fn ask(&mut self, thread: u8, command: Command) -> Result<Vec<Answer>, Damage> {
         let place = &mut self.threads[usize::from(thread % THREADS)];
         if place.is_none() {
             self.report.threads += 1;
@@ -242,21 +250,17 @@ impl<S: Subject> Machine<S> {
     fn step(&mut self, step: Step) -> Result<(), Damage> {
         match step {
             Step::Allocate { thread, bytes, align_shift, zeroed, count } => {
-                for _ in 0..count {
-                    self.allocate(thread, bytes, align_shift, zeroed)?;
-                }
-                Ok(())
+                self.allocate(thread, layout_of(bytes, 1 << align_shift.min(ALIGN_SHIFT_MAX))?, zeroed, count.into())
             }
             Step::Resize { thread, place, bytes } => self.resize(thread, place, bytes),
             Step::Free { thread, place, stride, count } => {
-                for number in 0..usize::from(count) {
-                    self.free(thread, usize::from(place) + number * usize::from(stride))?;
-                }
-                Ok(())
+                let places = (0..usize::from(count)).map(|number| usize::from(place) + number * usize::from(stride));
+                self.free(thread, places)
             }
             Step::Usable { thread, place } => {
                 let Some(block) = self.held.pick(usize::from(place)) else { return Ok(()) };
-                let usable = self.ask(thread, Command::Usable { block })?.usable;
+                let answers = self.ask(thread, Command::Usable { block })?;
+                let usable = answers.first().and_then(|answer| answer.usable);
                 if usable == Some(block.usable) {
                     return block.check();
                 }
@@ -280,16 +284,17 @@ impl<S: Subject> Machine<S> {
         }
     }
 
-    fn allocate(&mut self, thread: u8, bytes: usize, align_shift: u8, zeroed: bool) -> Result<(), Damage> {
-        let layout = layout_of(bytes, 1 << align_shift.min(ALIGN_SHIFT_MAX))?;
-        if self.held.bytes() + layout.size() + layout.align() > HELD_BYTES {
-            return Ok(());
+    fn allocate(&mut self, thread: u8, layout: Layout, zeroed: bool, count: usize) -> Result<(), Damage> {
+        let room = HELD_BYTES.saturating_sub(self.held.bytes());
+        let count = count.min(room / (layout.size() + layout.align()));
+        let answers = self.ask(thread, Command::Allocate { layout, zeroed, count })?;
+        for answer in answers {
+            let (block, usable) = complete(answer)?;
+            self.report.allocated += 1;
+            self.allocated_by.insert(block.addr().get(), thread % THREADS);
+            self.held.admit(block, Request { asked: layout.size(), align: layout.align(), zeroed }, usable)?;
         }
-        let answer = self.ask(thread, Command::Allocate { layout, zeroed })?;
-        let (block, usable) = complete(answer)?;
-        self.report.allocated += 1;
-        self.allocated_by.insert(block.addr().get(), thread % THREADS);
-        self.held.admit(block, Request { asked: layout.size(), align: layout.align(), zeroed }, usable)
+        Ok(())
     }
 
     fn resize(&mut self, thread: u8, place: u16, bytes: usize) -> Result<(), Damage> {
@@ -299,8 +304,8 @@ impl<S: Subject> Machine<S> {
         }
         let Some(old) = self.held.take(usize::from(place))? else { return Ok(()) };
         let layout = layout_of(old.asked, old.align)?;
-        let answer = self.ask(thread, Command::Resize { block: old, layout, bytes })?;
-        let (block, usable) = complete(answer)?;
+        let answers = self.ask(thread, Command::Resize { block: old, layout, bytes })?;
+        let (block, usable) = complete(*answers.first().ok_or("no answer")?)?;
         if block != old.pointer {
             self.allocated_by.remove(&old.pointer.addr().get());
             self.allocated_by.insert(block.addr().get(), thread % THREADS);
@@ -308,13 +313,16 @@ impl<S: Subject> Machine<S> {
         self.held.admit_resized(&old, block, Request { asked: bytes, align: old.align, zeroed: false }, usable)
     }
 
-    fn free(&mut self, thread: u8, place: usize) -> Result<(), Damage> {
-        let Some(block) = self.held.take(place)? else { return Ok(()) };
-        if self.allocated_by.remove(&block.pointer.addr().get()) != Some(thread % THREADS) {
-            self.report.remote += 1;
+    fn free(&mut self, thread: u8, places: impl Iterator<Item = usize>) -> Result<(), Damage> {
+        let mut blocks = Vec::new();
+        for place in places {
+            let Some(block) = self.held.take(place)? else { break };
+            if self.allocated_by.remove(&block.pointer.addr().get()) != Some(thread % THREADS) {
+                self.report.remote += 1;
+            }
+            blocks.push((block, layout_of(block.asked, block.align)?));
         }
-        let layout = layout_of(block.asked, block.align)?;
-        self.ask(thread, Command::Free { block, layout })?;
+        self.ask(thread, Command::Free { blocks })?;
         Ok(())
     }
 
@@ -326,7 +334,8 @@ impl<S: Subject> Machine<S> {
                 break;
             }
             let thread = number.checked_rem(living.len()).map_or(0, |place| living[place]);
-            self.free(thread, 0)?;
+            // Some at a time, so that each thread frees blocks of all others.
+            self.free(thread, [0; 8].into_iter())?;
         }
         for thread in self.threads.iter_mut().filter_map(Option::take) {
             thread.end()?;

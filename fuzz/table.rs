@@ -5,6 +5,7 @@
 use core::ptr::null;
 use hakmem_preload::{cplusplus as cxx, family, glibc, hak, reports};
 use hakmem_testkit::model::family::{C_DOORS, Door, Family, Odd};
+use hakmem_testkit::model::in_the_end;
 
 // SAFETY (all of the table): the model hands in null or a block in use that it has given up, with the size and alignment
 // that it asked for, and places that may be written.
@@ -119,15 +120,17 @@ fn configure(number: u64) {
 
 /// Frees what the run left in caches and says what is still held.
 pub fn leftover() -> Result<(), String> {
-    hak::hak_collect();
-    let stats = hakmem::stats();
-    let left = [
-        ("live bytes", stats.live_bytes),
-        ("committed bytes", stats.committed_bytes),
-        ("slabs without an owner", stats.orphan_slabs),
-        ("bytes mapped outside the window", stats.outside_bytes),
-        ("ranges kept from madvise", stats.outside_range),
-    ];
-    let found: Vec<_> = left.iter().filter(|(_, count)| *count != 0).collect();
-    if found.is_empty() { Ok(()) } else { Err(format!("left over: {found:?}; {stats:?}")) }
+    in_the_end(|| {
+        hak::hak_collect();
+        let stats = hakmem::stats();
+        let left = [
+            ("live bytes", stats.live_bytes),
+            ("committed bytes", stats.committed_bytes),
+            ("slabs without an owner", stats.orphan_slabs),
+            ("bytes mapped outside the window", stats.outside_bytes),
+            ("ranges kept from madvise", stats.outside_range),
+        ];
+        let found: Vec<_> = left.iter().filter(|(_, count)| *count != 0).collect();
+        if found.is_empty() { Ok(()) } else { Err(format!("left over: {found:?}; {stats:?}")) }
+    })
 }

@@ -12,12 +12,36 @@ pub mod threads;
 pub use bytes::SIZE_MAX;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::Damage;
 
 /// Asks the kernel for small pages only, for all of this process. Scripts touch a line here and there of large blocks; with
 /// huge pages the kernel would spend most of a run on clearing what nobody looks at. A refusal costs time and nothing else.
 pub fn small_pages_only() {
     // SAFETY: changes how the kernel backs memory, not what is in it.
     let _refused = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Looks until there is nothing to report: what a thread of the allocator's own has in its hands at this moment, it gives back
+/// in the next. All calls of a process together wait ten seconds at most, so that what is lost is not waited for again and
+/// again.
+///
+/// # Errors
+/// The last report.
+pub fn in_the_end(mut look: impl FnMut() -> Result<(), Damage>) -> Result<(), Damage> {
+    static WAITS: Mutex<u32> = Mutex::new(1000);
+    loop {
+        let outcome = look();
+        let mut waits = WAITS.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcome.is_ok() || *waits == 0 {
+            return outcome;
+        }
+        *waits -= 1;
+        drop(waits);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The scripts that are kept for a fuzz target, by name.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use hakmem::Hakmem;
 use hakmem_policy::{Kind, parse_environment, variables};
 use hakmem_testkit::Damage;
+use hakmem_testkit::model::in_the_end;
 use hakmem_testkit::model::threads::Subject;
 
 /// Knobs that a script must not turn: with the first, requests that can be served are refused; the second commits up to
@@ -75,23 +76,31 @@ impl Subject for Facade {
     }
 
     fn leftover(&self) -> Result<(), Damage> {
-        let stats = hakmem::stats();
-        // At the hardened level freed blocks wait, and no `collect` weakens that. Slots of samples are kept for ever.
-        let is_kept = stats.quarantined_bytes + stats.quarantined_space_bytes + stats.samples > 0;
-        let left = [
-            ("live bytes", stats.live_bytes),
-            ("committed bytes", if is_kept { 0 } else { stats.committed_bytes }),
-            ("slabs without an owner", stats.orphan_slabs),
-            ("bytes mapped outside the window", stats.outside_bytes),
-            ("heaps beside this thread's", stats.live_heaps.saturating_sub(1)),
-            ("bytes in samples", stats.sample_bytes),
-            ("samples found damaged", stats.sample_findings),
-            ("notifications missed", stats.missed_notifications),
-            ("ranges kept from madvise", stats.outside_range),
-        ];
-        let found: Vec<_> = left.iter().filter(|(_, count)| *count != 0).collect();
-        if found.is_empty() { Ok(()) } else { Err(format!("left over: {found:?}; {stats:?}")) }
+        in_the_end(|| {
+            hakmem::collect();
+            left()
+        })
     }
+}
+
+/// What is not free at this moment.
+fn left() -> Result<(), Damage> {
+    let stats = hakmem::stats();
+    // At the hardened level freed blocks wait, and no `collect` weakens that. Slots of samples are kept for ever.
+    let is_kept = stats.quarantined_bytes + stats.quarantined_space_bytes + stats.samples > 0;
+    let left = [
+        ("live bytes", stats.live_bytes),
+        ("committed bytes", if is_kept { 0 } else { stats.committed_bytes }),
+        ("slabs without an owner", stats.orphan_slabs),
+        ("bytes mapped outside the window", stats.outside_bytes),
+        ("heaps beside this thread's", stats.live_heaps.saturating_sub(1)),
+        ("bytes in samples", stats.sample_bytes),
+        ("samples found damaged", stats.sample_findings),
+        ("notifications missed", stats.missed_notifications),
+        ("ranges kept from madvise", stats.outside_range),
+    ];
+    let found: Vec<_> = left.iter().filter(|(_, count)| *count != 0).collect();
+    if found.is_empty() { Ok(()) } else { Err(format!("left over: {found:?}; {stats:?}")) }
 }
 
 /// Publishes what the process began with and what was turned since; what does not fit is bent to fit, as for the environment.

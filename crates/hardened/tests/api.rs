@@ -147,6 +147,12 @@ fn a_write_to_a_freed_block_is_found_by_reuse_by_the_sweep_and_when_its_slab_goe
     poke(block, 999, 1);
     assert_eq!(finding(|| level.hardened.sweep(level.cx())), "write to a freed block");
     assert_eq!(finding(|| _ = level.hardened.collect(level.cx(), true)), "write to a freed block");
+    // Beside a block in use the slab stays, and only the way out of quarantine leads past the damage.
+    let level = Level::new(LIMITS);
+    let [_kept, block] = [(); 2].map(|()| level.allocate(1000, 8).unwrap());
+    level.free(block, 1000, 8);
+    poke(block, 0, 1);
+    assert_eq!(finding(|| _ = level.hardened.collect(level.cx(), true)), "write to a freed block");
     let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0, ..LIMITS });
     let block = level.allocate(1000, 8).unwrap();
     level.free(block, 1000, 8);

@@ -23,7 +23,7 @@ use execute::{Libraries, Run, execute};
 use judge::Outcome;
 
 /// Longest time one run of a program may take: far more than it needs, so that only a hang reaches it.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Under the saboteur a hang is one way to be noticed, so that waiting is cut short: at this many times the undisturbed run.
 const SABOTAGE_PATIENCE: u32 = 20;

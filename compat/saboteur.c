@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST = 100, EVERY = 25 };
+enum { FIRST = 30, EVERY = 10 };
 
 static _Atomic(void *(*)(size_t)) next_malloc;
 static _Atomic(void *(*)(size_t, size_t)) next_calloc;

@@ -68,13 +68,6 @@ impl Geometry {
     pub const fn blocks_in(&self, bytes: u32) -> u32 {
         ((bytes as u64 * self.reciprocal as u64) >> 32) as u32
     }
-
-    /// Offset (bytes) of the block that contains `offset`.
-    #[inline]
-    #[must_use]
-    pub const fn block_start(&self, offset: u32) -> u32 {
-        ((offset as u64 * self.reciprocal as u64) >> 32) as u32 * self.block_bytes
-    }
 }
 
 impl SizeClass {
@@ -345,7 +338,6 @@ mod tests {
             let expected = (offset % geometry.block_bytes == 0 && offset / geometry.block_bytes < u32::from(geometry.capacity))
                 .then_some(offset / geometry.block_bytes);
             prop_assert_eq!(geometry.block_at(offset), expected);
-            prop_assert_eq!(geometry.block_start(offset), offset - offset % geometry.block_bytes);
         }
     }
 }

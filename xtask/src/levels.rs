@@ -45,7 +45,7 @@ const BENCHES: [(&str, u64); 8] = [
     ("replace200k", 2_000_000),
     ("producer-consumer", 1_500_000),
     ("spawn", 500),
-    ("vec-growth", 1),
+    ("vec-growth", 4),
     ("large", 10_000),
     ("list", 3_000_000),
 ];

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use hakmem_testkit::{Child, Ended};
-use support::{compile, compile_with, preload};
+use support::{compile, compile_with, number, preload};
 
 fn hardened(command: &mut Command) {
     preload(command);
@@ -20,12 +20,6 @@ fn run(source: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
     command.args(arguments).envs(settings.iter().copied());
     hardened(&mut command);
     Child::of(command).limit(Duration::from_secs(120)).run()
-}
-
-/// The number that the exit statistics give for `name`.
-fn number(ended: &Ended, name: &str) -> u64 {
-    let lines = ended.lines_of(&format!("  {name} "));
-    lines.first().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 fn passes(source: &str, arguments: &[&str]) {

@@ -9,19 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use hakmem_testkit::{Child, Ended};
-use support::{compile, preload};
+use support::{compile, number, preload};
 
 fn run(source: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(compile(source));
     preload(&mut command);
     command.args(arguments).env("HAKMEM_STATS", "1").env("HAKMEM_SAMPLE", "1").envs(settings.iter().copied());
     Child::of(command).limit(Duration::from_secs(120)).run()
-}
-
-/// The number that the exit statistics give for `name`.
-fn number(ended: &Ended, name: &str) -> u64 {
-    let lines = ended.lines_of(&format!("  {name} "));
-    lines.first().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 /// The program passes with samples that are short (and so reused at once) and with many, and statistics show them.

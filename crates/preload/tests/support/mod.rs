@@ -5,10 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
+use hakmem_testkit::Ended;
+
 /// Has the command run under the library; programs check that they really do.
 pub fn preload(command: &mut Command) {
     let library = library();
     command.env("LD_PRELOAD", library).env("EXPECT_LIBRARY", library.file_name().unwrap());
+}
+
+/// The number that the exit statistics give for `name`.
+pub fn number(ended: &Ended, name: &str) -> u64 {
+    let lines = ended.lines_of(&format!("  {name} "));
+    lines.first().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Compiles a program, once however many tests use it. It exports its functions, so that some can stand before the C

@@ -6,7 +6,9 @@
 //! **Invariants.** An entry is in use or quarantined as long as its units belong to the block; all of it is read and written
 //! under one lock. System calls happen outside of it, while the entry's state keeps everybody else away.
 
-use hakmem_base::{OS_PAGE_BYTES, Request, SLAB_BYTES, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex, ZeroValid};
+use hakmem_base::{
+    Door, OS_PAGE_BYTES, Request, SLAB_BYTES, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex, ZeroValid,
+};
 use hakmem_superslab_os::{FlatTable, Purge};
 
 use crate::class::make_zero;
@@ -17,7 +19,7 @@ use crate::level::Running;
 use crate::quarantine::Quarantine;
 use crate::raw;
 use crate::secret::{Random, Secret};
-use crate::slot::{Slot, State, door_of};
+use crate::slot::{Slot, State};
 use crate::stats::{ClassCounters, Counters};
 
 /// Share of the window that quarantined blocks may hold.
@@ -107,7 +109,7 @@ impl Entry {
             _ => return None,
         };
         let align = 1_usize.checked_shl(u32::from(self.align_shift))?;
-        let slot = Slot { state, bytes: self.bytes, align, door: door_of(self.door) };
+        let slot = Slot { state, bytes: self.bytes, align, door: Door::from_low_bits(self.door) };
         let shape = Shape::of(self.bytes, align)?;
         let (first, guard_count) = (SlabIndex::new(self.first), u32::from(self.guard_count));
         Some(Known { first, shape, slot, address: self.block, guard_count })

@@ -50,18 +50,8 @@ impl Slot {
             state,
             bytes: (word & 0xffff) as usize,
             align: 1 << ((word >> ALIGN_SHIFT) & 0xf),
-            door: door_of((word >> DOOR_SHIFT) as u8),
+            door: Door::from_low_bits((word >> DOOR_SHIFT) as u8),
         }
-    }
-}
-
-/// The door whose number ends in these two bits.
-pub(crate) fn door_of(bits: u8) -> Door {
-    match bits & 3 {
-        0 => Door::Rust,
-        1 => Door::Malloc,
-        2 => Door::New,
-        _ => Door::NewArray,
     }
 }
 

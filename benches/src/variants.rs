@@ -1,10 +1,10 @@
-//! Builds the `ratios` program once per allocator.
+//! Builds the `suite` program once per allocator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A `ratios` program with one allocator compiled in.
+/// A `suite` program with one allocator compiled in.
 #[derive(Debug)]
 pub struct Variant {
     /// The feature that chose its allocator.
@@ -27,10 +27,10 @@ pub fn build_variants(allocators: &[String]) -> Result<Vec<Variant>, String> {
         .iter()
         .map(|allocator| {
             build(&manifest, &target, allocator)?;
-            let program = programs.join(format!("ratios-{allocator}"));
+            let program = programs.join(format!("suite-{allocator}"));
             // Removed first: a program that still runs cannot be overwritten.
             let _was_there = fs::remove_file(&program);
-            fs::copy(target.join("release/ratios"), &program)
+            fs::copy(target.join("release/suite"), &program)
                 .map_err(|error| format!("{}: {error}", program.display()))?;
             Ok(Variant { allocator: allocator.clone(), program })
         })
@@ -47,12 +47,12 @@ pub fn target_directory() -> PathBuf {
 fn build(manifest: &Path, target: &Path, allocator: &str) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)
-        .args(["build", "--quiet", "--release", "--package", "hakmem-benches", "--bin", "ratios"])
+        .args(["build", "--quiet", "--release", "--package", "hakmem-benches", "--bin", "suite"])
         .args(["--no-default-features", "--features", allocator, "--manifest-path"])
         .arg(manifest)
         .arg("--target-dir")
         .arg(target)
         .status()
         .map_err(|error| format!("{}: {error}", cargo.to_string_lossy()))?;
-    if status.success() { Ok(()) } else { Err(format!("building ratios with {allocator} failed ({status})")) }
+    if status.success() { Ok(()) } else { Err(format!("building suite with {allocator} failed ({status})")) }
 }

@@ -38,7 +38,7 @@ const LEVELS: [Setting; 3] = [
 /// Longest time one run may take: far more than it needs, so that only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Benchmarks of the program `ratios`, each with operations that take about a second at the slowest level.
+/// Benchmarks of the program `suite`, each with operations that take about a second at the slowest level.
 const BENCHES: [(&str, u64); 8] = [
     ("pair64", 8_000_000),
     ("replace400", 4_000_000),
@@ -89,7 +89,7 @@ struct Run {
 pub fn levels(project: &Project, options: &Options) -> Result<ExitCode> {
     ensure!(options.rounds > 0 && options.scale > 0, "nothing to measure");
     let library = project.preload_library()?;
-    let ratios = build_ratios(project)?;
+    let suite = build_suite(project)?;
     let rows: Vec<Row> = BENCHES
         .iter()
         .map(|&(name, ops)| Row::Bench(name, (ops * options.scale / 100).max(1)))
@@ -103,7 +103,7 @@ pub fn levels(project: &Project, options: &Options) -> Result<ExitCode> {
             for step in 0..LEVELS.len() {
                 let chosen = (round + step) % LEVELS.len();
                 if let (Some(level), Some(of_level)) = (LEVELS.get(chosen), of_row.get_mut(chosen)) {
-                    let run = measure(project, &library, &ratios, *row, level);
+                    let run = measure(project, &library, &suite, *row, level);
                     of_level.push(run.with_context(|| format!("{} at level {}", row.name(), level.name))?);
                 }
             }
@@ -123,14 +123,14 @@ pub fn levels(project: &Project, options: &Options) -> Result<ExitCode> {
 }
 
 /// The benchmarks on the C library's malloc, in whose place the preload library steps.
-fn build_ratios(project: &Project) -> Result<PathBuf> {
-    let package = ["--release", "--package", "hakmem-benches", "--bin", "ratios"];
+fn build_suite(project: &Project) -> Result<PathBuf> {
+    let package = ["--release", "--package", "hakmem-benches", "--bin", "suite"];
     project.build(&[&package[..], &["--no-default-features", "--features", "system"]].concat())?;
     let kept = project.target().join("xtask");
     std::fs::create_dir_all(&kept)?;
-    let kept = kept.join("ratios-system");
+    let kept = kept.join("suite-system");
     let _was_there = std::fs::remove_file(&kept);
-    std::fs::copy(project.target().join("release").join("ratios"), &kept).context("cannot copy ratios")?;
+    std::fs::copy(project.target().join("release").join("suite"), &kept).context("cannot copy suite")?;
     Ok(kept)
 }
 
@@ -161,10 +161,10 @@ fn run(project: &Project, library: &Path, level: &Setting, command: &mut Command
     Ok((finished, text))
 }
 
-fn measure(project: &Project, library: &Path, ratios: &Path, row: Row, level: &Setting) -> Result<Run> {
+fn measure(project: &Project, library: &Path, suite: &Path, row: Row, level: &Setting) -> Result<Run> {
     let (finished, time) = match row {
         Row::Bench(name, ops) => {
-            let mut command = Command::new(ratios);
+            let mut command = Command::new(suite);
             let (finished, text) = run(project, library, level, command.args([name, "--ops", &ops.to_string()]))?;
             (finished, value(&text, "ns_per_op").with_context(|| format!("no ns_per_op in {text:?}"))?)
         }

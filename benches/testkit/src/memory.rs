@@ -2,13 +2,15 @@
 
 use std::fs::read_to_string;
 
-/// Resident memory of this process.
+/// Memory of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
     /// Resident now.
     pub resident_kib: u64,
     /// The most that was ever resident.
     pub peak_kib: u64,
+    /// The most address space that was ever mapped, reserved ranges included.
+    pub virtual_kib: u64,
 }
 
 impl Memory {
@@ -16,7 +18,11 @@ impl Memory {
     #[must_use]
     pub fn now() -> Self {
         let text = read_to_string("/proc/self/status").unwrap_or_default();
-        Self { resident_kib: field(&text, "VmRSS:"), peak_kib: field(&text, "VmHWM:") }
+        Self {
+            resident_kib: field(&text, "VmRSS:"),
+            peak_kib: field(&text, "VmHWM:"),
+            virtual_kib: field(&text, "VmPeak:"),
+        }
     }
 }
 
@@ -45,7 +51,7 @@ mod tests {
     fn the_peak_is_at_least_what_is_resident_and_both_are_read() {
         let memory = Memory::now();
         assert!(memory.resident_kib > 100);
-        assert!(memory.peak_kib >= memory.resident_kib);
+        assert!(memory.peak_kib >= memory.resident_kib && memory.virtual_kib >= memory.peak_kib);
         assert!(available_kib() > 0);
     }
 }

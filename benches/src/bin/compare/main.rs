@@ -88,9 +88,9 @@ fn compare(options: &Options) -> Result<bool, String> {
 
 fn chosen_benches(names: &[String]) -> Result<Vec<&'static Bench>, String> {
     if names.is_empty() {
-        return Ok(Bench::ALL.iter().collect());
+        return Ok(Bench::all().collect());
     }
-    let known = || Bench::ALL.iter().map(|bench| bench.name).collect::<Vec<_>>().join(", ");
+    let known = || Bench::all().map(|bench| bench.name).collect::<Vec<_>>().join(", ");
     names
         .iter()
         .map(|name| Bench::named(name).ok_or_else(|| format!("no benchmark is called {name}; there are {}", known())))

@@ -1,7 +1,7 @@
 //! rpmalloc 1.4, which wants to be told when a thread begins and ends.
 //!
-//! Its own preloadable library replaces `pthread_create` for that. Here each operation asks whether the thread is known,
-//! which is what rpmalloc's preload build does anyway, and so threads are met however they were made.
+//! Its own preloadable library replaces `pthread_create` for that. Here each allocation asks whether the thread is
+//! known, which is what rpmalloc's preload build does anyway, and so threads are met however they were made.
 //!
 //! **Not here.** Alignments of 64 KiB and more, which rpmalloc refuses.
 //! **Invariants.** A thread that rpmalloc knows has a value under [`end::KEY`], so that its end is noticed; when rpmalloc
@@ -11,7 +11,10 @@ mod known;
 
 use core::ffi::{c_int, c_void};
 
-use rpmalloc_sys::{rpcalloc, rpfree, rpmalloc, rpmalloc_initialize, rpmalloc_usable_size, rpmemalign, rprealloc};
+// A block can be freed by a thread that is unknown, as threads are at their very end: it goes to the heap that it came from.
+// Meeting them again for that would lose a heap for each.
+use rpmalloc_sys::{rpcalloc, rpmalloc, rpmalloc_initialize, rpmemalign, rprealloc};
+pub use rpmalloc_sys::{rpfree as free, rpmalloc_usable_size as usable_size};
 
 macro_rules! once_known {
     ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $function:ident;)*) => {
@@ -52,8 +55,6 @@ once_known! {
     fn allocate_zeroed(count: usize, bytes: usize) -> *mut c_void = rpcalloc;
     fn resize(block: *mut c_void, bytes: usize) -> *mut c_void = rprealloc;
     fn allocate_aligned(alignment: usize, bytes: usize) -> *mut c_void = rpmemalign;
-    fn free(block: *mut c_void) = rpfree;
-    fn usable_size(block: *mut c_void) -> usize = rpmalloc_usable_size;
 }
 
 unsafe extern "C" {

@@ -163,6 +163,8 @@ enum Task {
         #[arg(long, value_name = "SECONDS", default_value_t = compat::STRESS_SECONDS)]
         stress_seconds: u64,
     },
+    /// Benchmarks under hakmem and other allocators, interleaved: tables, CSV and a report.
+    Bench(bench::Options),
     /// What the levels cost in time and memory: benchmarks and real programs at each level, interleaved.
     Levels {
         /// Runs of each row at each level.
@@ -262,6 +264,7 @@ fn perform(task: Task) -> Result<ExitCode> {
                 compat::Options { allow_missing, only, full, levels, install, baseline, sabotage, stress_seconds };
             compat::compat(&project, &options)
         }
+        Task::Bench(options) => bench::bench(&project, &options),
         Task::Levels { rounds, scale, fix } => levels::levels(&project, &levels::Options { rounds, scale, fix }),
         Task::Misuse { level, only, peers, fix, repeat } => {
             misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, repeat })

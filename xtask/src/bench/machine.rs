@@ -1,0 +1,64 @@
+//! On what the runs were made: without it a number means little a month later.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::SystemTime;
+
+use crate::project::Project;
+
+/// Name and value, in the order of the report. What cannot be found out says so.
+pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let cpuinfo = read("/proc/cpuinfo");
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory_kib: f64 =
+        field(&read("/proc/meminfo"), "MemTotal").split(' ').next().unwrap_or("").parse().unwrap_or(0.0);
+    let virtualised = if cpuinfo.contains(" hypervisor") { ", virtual" } else { "" };
+    let mode = read("/sys/kernel/mm/transparent_hugepage/enabled");
+    let commit = printed(project.root(), "git", &["rev-parse", "--short=12", "HEAD"]);
+    let changed = printed(project.root(), "git", &["status", "--porcelain", "--untracked-files=no"]);
+    let changed = if changed.is_empty() { "" } else { ", with changes" };
+    let entry = |name: &str, value: String| {
+        (name.to_owned(), if value.trim().is_empty() { "unknown".to_owned() } else { value })
+    };
+    vec![
+        entry("processor", field(&cpuinfo, "model name")),
+        entry("processors", format!("{processors}{virtualised}")),
+        entry("memory", format!("{:.1} GiB", memory_kib / 1_048_576.0)),
+        entry("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        entry("huge pages", in_brackets(&mode).to_owned()),
+        entry("rustc", printed(project.root(), "rustc", &["--version"])),
+        entry("commit", format!("{commit}{changed}")),
+        entry("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
+        entry("command", arguments.to_owned()),
+    ]
+}
+
+fn printed(directory: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(directory).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// The one of several words that is chosen.
+fn in_brackets(text: &str) -> &str {
+    text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(word, _)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_name_what_a_number_depends_on() {
+        let facts = facts(&Project::load().unwrap(), "cargo xtask bench");
+        for name in ["processor", "kernel", "huge pages", "rustc", "commit", "date"] {
+            assert!(facts.iter().any(|(known, value)| known == name && !value.is_empty()), "{name}: {facts:?}");
+        }
+        assert_eq!(in_brackets("always [madvise] never\n"), "madvise");
+        assert_eq!(in_brackets(""), "");
+    }
+}

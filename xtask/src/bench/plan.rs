@@ -1,0 +1,169 @@
+//! Which run comes when: rounds in which every cell runs once, in an order that is shuffled anew, until each has enough clean runs.
+//!
+//! The host slows down by up to 60 % unannounced. So each run stands between two spins of fixed work, and is dropped when the
+//! slower of them was slow; and no allocator has a time of day of its own.
+//!
+//! **Invariants.** A cell runs at most once in a round. A cell without any clean run keeps all its runs, which the report says.
+//! A cell that failed is not run again.
+
+use anyhow::{Error, Result};
+
+use super::stats;
+
+/// A run is dropped when the spin beside it took this much longer than the median spin.
+const SLOW_SPIN: f64 = 1.15;
+/// Rounds beyond those asked for, to replace dropped runs.
+const EXTRA_ROUNDS: usize = 3;
+
+/// What the plan must know of a run.
+pub trait Spun {
+    /// Which processors were spun: times of one and of all are not compared.
+    fn spin_kind(&self) -> usize;
+    /// The slower of the two spins.
+    fn spin_ms(&self) -> f64;
+}
+
+/// One run of one cell.
+#[derive(Debug)]
+pub struct Planned<R> {
+    pub cell: usize,
+    pub round: usize,
+    pub kept: bool,
+    pub run: R,
+}
+
+/// What came of all rounds.
+pub struct Outcome<R> {
+    /// Every run, in the order in which they ran.
+    pub runs: Vec<Planned<R>>,
+    /// Cells that failed, with why.
+    pub failures: Vec<(usize, Error)>,
+}
+
+/// Runs `cells` cells. `perform` is given the cell and the share of the work that is done.
+pub fn interleaved<R: Spun>(
+    cells: usize,
+    reps: usize,
+    seed: u64,
+    mut perform: impl FnMut(usize, f64) -> Result<R>,
+) -> Outcome<R> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut runs: Vec<Planned<R>> = Vec::new();
+    let mut failures: Vec<(usize, Error)> = Vec::new();
+    for round in 0..reps + EXTRA_ROUNDS {
+        let failed = |cell| failures.iter().any(|(which, _)| *which == cell);
+        let mut order: Vec<usize> = (0..cells).filter(|&cell| clean(&runs, cell) < reps && !failed(cell)).collect();
+        if order.is_empty() {
+            break;
+        }
+        random.shuffle(&mut order);
+        for (place, &cell) in order.iter().enumerate() {
+            let of_round = place as f64 / order.len() as f64;
+            match perform(cell, ((round as f64 + of_round) / reps as f64).min(1.0)) {
+                Ok(run) => runs.push(Planned { cell, round, kept: true, run }),
+                Err(error) => failures.push((cell, error)),
+            }
+        }
+        drop_slow(&mut runs);
+    }
+    for cell in 0..cells {
+        if clean(&runs, cell) == 0 {
+            runs.iter_mut().filter(|run| run.cell == cell).for_each(|run| run.kept = true);
+        }
+    }
+    Outcome { runs, failures }
+}
+
+fn clean<R>(runs: &[Planned<R>], cell: usize) -> usize {
+    runs.iter().filter(|run| run.cell == cell && run.kept).count()
+}
+
+/// Decides of all runs anew: the median spin is known the better the more there were.
+fn drop_slow<R: Spun>(runs: &mut [Planned<R>]) {
+    for kind in 0..2 {
+        let of_kind = |planned: &Planned<R>| planned.run.spin_kind() == kind;
+        let Some(usual) = stats::median(runs.iter().filter(|run| of_kind(run)).map(|run| run.run.spin_ms())) else {
+            continue;
+        };
+        for planned in runs.iter_mut().filter(|run| of_kind(run)) {
+            planned.kept = planned.run.spin_ms() <= usual * SLOW_SPIN;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    struct Spin(f64);
+
+    impl Spun for Spin {
+        fn spin_kind(&self) -> usize {
+            0
+        }
+        fn spin_ms(&self) -> f64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn every_cell_runs_once_a_round_in_an_order_of_its_own() {
+        let seen = RefCell::new(Vec::new());
+        let outcome = interleaved(20, 4, 7, |cell, share| {
+            assert!((0.0..=1.0).contains(&share));
+            seen.borrow_mut().push(cell);
+            Ok(Spin(10.0))
+        });
+        assert_eq!(outcome.runs.len(), 80);
+        let seen = seen.into_inner();
+        let rounds: Vec<&[usize]> = seen.chunks(20).collect();
+        for round in &rounds {
+            let mut sorted = round.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+        }
+        assert_ne!(rounds[0], rounds[1]);
+    }
+
+    #[test]
+    fn a_run_beside_a_slow_spin_is_dropped_and_made_up_for() {
+        let mut count = 0;
+        let outcome = interleaved(2, 5, 1, |_, _| {
+            count += 1;
+            Ok(Spin(if count == 3 { 11.6 } else { 10.0 }))
+        });
+        assert_eq!(outcome.runs.len(), 11);
+        assert_eq!(outcome.runs.iter().filter(|run| !run.kept).count(), 1);
+        assert!((0..2).all(|cell| clean(&outcome.runs, cell) == 5));
+    }
+
+    #[test]
+    fn a_machine_that_stays_slow_ends_after_the_extra_rounds() {
+        let mut count = 0_u32;
+        let outcome = interleaved(1, 5, 1, |_, _| {
+            count += 1;
+            Ok(Spin(f64::from(count * count * 10)))
+        });
+        assert_eq!(outcome.runs.len(), 5 + EXTRA_ROUNDS);
+        assert!(clean(&outcome.runs, 0) > 0);
+    }
+
+    #[test]
+    fn a_cell_that_fails_is_named_and_left_out_of_later_rounds() {
+        let mut tries = 0;
+        let outcome = interleaved(2, 3, 1, |cell, _| {
+            if cell == 1 {
+                tries += 1;
+                bail!("it crashed");
+            }
+            Ok(Spin(1.0))
+        });
+        assert_eq!((tries, outcome.runs.len()), (1, 3));
+        assert_eq!(outcome.failures.len(), 1);
+        assert_eq!(outcome.failures[0].0, 1);
+    }
+}

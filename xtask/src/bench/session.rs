@@ -1,0 +1,255 @@
+//! What a call of the command runs: which benchmarks under which allocators; builds them and carries the plan out.
+//!
+//! **Invariants.** A benchmark or an allocator that was asked for and cannot run is named, never left out in silence. Every program of
+//! the preload suite has first run once under the C library's allocator, and must then print the same under all others.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::job::{Expected, Job, Launcher};
+use super::plan;
+use super::programs::PROGRAMS;
+use super::results::{Allocator, Facts, Failure, Results, Row, Run, Suite};
+use super::{preload, rust};
+use crate::project::Project;
+
+/// hakmem under some of its variables.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setting {
+    pub name: String,
+    pub variables: Vec<(String, String)>,
+}
+
+/// What is run.
+pub struct Choice {
+    /// hakmem itself, once for each setting; the first is the subject.
+    pub settings: Vec<Setting>,
+    /// Other allocators; `None` is all of the suite.
+    pub peers: Option<Vec<String>>,
+    /// Programs and libraries that were built before, as further peers.
+    pub kept: Vec<(String, PathBuf)>,
+    /// Only benchmarks whose name contains one of these; all when empty.
+    pub only: Vec<String>,
+    /// Percent of each Rust benchmark's usual operations.
+    pub scale: u64,
+}
+
+impl Choice {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    fn peers_of(&self, all: &[&str]) -> Vec<String> {
+        self.peers.clone().unwrap_or_else(|| all.iter().map(|&name| name.to_owned()).collect())
+    }
+}
+
+/// One benchmark under one allocator.
+struct Cell {
+    row: usize,
+    allocator: String,
+    job: Job,
+}
+
+/// What is to be run, built and ready.
+pub struct Session<'a> {
+    project: &'a Project,
+    launcher: Launcher<'a>,
+    build: PathBuf,
+    facts: Facts,
+    cells: Vec<Cell>,
+    /// What each program of the preload suite must print.
+    references: BTreeMap<usize, String>,
+}
+
+impl<'a> Session<'a> {
+    /// One without anything to run yet.
+    pub fn new(project: &'a Project, subject: &str, machine: Vec<(String, String)>) -> Result<Self> {
+        let build = project.target().join("bench").join("build");
+        std::fs::create_dir_all(&build).with_context(|| format!("cannot make {}", build.display()))?;
+        let launcher = Launcher::new(project, &build)?;
+        let facts = Facts { machine, subject: subject.to_owned(), ..Facts::default() };
+        Ok(Self { project, launcher, build, facts, cells: Vec::new(), references: BTreeMap::new() })
+    }
+
+    /// Adds a suite.
+    pub fn add(&mut self, suite: Suite, choice: &Choice) -> Result<()> {
+        match suite {
+            Suite::Rust | Suite::Scaling => self.add_rust(suite, choice),
+            Suite::Preload => self.add_preload(choice),
+        }
+    }
+
+    fn add_rust(&mut self, suite: Suite, choice: &Choice) -> Result<()> {
+        let (mut names, unknown) = rust::known(self.project, &choice.peers_of(&rust::PEERS));
+        for name in unknown {
+            self.miss(&name, "hakmem-benches has no such feature");
+        }
+        names.insert(0, "hakmem".to_owned());
+        let mut variants = rust::build(self.project, &self.build, &names)?;
+        for (name, path) in choice.kept.iter().filter(|(_, path)| !is_library(path)) {
+            variants.push(rust::kept(name, path)?);
+        }
+        let Some((hakmem, peers)) = variants.split_first() else { return Ok(()) };
+        let listed = rust::list(hakmem)?;
+        for setting in &choice.settings {
+            self.facts.allocators.push(Allocator { name: setting.name.clone(), ..rust::described(hakmem, suite) });
+        }
+        self.facts.allocators.extend(peers.iter().map(|peer| rust::described(peer, suite)));
+        for (row, arguments, cpus) in rust::rows(suite, &listed, choice.scale) {
+            if !choice.wants(&row.name) {
+                continue;
+            }
+            let place = self.add_row(row);
+            for setting in &choice.settings {
+                let job = rust::job(hakmem, &arguments, cpus, &setting.variables);
+                self.cells.push(Cell { row: place, allocator: setting.name.clone(), job });
+            }
+            for peer in peers {
+                let job = rust::job(peer, &arguments, cpus, &[]);
+                self.cells.push(Cell { row: place, allocator: peer.name.clone(), job });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_preload(&mut self, choice: &Choice) -> Result<()> {
+        let hakmem = preload::hakmem(self.project, &self.build)?;
+        let mut peers = Vec::new();
+        for name in choice.peers_of(&preload::PEERS) {
+            match preload::peer(self.project, &self.build, &name) {
+                Ok(library) => peers.push(library),
+                Err(error) => self.miss(&name, &format!("{error:#}")),
+            }
+        }
+        for (name, path) in choice.kept.iter().filter(|(_, path)| is_library(path)) {
+            peers.push(preload::kept(name, path)?);
+        }
+        for setting in &choice.settings {
+            self.facts.allocators.push(Allocator { name: setting.name.clone(), ..hakmem.described() });
+        }
+        self.facts.allocators.extend(peers.iter().map(preload::Library::described));
+        for program in PROGRAMS.iter().filter(|program| choice.wants(program.name)) {
+            if let Some(why) = preload::missing(program) {
+                self.miss(program.name, &why);
+                continue;
+            }
+            eprintln!("preparing {}", program.name);
+            let inputs = preload::prepare(self.project, &self.build, program)?;
+            let place = self.add_row(preload::row(program));
+            let plain = preload::job(self.project, program, &inputs, &preload::Library::none(), &[]);
+            let reference = self.launcher.run(&plain);
+            let reference = reference.with_context(|| format!("{} under the C library's malloc", program.name))?;
+            self.references.insert(place, reference.text);
+            for setting in &choice.settings {
+                let job = preload::job(self.project, program, &inputs, &hakmem, &setting.variables);
+                self.cells.push(Cell { row: place, allocator: setting.name.clone(), job });
+            }
+            for peer in &peers {
+                let job = preload::job(self.project, program, &inputs, peer, &[]);
+                self.cells.push(Cell { row: place, allocator: peer.name.clone(), job });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_row(&mut self, row: Row) -> usize {
+        self.facts.rows.push(row);
+        self.facts.rows.len() - 1
+    }
+
+    fn miss(&mut self, name: &str, why: &str) {
+        eprintln!("NOT RUN: {name}: {why}");
+        self.facts.missing.push((name.to_owned(), why.to_owned()));
+    }
+
+    /// Runs everything.
+    pub fn run(self, reps: usize, seed: u64, touch: bool) -> Result<Results> {
+        ensure!(!self.cells.is_empty(), "no benchmark has such a name");
+        if touch {
+            self.launcher.touch()?;
+        }
+        let progress = ProgressBar::new((self.cells.len() * reps) as u64);
+        progress.set_style(ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} runs, {eta} left: {msg}")?);
+        let outcome = plan::interleaved(self.cells.len(), reps, seed, |cell, done| {
+            let run = self.perform(cell, &progress);
+            // Rounds that replace dropped runs make the bar longer, so it goes by the plan and not by the count.
+            progress.set_position((done * progress.length().unwrap_or(0) as f64) as u64);
+            if let Err(error) = &run {
+                progress.suspend(|| eprintln!("FAILED: {error:#}"));
+            }
+            run
+        });
+        progress.finish_and_clear();
+        let mut results = Results { facts: self.facts, runs: Vec::new() };
+        for planned in outcome.runs {
+            results.runs.push(Run { round: planned.round, kept: planned.kept, ..planned.run });
+        }
+        for (cell, error) in outcome.failures {
+            let Some((cell, row)) =
+                self.cells.get(cell).and_then(|cell| Some((cell, results.facts.rows.get(cell.row)?)))
+            else {
+                continue;
+            };
+            let (suite, benchmark) = (row.suite, row.name.clone());
+            let why = format!("{:#}", error.root_cause());
+            results.facts.failures.push(Failure { suite, benchmark, allocator: cell.allocator.clone(), why });
+        }
+        Ok(results)
+    }
+
+    fn perform(&self, cell: usize, progress: &ProgressBar) -> Result<Run> {
+        let cell = self.cells.get(cell).context("no such cell")?;
+        let row = self.facts.rows.get(cell.row).context("no such row")?;
+        let what = || format!("{} under {}", row.name, cell.allocator);
+        progress.set_message(what());
+        let measured = self.launcher.run(&cell.job).with_context(what)?;
+        if cell.job.expected == Expected::Same {
+            let reference = self.references.get(&cell.row).map(String::as_str).unwrap_or_default();
+            check_same(&measured.text, reference).with_context(what)?;
+        }
+        measured.into_run(row.suite, row.unit, &row.name, &cell.allocator, cell.job.cpus).with_context(what)
+    }
+}
+
+fn check_same(text: &str, reference: &str) -> Result<()> {
+    let differs = text.lines().zip(reference.lines()).find(|(one, other)| one != other);
+    if let Some((one, other)) = differs {
+        anyhow::bail!("it printed {one:?} where it prints {other:?} under the C library's malloc");
+    }
+    let (lines, expected) = (text.lines().count(), reference.lines().count());
+    ensure!(lines == expected, "it printed {lines} lines where it prints {expected} under the C library's malloc");
+    Ok(())
+}
+
+fn is_library(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "so")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_by_any_part_and_none_chooses_all() {
+        let choice = |only: &[&str]| Choice {
+            settings: Vec::new(),
+            peers: None,
+            kept: Vec::new(),
+            only: only.iter().map(|&name| name.to_owned()).collect(),
+            scale: 100,
+        };
+        assert!(choice(&[]).wants("replace400") && choice(&["list", "replace"]).wants("replace400"));
+        assert!(!choice(&["list"]).wants("replace400"));
+    }
+
+    #[test]
+    fn output_that_differs_is_an_error_that_shows_where() {
+        assert!(check_same("a\nb", "a\nb").is_ok());
+        assert!(check_same("a\nc", "a\nb").unwrap_err().to_string().contains("\"c\""));
+        assert!(check_same("a", "a\nb").is_err());
+    }
+}

@@ -2,6 +2,9 @@
 //! `bench`, `allocator`, `ops` (done), `ns_per_op` (wall time), `peak_rss_kib`, `end_rss_kib` (after all was freed), `virtual_kib`
 //! (the most address space), `live_bytes` and `live_rss_kib` (requested and resident at the moment at which the benchmark
 //! holds most; 0 when it has no such moment), and `baseline_ns_per_op` of benchmarks that touch the same memory without allocating.
+//!
+//! `--list` prints one line per benchmark: `name`, `group`, `threads` (its default), `ops` (its default), `parameter` and `values`
+//! (an option to run it with and values for it) where it has any, and `operation` in quotes.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this program's job")]
 
 use std::process::ExitCode;
@@ -47,12 +50,14 @@ fn asked() -> Result<Option<(&'static Bench, Request)>, lexopt::Error> {
         }
     }
     let bench = bench.ok_or("which benchmark?")?;
-    Ok(Some((bench, Request { ops: ops.unwrap_or(bench.ops), threads, live_bytes })))
+    Ok(Some((bench, Request { ops: ops.unwrap_or(bench.ops), threads: threads.unwrap_or(bench.threads), live_bytes })))
 }
 
 fn list() {
-    for Bench { name, group, ops, operation, .. } in Bench::all() {
-        println!("name={name} group={} ops={ops} operation=\"{operation}\"", group.name());
+    for Bench { name, group, ops, operation, threads, parameter, .. } in Bench::all() {
+        let parameter = parameter.map(|(option, values)| format!(" parameter={option} values={values}"));
+        let parameter = parameter.unwrap_or_default();
+        println!("name={name} group={} threads={threads} ops={ops}{parameter} operation=\"{operation}\"", group.name());
     }
 }
 

@@ -85,6 +85,16 @@ impl Slots {
         }
     }
 
+    /// Writes to the first byte of a random one, `ops` times: what a replacement costs a program beside its allocator.
+    pub(super) fn touch(&mut self, ops: u64) {
+        for _ in 0..ops {
+            let (slot, size) = self.random.slot_and_size(self.blocks.len(), self.low, self.high);
+            if let Some(first) = self.blocks.get_mut(slot).and_then(|block| block.first_mut()) {
+                first.write(size as u8);
+            }
+        }
+    }
+
     /// The blocks.
     pub(super) fn blocks(&self) -> &[Block] {
         &self.blocks
@@ -107,6 +117,7 @@ mod tests {
     fn replaced_slots_stay_as_many_and_within_their_sizes() {
         let mut slots = Slots::used(50, 16, 64, 1);
         slots.replace(1000);
+        slots.touch(100);
         assert_eq!(slots.blocks().len(), 50);
         assert!(slots.blocks().iter().all(|block| (16..=64).contains(&block.len())));
         assert!((50 * 16..=50 * 64).contains(&requested(slots.blocks())));

@@ -6,25 +6,23 @@ use hakmem_testkit::Random;
 
 use super::{Bench, Group, Measured};
 
-const fn bench(name: &'static str, ops: u64, operation: &'static str, run: fn(&super::Request) -> Measured) -> Bench {
-    Bench::new(name, Group::Growth, ops, operation, run)
-}
+const G: Group = Group::Growth;
 
 pub(super) const BENCHES: &[Bench] = &[
-    bench("vec-growth", 3, "growth of a Vec<u8> to 256 MiB by doubling", |request| vec_growth(request.ops)),
-    bench("realloc-steps", 3_000, "growth of a Vec<u8> from 1 to 64 KiB in exact steps of 64 B", |request| {
+    G.bench("vec-growth", 3, "growth of a Vec<u8> to 256 MiB by doubling", |request| vec_growth(request.ops)),
+    G.bench("realloc-steps", 6_000, "growth of a Vec<u8> from 1 to 64 KiB in exact steps of 64 B", |request| {
         exact_steps(request.ops, 1 << 10, 64 << 10, 64)
     }),
-    bench("realloc-large", 20, "growth of a Vec<u8> from 1 to 64 MiB in exact steps of 256 KiB, filled", |request| {
+    G.bench("realloc-large", 8, "growth of a Vec<u8> from 1 to 64 MiB in exact steps of 256 KiB, filled", |request| {
         exact_steps(request.ops, 1 << 20, 64 << 20, 256 << 10)
     }),
-    bench(
+    G.bench(
         "vecs-interleaved",
-        12_000_000,
+        30_000_000,
         "push of a u64 to a random one of 1000 vectors, up to 4 KiB each",
         |request| interleaved(request.ops),
     ),
-    bench("shrink", 8_000_000, "Vec<u8> of 1-8 KiB filled by a quarter and shrunk to fit, 64 live", |request| {
+    G.bench("shrink", 5_000_000, "Vec<u8> of 1-8 KiB filled by a quarter and shrunk to fit, 64 live", |request| {
         shrink(request.ops)
     }),
 ];

@@ -5,8 +5,11 @@ mod batch;
 mod collection;
 mod common;
 mod growth;
+mod libraries;
 mod measured;
 mod replace;
+mod scaling;
+mod scenario;
 mod threads;
 mod tiny;
 
@@ -48,6 +51,17 @@ impl Group {
             Self::Scaling => "scaling",
         }
     }
+
+    /// A benchmark of this group.
+    const fn bench(
+        self,
+        name: &'static str,
+        ops: u64,
+        operation: &'static str,
+        run: fn(&Request) -> Measured,
+    ) -> Bench {
+        Bench { name, group: self, ops, operation, threads: 1, parameter: None, run }
+    }
 }
 
 /// One benchmark.
@@ -61,6 +75,10 @@ pub struct Bench {
     pub ops: u64,
     /// What one operation is.
     pub operation: &'static str,
+    /// Threads that it uses unless told otherwise.
+    pub threads: usize,
+    /// The option that it is meant to be run with, and values of interest, as on the command line of who plots it.
+    pub parameter: Option<(&'static str, &'static str)>,
     run: fn(&Request) -> Measured,
 }
 
@@ -69,27 +87,36 @@ pub struct Bench {
 pub struct Request {
     /// About how many operations.
     pub ops: u64,
-    /// Threads of benchmarks that have any choice; each has its own default.
-    pub threads: Option<usize>,
+    /// How many threads, of benchmarks that have any choice.
+    pub threads: usize,
     /// Bytes live while it runs, of benchmarks that have any choice.
     pub live_bytes: Option<u64>,
 }
 
 impl Bench {
-    const fn new(
-        name: &'static str,
-        group: Group,
-        ops: u64,
-        operation: &'static str,
-        run: fn(&Request) -> Measured,
-    ) -> Self {
-        Self { name, group, ops, operation, run }
+    /// The same with this many threads by default.
+    const fn on(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// The same, to be run with each of these values.
+    const fn over(self, option: &'static str, values: &'static str) -> Self {
+        Self { parameter: Some((option, values)), ..self }
     }
 
     /// Every benchmark, in the order of tables.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        let groups =
-            [tiny::BENCHES, batch::BENCHES, replace::BENCHES, threads::BENCHES, growth::BENCHES, collection::BENCHES];
+        let groups = [
+            tiny::BENCHES,
+            batch::BENCHES,
+            replace::BENCHES,
+            threads::BENCHES,
+            scenario::BENCHES,
+            growth::BENCHES,
+            collection::BENCHES,
+            libraries::BENCHES,
+            scaling::BENCHES,
+        ];
         groups.into_iter().flatten()
     }
 
@@ -119,7 +146,7 @@ mod tests {
             assert!(names.insert(bench.name), "two are called {}", bench.name);
             assert_eq!(Bench::named(bench.name).unwrap().name, bench.name);
             let ops = (bench.ops / 10_000).max(1);
-            let measured = bench.run(&Request { ops, threads: None, live_bytes: Some(1 << 20) });
+            let measured = bench.run(&Request { ops, threads: bench.threads, live_bytes: Some(1 << 20) });
             assert!(measured.ops >= ops && measured.ns_per_op() > 0.0, "{}", bench.name);
             if let Some(live) = measured.live {
                 assert!(live.bytes > 0 && live.rss_kib > 0, "{}", bench.name);
@@ -132,7 +159,7 @@ mod tests {
         for bench in Bench::all().filter(|bench| bench.group == Group::Threads) {
             for threads in [1, 3] {
                 let ops = bench.ops / 10_000 + 1;
-                let measured = bench.run(&Request { ops, threads: Some(threads), live_bytes: None });
+                let measured = bench.run(&Request { ops, threads, live_bytes: None });
                 assert!(measured.ops >= ops, "{} with {threads}", bench.name);
             }
         }

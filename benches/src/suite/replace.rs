@@ -7,51 +7,49 @@ use hakmem_testkit::Random;
 use super::common::{Block, Slots, block, random_block, requested, touched};
 use super::{Bench, Group, Live, Measured};
 
-const fn bench(name: &'static str, ops: u64, operation: &'static str, run: fn(&super::Request) -> Measured) -> Bench {
-    Bench::new(name, Group::Replace, ops, operation, run)
-}
+const G: Group = Group::Replace;
 
 pub(super) const BENCHES: &[Bench] = &[
-    bench("replace400", 20_000_000, "replace one of 400 blocks, 16-1024 B", |request| {
+    G.bench("replace400", 40_000_000, "replace one of 400 blocks, 16-1024 B", |request| {
         replace(request.ops, 400, 16, 1024)
     }),
-    bench("replace400-mid", 20_000_000, "replace one of 400 blocks, 257-768 B", |request| {
+    G.bench("replace400-mid", 40_000_000, "replace one of 400 blocks, 257-768 B", |request| {
         replace(request.ops, 400, 257, 768)
     }),
-    bench("replace400-8k-64k", 10_000_000, "replace one of 400 blocks, 8-64 KiB", |request| {
+    G.bench("replace400-8k-64k", 10_000_000, "replace one of 400 blocks, 8-64 KiB", |request| {
         replace(request.ops, 400, 8 << 10, 64 << 10)
     }),
-    bench("replace8k", 12_000_000, "replace one of 8192 blocks, 16-1024 B", |request| {
+    G.bench("replace8k", 20_000_000, "replace one of 8192 blocks, 16-1024 B", |request| {
         replace(request.ops, 8192, 16, 1024)
     }),
-    bench("replace8k-mid", 12_000_000, "replace one of 8192 blocks, 257-768 B", |request| {
+    G.bench("replace8k-mid", 20_000_000, "replace one of 8192 blocks, 257-768 B", |request| {
         replace(request.ops, 8192, 257, 768)
     }),
-    bench("replace200k", 6_000_000, "replace one of 200 000 blocks, 16-512 B", |request| {
+    G.bench("replace200k", 6_000_000, "replace one of 200 000 blocks, 16-512 B", |request| {
         replace(request.ops, 200_000, 16, 512)
     }),
-    bench("mixed400", 20_000_000, "allocate into or free one of 400 slots, 16-1024 B", |request| {
+    G.bench("mixed400", 30_000_000, "allocate into or free one of 400 slots, 16-1024 B", |request| {
         mixed(request.ops, 400, 16, 1024)
     }),
-    bench("mixed400-mid", 20_000_000, "allocate into or free one of 400 slots, 257-768 B", |request| {
+    G.bench("mixed400-mid", 30_000_000, "allocate into or free one of 400 slots, 257-768 B", |request| {
         mixed(request.ops, 400, 257, 768)
     }),
-    bench("mixed400-8k-64k", 10_000_000, "allocate into or free one of 400 slots, 8-64 KiB", |request| {
+    G.bench("mixed400-8k-64k", 10_000_000, "allocate into or free one of 400 slots, 8-64 KiB", |request| {
         mixed(request.ops, 400, 8 << 10, 64 << 10)
     }),
-    bench("mixed8k", 12_000_000, "allocate into or free one of 8192 slots, 16-1024 B", |request| {
+    G.bench("mixed8k", 25_000_000, "allocate into or free one of 8192 slots, 16-1024 B", |request| {
         mixed(request.ops, 8192, 16, 1024)
     }),
-    bench("mixed200k", 8_000_000, "allocate into or free one of 200 000 slots, 16-512 B", |request| {
+    G.bench("mixed200k", 10_000_000, "allocate into or free one of 200 000 slots, 16-512 B", |request| {
         mixed(request.ops, 200_000, 16, 512)
     }),
-    bench("large", 40_000, "replace one of 32 blocks, 64 KiB-2 MiB, each page touched", |request| {
+    G.bench("large", 100_000, "replace one of 32 blocks, 64 KiB-2 MiB, each page touched", |request| {
         large(request.ops, 32, 16, 5)
     }),
-    bench("large-1m-64m", 3_000, "replace one of 8 blocks, 1-64 MiB, each page touched", |request| {
+    G.bench("large-1m-64m", 300, "replace one of 8 blocks, 1-64 MiB, each page touched", |request| {
         large(request.ops, 8, 20, 6)
     }),
-    bench("large-untouched", 100_000, "replace one of 8 blocks, 1-64 MiB, only the first byte written", |request| {
+    G.bench("large-untouched", 6_000, "replace one of 8 blocks, 1-64 MiB, only the first byte written", |request| {
         large_untouched(request.ops)
     }),
 ];

@@ -10,39 +10,26 @@ use hakmem_testkit::Random;
 use super::common::{Block, Slots, block, random_block, requested};
 use super::{Bench, Group, Live, Measured, Request};
 
-const fn bench(name: &'static str, ops: u64, operation: &'static str, run: fn(&Request) -> Measured) -> Bench {
-    Bench::new(name, Group::Threads, ops, operation, run)
-}
+const G: Group = Group::Threads;
 
 pub(super) const BENCHES: &[Bench] = &[
-    bench("replace-mt", 30_000_000, "replace one of a thread's 400 blocks, 16-1024 B; 2 threads", |request| {
+    G.bench("replace-mt", 30_000_000, "replace one of a thread's 400 blocks, 16-1024 B", |request| {
         replace(request, 400, 16, 1024)
-    }),
-    bench("replace-mt-mid", 20_000_000, "replace one of a thread's 256 blocks, 8-32 KiB; 2 threads", |request| {
+    })
+    .on(2),
+    G.bench("replace-mt-mid", 20_000_000, "replace one of a thread's 256 blocks, 8-32 KiB", |request| {
         replace(request, 256, 8 << 10, 32 << 10)
-    }),
-    bench(
-        "larson",
-        16_000_000,
-        "replace one of 1000 blocks of 16-512 B inherited from a thread that ended; 2 chains",
-        larson,
-    ),
-    bench("producer-consumer", 6_000_000, "block of 16-512 B freed by another thread; 1:1", producer_consumer),
-    bench("producers-consumers", 6_000_000, "block of 16-512 B freed by another thread; 2:2", producers_consumers),
-    bench(
-        "ring",
-        8_000_000,
-        "replace half of a batch of 256 blocks of 16-512 B and hand it on; ring of 4 threads",
-        ring,
-    ),
-    bench("exchange", 8_000_000, "replace one of 4096 blocks of 16-512 B that all threads share; 2 threads", exchange),
-    bench("spawn", 3_000, "thread with 2000 allocations of 16-1024 B; one at a time", spawn),
+    })
+    .on(2),
+    G.bench("larson", 20_000_000, "replace one of 1000 blocks of 16-512 B inherited from a thread that ended", larson)
+        .on(2),
+    G.bench("producer-consumer", 6_000_000, "block of 16-512 B freed by another thread; 1:1", producer_consumer).on(2),
+    G.bench("producers-consumers", 6_000_000, "block of 16-512 B freed by another thread; 2:2", producers_consumers)
+        .on(4),
+    G.bench("ring", 8_000_000, "replace half of a batch of 256 blocks of 16-512 B and hand it on", ring).on(4),
+    G.bench("exchange", 12_000_000, "replace one of 4096 blocks of 16-512 B that all threads share", exchange).on(2),
+    G.bench("spawn", 3_000, "thread with 2000 allocations of 16-1024 B; one at a time", spawn),
 ];
-
-/// The threads asked for, else `default`.
-fn threads(request: &Request, default: usize) -> u64 {
-    request.threads.unwrap_or(default).max(1) as u64
-}
 
 /// Runs `work` with the number of its thread on each of them at once, and returns when all have ended.
 fn on_all(threads: u64, work: impl Fn(u64) + Sync) {
@@ -54,8 +41,8 @@ fn on_all(threads: u64, work: impl Fn(u64) + Sync) {
     });
 }
 
-fn replace(request: &Request, slots: usize, low: usize, high: usize) -> Measured {
-    let threads = threads(request, 2);
+pub(super) fn replace(request: &Request, slots: usize, low: usize, high: usize) -> Measured {
+    let threads = request.threads.max(1) as u64;
     let ops = request.ops.div_ceil(threads);
     let live = Mutex::new(Vec::new());
     let measured = Measured::timed(ops * threads, || {
@@ -72,7 +59,7 @@ fn replace(request: &Request, slots: usize, low: usize, high: usize) -> Measured
 }
 
 /// Larson's server: a thread replaces blocks for a while, starts a successor that inherits them, and ends.
-fn larson(request: &Request) -> Measured {
+pub(super) fn larson(request: &Request) -> Measured {
     const OPS_PER_THREAD: u64 = 50_000;
     fn generation(mut blocks: Vec<Block>, mut random: Random, rest: u64, ended: Sender<Vec<Block>>) {
         for _ in 0..OPS_PER_THREAD {
@@ -87,7 +74,7 @@ fn larson(request: &Request) -> Measured {
             thread::spawn(move || generation(blocks, random, rest - 1, ended));
         }
     }
-    let chains = threads(request, 2);
+    let chains = request.threads.max(1) as u64;
     let generations = request.ops.div_ceil(chains * OPS_PER_THREAD);
     let (ended, all) = channel();
     let mut last = Vec::new();
@@ -110,7 +97,7 @@ fn larson(request: &Request) -> Measured {
 const BATCH: usize = 256;
 
 fn producer_consumer(request: &Request) -> Measured {
-    let pairs = (threads(request, 2) / 2).max(1);
+    let pairs = (request.threads as u64 / 2).max(1);
     let batches = request.ops.div_ceil(pairs * BATCH as u64);
     Measured::timed(pairs * batches * BATCH as u64, || on_all(pairs, |pair| hand_over(batches, pair)))
 }
@@ -145,7 +132,7 @@ fn hand_over(batches: u64, seed: u64) {
 
 /// Half of the threads allocate, the other half frees, through one queue.
 fn producers_consumers(request: &Request) -> Measured {
-    let each = (threads(request, 4) / 2).max(1);
+    let each = (request.threads as u64 / 2).max(1);
     let batches = request.ops.div_ceil(each * BATCH as u64);
     Measured::timed(each * batches * BATCH as u64, || {
         let (send, receive) = sync_channel::<Vec<Block>>(8 * each as usize);
@@ -180,7 +167,7 @@ fn next(receive: &Mutex<Receiver<Vec<Block>>>) -> Option<Vec<Block>> {
 
 /// Each thread frees half of the blocks of each batch that reaches it, allocates others in their place and hands it on.
 fn ring(request: &Request) -> Measured {
-    let threads = threads(request, 4);
+    let threads = request.threads.max(1) as u64;
     let rounds = request.ops.div_ceil(threads * BATCH as u64 / 2);
     Measured::timed(rounds * threads * BATCH as u64 / 2, || {
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
@@ -212,9 +199,9 @@ fn pass_on(to_next: &SyncSender<Vec<Block>>, from_last: &Receiver<Vec<Block>>, r
 }
 
 /// Nearly every block is freed by a thread that did not allocate it, one at a time.
-fn exchange(request: &Request) -> Measured {
+pub(super) fn exchange(request: &Request) -> Measured {
     const SLOTS: usize = 4096;
-    let threads = threads(request, 2);
+    let threads = request.threads.max(1) as u64;
     let ops = request.ops.div_ceil(threads);
     let slots: Vec<Mutex<Block>> = (0..SLOTS).map(|_| Mutex::new(block(16))).collect();
     let measured = Measured::timed(ops * threads, || {
@@ -234,8 +221,8 @@ fn exchange(request: &Request) -> Measured {
     measured.holding(Live::now(bytes))
 }
 
-fn spawn(request: &Request) -> Measured {
-    let threads = threads(request, 1);
+pub(super) fn spawn(request: &Request) -> Measured {
+    let threads = request.threads.max(1) as u64;
     let ops = request.ops.div_ceil(threads);
     Measured::timed(ops * threads, || {
         on_all(threads, |number| {

@@ -7,21 +7,19 @@ use hakmem_testkit::Random;
 use super::common::{block, sizes};
 use super::{Bench, Group, Measured};
 
-const fn bench(name: &'static str, ops: u64, operation: &'static str, run: fn(&super::Request) -> Measured) -> Bench {
-    Bench::new(name, Group::Tiny, ops, operation, run)
-}
+const G: Group = Group::Tiny;
 
 pub(super) const BENCHES: &[Bench] = &[
-    bench("tiny-hot", 60_000_000, "one of 100 blocks of 32 B, freed last in, first out", |request| {
+    G.bench("tiny-hot", 100_000_000, "one of 100 blocks of 32 B, freed last in, first out", |request| {
         tiny_hot(request.ops)
     }),
-    bench("pair16", 60_000_000, "alloc + free of 16 B", |request| pair::<2>(request.ops)),
-    bench("pair64", 60_000_000, "alloc + free of 64 B", |request| pair::<8>(request.ops)),
-    bench("pair1k", 60_000_000, "alloc + free of 1 KiB", |request| pair::<128>(request.ops)),
-    bench("pair-dyn", 40_000_000, "alloc + free of 16-1024 B", |request| pair_dyn(request.ops, 16, 1024)),
-    bench("pair-mid", 40_000_000, "alloc + free of 257-768 B", |request| pair_dyn(request.ops, 257, 768)),
-    bench("pair-8k-64k", 20_000_000, "alloc + free of 8-64 KiB", |request| pair_dyn(request.ops, 8 << 10, 64 << 10)),
-    bench("pair-zeroed", 20_000_000, "alloc_zeroed + free of 16-1024 B", |request| pair_zeroed(request.ops)),
+    G.bench("pair16", 120_000_000, "alloc + free of 16 B", |request| pair::<2>(request.ops)),
+    G.bench("pair64", 120_000_000, "alloc + free of 64 B", |request| pair::<8>(request.ops)),
+    G.bench("pair1k", 120_000_000, "alloc + free of 1 KiB", |request| pair::<128>(request.ops)),
+    G.bench("pair-dyn", 80_000_000, "alloc + free of 16-1024 B", |request| pair_dyn(request.ops, 16, 1024)),
+    G.bench("pair-mid", 80_000_000, "alloc + free of 257-768 B", |request| pair_dyn(request.ops, 257, 768)),
+    G.bench("pair-8k-64k", 20_000_000, "alloc + free of 8-64 KiB", |request| pair_dyn(request.ops, 8 << 10, 64 << 10)),
+    G.bench("pair-zeroed", 30_000_000, "alloc_zeroed + free of 16-1024 B", |request| pair_zeroed(request.ops)),
 ];
 
 fn tiny_hot(ops: u64) -> Measured {

@@ -194,7 +194,7 @@ pub fn job(
 
 #[cfg(test)]
 mod tests {
-    use super::super::programs::PROGRAMS;
+    use super::super::programs::programs;
     use super::*;
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
     fn the_library_reaches_the_program_and_nothing_else() {
         let project = Project::load().unwrap();
         let library = Library { name: "x".to_owned(), version: String::new(), path: Some("/lib/x.so".into()) };
-        let program = PROGRAMS.iter().find(|program| program.preload == Preload::Everything).unwrap();
+        let program = programs().find(|program| program.preload == Preload::Everything).unwrap();
         let with = job(&project, program, Path::new("/"), &library, &[("HAKMEM_STATS".to_owned(), "1".to_owned())]);
         assert!(with.variables.contains(&("LD_PRELOAD".to_owned(), "/lib/x.so".to_owned())));
         assert!(with.variables.iter().any(|(name, _)| name == "HAKMEM_STATS"));

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::job::{Expected, Job, Launcher};
 use super::plan;
-use super::programs::PROGRAMS;
+use super::programs::programs;
 use super::results::{Allocator, Facts, Failure, Results, Row, Run, Suite};
 use super::{preload, rust};
 use crate::project::Project;
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
             self.facts.allocators.push(Allocator { name: setting.name.clone(), ..hakmem.described() });
         }
         self.facts.allocators.extend(peers.iter().map(preload::Library::described));
-        for program in PROGRAMS.iter().filter(|program| choice.wants(program.name)) {
+        for program in programs().filter(|program| choice.wants(program.name)) {
             if let Some(why) = preload::missing(program) {
                 self.miss(program.name, &why);
                 continue;

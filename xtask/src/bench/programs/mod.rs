@@ -4,6 +4,12 @@
 //! **Invariants.** A program does the same work under every allocator; `prepare` alone may compile or generate, so that no run
 //! pays for it; names are unique.
 
+mod applications;
+mod generated;
+mod inputs;
+mod kernels;
+mod stress;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -14,7 +20,7 @@ use anyhow::Result;
 pub struct Program {
     /// Its name on the command line and in tables.
     pub name: &'static str,
-    /// What geometric means are taken over: "application", "stress" or "start-up".
+    /// What geometric means are taken over: "application", "kernel", "stress" or "start-up".
     pub group: &'static str,
     /// What it does, in half a line.
     pub what: &'static str,
@@ -73,22 +79,35 @@ pub enum Output {
     Contains(&'static str),
 }
 
-/// All of them, in the order of tables.
-pub const PROGRAMS: &[Program] = &[Program {
-    name: "true",
-    group: "start-up",
-    what: "start and end of a hundred processes that do nothing",
+/// What most of them have in common.
+const PLAIN: Program = Program {
+    name: "",
+    group: "",
+    what: "",
     needs: &[],
     cpus: Cpus::One,
     preload: Preload::Everything,
     output: Output::Same,
     prepare: |_| Ok(()),
+    command: |_| Command::new("false"),
+};
+
+const START_UP: &[Program] = &[Program {
+    name: "true",
+    group: "start-up",
+    what: "start and end of a hundred processes that do nothing",
     command: |_| {
         let mut command = Command::new("bash");
         command.args(["-c", "for ((run = 0; run < 100; run++)); do /bin/true || exit 1; done"]);
         command
     },
+    ..PLAIN
 }];
+
+/// All of them, in the order of tables.
+pub fn programs() -> impl Iterator<Item = &'static Program> {
+    [applications::PROGRAMS, kernels::PROGRAMS, stress::PROGRAMS, START_UP].into_iter().flatten()
+}
 
 #[cfg(test)]
 mod tests {
@@ -98,8 +117,8 @@ mod tests {
 
     #[test]
     fn every_program_has_a_name_of_its_own_and_says_what_it_does() {
-        let names: BTreeSet<&str> = PROGRAMS.iter().map(|program| program.name).collect();
-        assert_eq!(names.len(), PROGRAMS.len());
-        assert!(PROGRAMS.iter().all(|program| !program.what.is_empty() && !program.group.is_empty()));
+        let names: BTreeSet<&str> = programs().map(|program| program.name).collect();
+        assert_eq!(names.len(), programs().count());
+        assert!(programs().all(|program| !program.what.is_empty() && !program.group.is_empty()));
     }
 }

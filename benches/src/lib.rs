@@ -1,6 +1,6 @@
 //! What the benchmark programs share: the allocator under test and the benchmarks.
 //!
-//! **Not here.** Statistics over runs (the `compare` program), judgement of a health run (the `health` program).
+//! **Not here.** Statistics over runs (`cargo xtask bench`), judgement of a health run (the `health` program).
 //! **Invariants.** Exactly one allocator is compiled in, named by [`ALLOCATOR_NAME`]; a benchmark allocates nothing but
 //! what it measures between the two readings of its clock.
 

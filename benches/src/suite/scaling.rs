@@ -127,6 +127,7 @@ fn superslabs(request: &Request) -> Measured {
     let held = request.live_bytes.unwrap_or(512 << 20) / MEAN;
     let mut held: Vec<Block> = (0..held).map(|_| random_block(&mut random, 16, 1024)).collect();
     held.retain(|_| random.below(64) == 0);
+    held.shrink_to_fit();
     let live = Live::now(requested(&held));
     let mut batch: Vec<Block> = Vec::with_capacity(BATCH as usize);
     let rounds = request.ops.div_ceil(BATCH);

@@ -26,26 +26,9 @@ pub(super) const BENCHES: &[Bench] = &[
         buffers(request.ops, 8, &[2 << 20])
     }),
     G.bench("mixed", 300_000, "buffer of 64 KiB, 256 KiB or 2 MiB (8:4:1), each page touched, 26 live", |request| {
-        const KIB: usize = 1 << 10;
-        buffers(
-            request.ops,
-            26,
-            &[
-                64 * KIB,
-                64 * KIB,
-                256 * KIB,
-                64 * KIB,
-                64 * KIB,
-                256 * KIB,
-                2048 * KIB,
-                64 * KIB,
-                64 * KIB,
-                256 * KIB,
-                64 * KIB,
-                64 * KIB,
-                256 * KIB,
-            ],
-        )
+        // One round of the thirteen, spread as evenly as they go.
+        let sizes = [16, 16, 18, 16, 16, 18, 21, 16, 16, 18, 16, 16, 18].map(|shift| 1 << shift);
+        buffers(request.ops, 26, &sizes)
     }),
     G.bench(
         "multithreaded",

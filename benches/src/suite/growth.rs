@@ -13,8 +13,8 @@ pub(super) const BENCHES: &[Bench] = &[
     G.bench("realloc-steps", 6_000, "growth of a Vec<u8> from 1 to 64 KiB in exact steps of 64 B", |request| {
         exact_steps(request.ops, 1 << 10, 64 << 10, 64)
     }),
-    G.bench("realloc-large", 8, "growth of a Vec<u8> from 1 to 64 MiB in exact steps of 256 KiB, filled", |request| {
-        exact_steps(request.ops, 1 << 20, 64 << 20, 256 << 10)
+    G.bench("realloc-large", 12, "growth of a Vec<u8> from 1 to 32 MiB in exact steps of 256 KiB, filled", |request| {
+        exact_steps(request.ops, 1 << 20, 32 << 20, 256 << 10)
     }),
     G.bench(
         "vecs-interleaved",

@@ -14,7 +14,6 @@ pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
         line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     };
     let cpuinfo = read("/proc/cpuinfo");
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let memory_kib: f64 =
         field(&read("/proc/meminfo"), "MemTotal").split(' ').next().unwrap_or("").parse().unwrap_or(0.0);
     let virtualised = if cpuinfo.contains(" hypervisor") { ", virtual" } else { "" };
@@ -27,7 +26,7 @@ pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
     };
     vec![
         entry("processor", field(&cpuinfo, "model name")),
-        entry("processors", format!("{processors}{virtualised}")),
+        entry("processors", format!("{}{virtualised}", processors())),
         entry("memory", format!("{:.1} GiB", memory_kib / 1_048_576.0)),
         entry("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         entry("huge pages", in_brackets(&mode).to_owned()),
@@ -36,6 +35,11 @@ pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
         entry("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
         entry("command", arguments.to_owned()),
     ]
+}
+
+/// Processors that a process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn printed(directory: &Path, program: &str, arguments: &[&str]) -> String {

@@ -11,7 +11,9 @@
 mod bars;
 mod job;
 mod machine;
+mod page;
 mod plan;
+mod plots;
 mod preload;
 mod programs;
 mod results;
@@ -132,9 +134,10 @@ pub fn bench(project: &Project, options: &Options) -> Result<ExitCode> {
     if options.report.is_none() {
         results.save(&directory)?;
     }
+    page::write(&directory, &results, &verdicts)?;
     tables::print(&results);
     print_verdicts(&verdicts);
-    println!("\n{}", directory.display());
+    println!("\n{}", directory.join("report.html").display());
 
     let partial = !options.only.is_empty();
     let all_met = verdicts.iter().all(|verdict| verdict.is_met() || (partial && verdict.value.is_none()));
@@ -146,8 +149,7 @@ pub fn bench(project: &Project, options: &Options) -> Result<ExitCode> {
 fn run(project: &Project, options: &Options) -> Result<Results> {
     ensure!(options.reps > 0 && options.scale > 0, "nothing to measure");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let machine = machine::facts(project, &format!("cargo xtask {}", arguments.join(" ")));
-    let mut session = Session::new(project, SUBJECT, machine)?;
+    let mut session = Session::new(project, SUBJECT, &format!("cargo xtask {}", arguments.join(" ")))?;
     let choice = options.choice();
     for suite in options.suites() {
         session.add(suite, &choice).with_context(|| format!("the {} suite", suite.name()))?;

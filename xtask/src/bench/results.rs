@@ -139,6 +139,8 @@ pub struct Failure {
 pub struct Facts {
     /// Machine, kernel, versions, commit, date: name and value, in the order of the report.
     pub machine: Vec<(String, String)>,
+    /// That the machine has.
+    pub processors: usize,
     /// The allocator that is compared with the others.
     pub subject: String,
     pub rows: Vec<Row>,

@@ -13,7 +13,7 @@ use super::job::{Expected, Job, Launcher};
 use super::plan;
 use super::programs::programs;
 use super::results::{Allocator, Facts, Failure, Results, Row, Run, Suite};
-use super::{preload, rust};
+use super::{machine, preload, rust};
 use crate::project::Project;
 
 /// hakmem under some of its variables.
@@ -67,11 +67,13 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// One without anything to run yet.
-    pub fn new(project: &'a Project, subject: &str, machine: Vec<(String, String)>) -> Result<Self> {
+    pub fn new(project: &'a Project, subject: &str, arguments: &str) -> Result<Self> {
+        let machine = machine::facts(project, arguments);
         let build = project.target().join("bench").join("build");
         std::fs::create_dir_all(&build).with_context(|| format!("cannot make {}", build.display()))?;
         let launcher = Launcher::new(project, &build)?;
-        let facts = Facts { machine, subject: subject.to_owned(), ..Facts::default() };
+        let facts =
+            Facts { machine, processors: machine::processors(), subject: subject.to_owned(), ..Facts::default() };
         Ok(Self { project, launcher, build, facts, cells: Vec::new(), references: BTreeMap::new() })
     }
 

@@ -125,6 +125,8 @@ pub struct Table {
     /// The subject first.
     pub allocators: Vec<Allocator>,
     pub lines: Vec<Line>,
+    /// Of the machine.
+    pub processors: usize,
 }
 
 impl Table {
@@ -143,7 +145,12 @@ impl Table {
             Line { row: row.clone(), cells: allocators.iter().map(|allocator| Cell::of(&runs_of(allocator))).collect() }
         };
         let lines: Vec<Line> = facts.rows.iter().filter(|row| row.suite == suite).map(line).collect();
-        (!lines.is_empty() && !allocators.is_empty()).then_some(Self { suite, allocators, lines })
+        (!lines.is_empty() && !allocators.is_empty()).then_some(Self {
+            suite,
+            allocators,
+            lines,
+            processors: facts.processors,
+        })
     }
 
     /// Lines that are no points of a plotted line.
@@ -217,10 +224,10 @@ impl Table {
     }
 
     /// The points of a plotted line for one allocator.
-    pub fn points(&self, series: &str, allocator: usize, value: impl Fn(&Cell) -> Option<f64>) -> Vec<(f64, f64)> {
+    pub fn points(&self, series: &str, allocator: usize, value: impl Fn(&Cell, f64) -> f64) -> Vec<(f64, f64)> {
         let of_line = |line: &Line| {
             let point = line.row.point.as_ref().filter(|point| point.series == series)?;
-            Some((point.value, value(line.cells.get(allocator)?.as_ref()?)?))
+            Some((point.value, value(line.cells.get(allocator)?.as_ref()?, point.value)))
         };
         self.lines.iter().filter_map(of_line).collect()
     }
@@ -229,7 +236,7 @@ impl Table {
     /// the steepest of them.
     pub fn growth(&self, parameter: &str, allocator: usize) -> Option<f64> {
         let of_series = |series: &str| {
-            let points = self.points(series, allocator, |cell| Some(cell.time.median - cell.baseline));
+            let points = self.points(series, allocator, |cell, _| cell.time.median - cell.baseline);
             Some(points.last()?.1 / points.first()?.1)
         };
         let lines = self.series().into_iter().filter(|(_, over)| *over == parameter);

@@ -165,6 +165,8 @@ enum Task {
     },
     /// Benchmarks under hakmem and other allocators, interleaved: tables, CSV and a report.
     Bench(bench::Options),
+    /// What each of hakmem's switches does to time and memory: one at a time, beside the default.
+    Sweep(bench::sweep::Options),
     /// What the levels cost in time and memory: benchmarks and real programs at each level, interleaved.
     Levels {
         /// Runs of each row at each level.
@@ -265,6 +267,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             compat::compat(&project, &options)
         }
         Task::Bench(options) => bench::bench(&project, &options),
+        Task::Sweep(options) => bench::sweep::sweep(&project, &options),
         Task::Levels { rounds, scale, fix } => levels::levels(&project, &levels::Options { rounds, scale, fix }),
         Task::Misuse { level, only, peers, fix, repeat } => {
             misuse::misuse(&project, &misuse::Options { levels: level, only, peers, fix, repeat })

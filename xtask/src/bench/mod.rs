@@ -21,6 +21,8 @@ mod rust;
 mod session;
 mod stats;
 mod summary;
+pub mod sweep;
+mod switches;
 mod tables;
 
 use std::path::PathBuf;
@@ -119,6 +121,7 @@ impl Options {
             peers,
             kept: self.with.clone(),
             only: self.only.clone(),
+            whole_names: false,
             scale: self.scale,
         }
     }

@@ -59,6 +59,30 @@ impl Section {
 }
 
 fn page(results: &Results, verdicts: &[Verdict], sections: &[Section]) -> Markup {
+    let body = html! {
+        nav {
+            @for section in sections {
+                a href={ "#" (section.table.suite.name()) } { (section.table.suite.name()) " suite" }
+            }
+            a href="#machine" { "machine and versions" }
+            a href="#reading" { "how to read this" }
+        }
+        h2 { "In short" }
+        @for section in sections.iter().filter(|section| section.scatter.is_some()) {
+            h3 { (section.table.suite.name()) " suite: every allocator" }
+            (plain(&tables::summary(&section.table)))
+            (figure(section.scatter.as_ref()))
+        }
+        @if !verdicts.is_empty() { h3 { "Bars" } (bars(verdicts)) }
+        @for section in sections { (suite(section)) }
+        (machine(results))
+        (reading())
+    };
+    shell(&format!("{} beside its peers", results.facts.subject), results, &body)
+}
+
+/// What stands around every report: title, where and when, warnings.
+pub fn shell(title: &str, results: &Results, body: &Markup) -> Markup {
     let facts = &results.facts;
     let fact =
         |name: &str| facts.machine.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
@@ -69,35 +93,19 @@ fn page(results: &Results, verdicts: &[Verdict], sections: &[Section]) -> Markup
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (facts.subject) " beside its peers" }
+                title { (title) }
                 style { (PreEscaped(CSS)) }
             }
             body {
-                h1 { (facts.subject) " beside its peers" }
+                h1 { (title) }
                 p.pale {
                     (fact("date")) " · commit " (fact("commit")) " · " (fact("processor")) ", " (fact("processors")) " processors · kernel "
                     (fact("kernel")) ", huge pages: " (fact("huge pages"))
                 }
-                nav {
-                    @for section in sections {
-                        a href={ "#" (section.table.suite.name()) } { (section.table.suite.name()) " suite" }
-                    }
-                    a href="#machine" { "machine and versions" }
-                    a href="#reading" { "how to read this" }
-                }
                 @if !warnings.is_empty() {
                     div.warnings { @for warning in &warnings { div { (warning) } } }
                 }
-                h2 { "In short" }
-                @for section in sections.iter().filter(|section| section.scatter.is_some()) {
-                    h3 { (section.table.suite.name()) " suite: every allocator" }
-                    (plain(&tables::summary(&section.table)))
-                    (figure(section.scatter.as_ref()))
-                }
-                @if !verdicts.is_empty() { h3 { "Bars" } (bars(verdicts)) }
-                @for section in sections { (suite(section)) }
-                (machine(results))
-                (reading())
+                (body)
                 script { (PreEscaped(SCRIPT)) }
             }
         }
@@ -129,7 +137,7 @@ fn bars(verdicts: &[Verdict]) -> Markup {
 }
 
 /// Rows as they are, the first one a heading.
-fn plain(rows: &[Vec<String>]) -> Markup {
+pub fn plain(rows: &[Vec<String>]) -> Markup {
     html! {
         @if let Some((heading, rows)) = rows.split_first() {
             div.wide { table {

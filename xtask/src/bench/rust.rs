@@ -3,9 +3,10 @@
 //! All that is known of its benchmarks is what `suite --list` prints, one line of `key=value` pairs for each; values with blanks
 //! stand in quotes:
 //! - `name= group= ops= operation=`: always. Group `scaling` is the scaling suite, all others are the Rust suite.
-//! - `threads=N`: it uses more than one thread, so it may use all processors. Without it the group decides ([`ON_ONE`]).
+//! - `threads=N`: above 1 it may use all processors. Without it the group decides ([`ON_ONE`]).
 //! - `parameter=threads values=1,2,4,8,16`: it is run once for each value as `suite NAME --threads 1`, and these are the points of
-//!   a line. Any option of `suite` can be the parameter; K, M and G behind a value are powers of 1024.
+//!   a line. Any option of `suite` can be the parameter; K, M and G behind a value are powers of 1024. A name that ends with
+//!   `-threads` says that the threads run at the same time: of these the report draws the efficiency.
 //!
 //! A run prints one line of such pairs: `ns_per_op=` and whatever else `results::Run` has a column for.
 //!

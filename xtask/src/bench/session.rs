@@ -33,13 +33,16 @@ pub struct Choice {
     pub kept: Vec<(String, PathBuf)>,
     /// Only benchmarks whose name contains one of these; all when empty.
     pub only: Vec<String>,
+    /// Names in `only` are whole ones.
+    pub whole_names: bool,
     /// Percent of each Rust benchmark's usual operations.
     pub scale: u64,
 }
 
 impl Choice {
     fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+        let is_meant = |part: &String| if self.whole_names { name == part } else { name.contains(part.as_str()) };
+        self.only.is_empty() || self.only.iter().any(is_meant)
     }
 
     fn peers_of(&self, all: &[&str]) -> Vec<String> {
@@ -163,6 +166,16 @@ impl<'a> Session<'a> {
         self.facts.rows.len() - 1
     }
 
+    /// Names the benchmarks that were chosen by their whole names and that no suite has.
+    pub fn miss_what_is_not_there(&mut self, choice: &Choice) {
+        for name in &choice.only {
+            let known = self.facts.rows.iter().any(|row| row.name == *name);
+            if !known && !self.facts.missing.iter().any(|(missing, _)| missing == name) {
+                self.miss(name, "no suite has such a benchmark");
+            }
+        }
+    }
+
     fn miss(&mut self, name: &str, why: &str) {
         eprintln!("NOT RUN: {name}: {why}");
         self.facts.missing.push((name.to_owned(), why.to_owned()));
@@ -242,10 +255,13 @@ mod tests {
             peers: None,
             kept: Vec::new(),
             only: only.iter().map(|&name| name.to_owned()).collect(),
+            whole_names: false,
             scale: 100,
         };
         assert!(choice(&[]).wants("replace400") && choice(&["list", "replace"]).wants("replace400"));
         assert!(!choice(&["list"]).wants("replace400"));
+        let whole = Choice { whole_names: true, ..choice(&["replace400"]) };
+        assert!(whole.wants("replace400") && !whole.wants("replace400-mid"));
     }
 
     #[test]

@@ -232,15 +232,10 @@ impl Table {
         self.lines.iter().filter_map(of_line).collect()
     }
 
-    /// Cost at the end by cost at the beginning of the lines with this parameter, what the benchmark's own accesses cost left out:
-    /// the steepest of them.
-    pub fn growth(&self, parameter: &str, allocator: usize) -> Option<f64> {
-        let of_series = |series: &str| {
-            let points = self.points(series, allocator, |cell, _| cell.time.median - cell.baseline);
-            Some(points.last()?.1 / points.first()?.1)
-        };
-        let lines = self.series().into_iter().filter(|(_, over)| *over == parameter);
-        lines.filter_map(|(series, _)| of_series(series)).max_by(f64::total_cmp)
+    /// Cost at the end of a plotted line by cost at its beginning, what the benchmark's own accesses cost left out.
+    pub fn growth(&self, series: &str, allocator: usize) -> Option<f64> {
+        let points = self.points(series, allocator, |cell, _| cell.time.median - cell.baseline);
+        Some(points.last()?.1 / points.first()?.1)
     }
 
     /// The place of an allocator.

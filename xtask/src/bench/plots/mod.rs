@@ -168,7 +168,8 @@ fn draw_lane(area: &Area, x: &Axis, table: &Table, line: &Line, measure: Measure
 
 /// The plots of one line of the scaling suite: cost per operation, and what suits its parameter besides.
 pub fn series(table: &Table, name: &str, parameter: &str) -> Result<Vec<Plot>> {
-    let is_threads = parameter == "threads";
+    // Other benchmarks count threads that have ended.
+    let is_threads = parameter == "threads" && name.ends_with("-threads");
     let cost = curves(table, (name, parameter), "ns per operation", "cost", |cell, _, _| cell.time.median)?;
     let second = if is_threads {
         // Of one thread's speed, for each thread that has a processor.

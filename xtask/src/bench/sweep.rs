@@ -1,0 +1,292 @@
+//! `cargo xtask sweep`: what each of hakmem's switches does to time and memory, one switch at a time, beside the default.
+//!
+//! The settings are allocators to the runner: hakmem, its environment apart. So they are interleaved like any others.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use maud::{Markup, PreEscaped, html};
+
+use super::page;
+use super::plots::{self, Plot};
+use super::results::{Results, Suite};
+use super::session::{Choice, Session, Setting};
+use super::summary::{Measure, Table};
+use super::switches::{BENCHES, SWITCHES};
+use super::tables;
+use crate::project::Project;
+use crate::table;
+
+const DEFAULT: &str = "default";
+
+/// What `cargo xtask sweep` takes.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only switches whose variable contains this, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    switch: Vec<String>,
+    /// A setting of one's own, instead of the switches (may be repeated): variables with blanks between.
+    #[arg(long, value_name = "NAME=VALUE …")]
+    set: Vec<String>,
+    /// These benchmarks, comma-separated, instead of the usual ones.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    only: Vec<String>,
+    /// Clean runs wanted of each benchmark at each setting.
+    #[arg(long, default_value_t = 5)]
+    reps: usize,
+    /// Percent of each Rust benchmark's usual operations.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    scale: u64,
+    /// Seed of the order of runs.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where runs.csv, sweep.csv, the plots and report.html go, instead of target/bench/sweep.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Do not write most of the free memory once beforehand.
+    #[arg(long)]
+    no_touch: bool,
+    /// Make tables and report of a sweep that is over, from the files in its directory.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+}
+
+/// Runs and reports.
+pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
+    let usual = || options.output.clone().unwrap_or_else(|| project.target().join("bench").join("sweep"));
+    let (results, directory) = match &options.report {
+        Some(directory) => (Results::load(directory)?, directory.clone()),
+        None => (run(project, options)?, usual()),
+    };
+    if options.report.is_none() {
+        results.save(&directory)?;
+    }
+    let table = merged(&results)?;
+    std::fs::write(directory.join("sweep.csv"), csv(&table)).context("cannot write sweep.csv")?;
+    let rows = rows(&table);
+    table::lines(&rows, &[1, 2, 3]).iter().for_each(|line| println!("{line}"));
+    tables::warnings(&results).iter().for_each(|warning| println!("{warning}"));
+    write_page(&directory, &results, &table)?;
+    println!("\n{}", directory.join("report.html").display());
+    Ok(if results.facts.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(project: &Project, options: &Options) -> Result<Results> {
+    ensure!(options.reps > 0 && options.scale > 0, "nothing to measure");
+    let settings = if options.set.is_empty() { of_switches(&options.switch)? } else { of_texts(&options.set)? };
+    let benches: Vec<String> = if options.only.is_empty() {
+        BENCHES.iter().map(|&name| name.to_owned()).collect()
+    } else {
+        options.only.clone()
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut session = Session::new(project, DEFAULT, &format!("cargo xtask {}", arguments.join(" ")))?;
+    let choice = Choice {
+        settings,
+        peers: Some(Vec::new()),
+        kept: Vec::new(),
+        only: benches,
+        whole_names: true,
+        scale: options.scale,
+    };
+    for suite in [Suite::Rust, Suite::Preload] {
+        session.add(suite, &choice)?;
+    }
+    session.miss_what_is_not_there(&choice);
+    session.run(options.reps, options.seed, !options.no_touch)
+}
+
+/// The default, and each value of the switches that were asked for.
+fn of_switches(only: &[String]) -> Result<Vec<Setting>> {
+    let wanted =
+        |variable: &str| only.is_empty() || only.iter().any(|part| variable.contains(&part.to_ascii_uppercase()));
+    let chosen = SWITCHES.iter().filter(|switch| wanted(switch.variable));
+    let texts: Vec<String> =
+        chosen.flat_map(|switch| switch.values.iter().map(|value| format!("{}={value}", switch.variable))).collect();
+    ensure!(!texts.is_empty(), "no switch has such a name");
+    of_texts(&texts)
+}
+
+fn of_texts(texts: &[String]) -> Result<Vec<Setting>> {
+    let mut settings = vec![Setting { name: DEFAULT.to_owned(), variables: Vec::new() }];
+    for text in texts {
+        let pairs = text.split_whitespace().map(|word| {
+            let pair = word.split_once('=').with_context(|| format!("{word:?} is no NAME=VALUE"))?;
+            Ok((pair.0.to_owned(), pair.1.to_owned()))
+        });
+        let variables = pairs.collect::<Result<Vec<_>>>()?;
+        settings.push(Setting { name: text.replace("HAKMEM_", ""), variables });
+    }
+    Ok(settings)
+}
+
+/// Both suites as one table.
+fn merged(results: &Results) -> Result<Table> {
+    let mut tables = [Suite::Rust, Suite::Preload].into_iter().filter_map(|suite| Table::of(results, suite));
+    let mut all = tables.next().context("there are no runs")?;
+    for table in tables {
+        ensure!(table.allocators.len() == all.allocators.len(), "the suites ran at different settings");
+        all.lines.extend(table.lines);
+    }
+    Ok(all)
+}
+
+/// The switch that a setting turns.
+fn switch_of(setting: &str) -> &str {
+    setting.split('=').next().unwrap_or(setting)
+}
+
+/// Switches with the places of their settings.
+fn switches(table: &Table) -> Vec<(&str, Vec<usize>)> {
+    let mut switches: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (place, setting) in table.allocators.iter().enumerate().skip(1) {
+        let name = switch_of(&setting.name);
+        match switches.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, places)) => places.push(place),
+            None => switches.push((name, vec![place])),
+        }
+    }
+    switches
+}
+
+/// One line for each setting and benchmark, ratios to the default.
+fn csv(table: &Table) -> String {
+    let mut text =
+        String::from("setting,suite,benchmark,time_ratio,time_spread,peak_rss_ratio,system_s,default_system_s\n");
+    for (place, setting) in table.allocators.iter().enumerate().skip(1) {
+        for line in &table.lines {
+            let system = |place: usize| line.cells.get(place).and_then(Option::as_ref).map(|cell| cell.system_s);
+            let spread = line.cells.get(place).and_then(Option::as_ref).map(|cell| cell.time.relative());
+            let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.4}"));
+            let _line = writeln!(
+                text,
+                "\"{}\",{},{},{},{},{},{},{}",
+                setting.name,
+                line.row.suite.name(),
+                line.row.name,
+                number(line.ratio(place, 0, Measure::Time)),
+                number(spread),
+                number(line.ratio(place, 0, Measure::PeakRss)),
+                number(system(place)),
+                number(system(0)),
+            );
+        }
+    }
+    text
+}
+
+/// One row for each setting: means, and the benchmarks that it does most for and against.
+fn rows(table: &Table) -> Vec<Vec<String>> {
+    let heading = ["setting", "time", "peak RSS", "system time", "best for", "worst for"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (place, setting) in table.allocators.iter().enumerate().skip(1) {
+        let mut ratios: Vec<(f64, &str)> = table
+            .lines
+            .iter()
+            .filter_map(|line| Some((line.ratio(place, 0, Measure::Time)?, line.row.name.as_str())))
+            .collect();
+        ratios.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let end =
+            |found: Option<&(f64, &str)>| found.map_or_else(String::new, |(ratio, name)| format!("{name} {ratio:.2}"));
+        let mean = |measure| tables::ratio(table.mean(None, place, 0, measure));
+        let (time, peak) = (mean(Measure::Time), mean(Measure::PeakRss));
+        let (best, worst) = (end(ratios.first()), end(ratios.last()));
+        rows.push(vec![setting.name.clone(), time, peak, tables::ratio(system_ratio(table, place)), best, worst]);
+    }
+    rows
+}
+
+/// System time of all benchmarks together by that at the default.
+fn system_ratio(table: &Table, place: usize) -> Option<f64> {
+    let sum = |place: usize| -> f64 {
+        table.lines.iter().filter_map(|line| Some(line.cells.get(place)?.as_ref()?.system_s)).sum()
+    };
+    (sum(0) > 0.0).then(|| sum(place) / sum(0))
+}
+
+fn write_page(directory: &Path, results: &Results, table: &Table) -> Result<()> {
+    let drawings = directory.join("plots");
+    std::fs::create_dir_all(&drawings).with_context(|| format!("cannot make {}", drawings.display()))?;
+    let mut sections: Vec<(Plot, Vec<Vec<String>>)> = Vec::new();
+    let all = rows(table);
+    for (name, places) in switches(table) {
+        let plot = plots::switch(table, name, &places)?;
+        plot.save(&drawings)?;
+        let heading = all.first().cloned();
+        sections.push((
+            plot,
+            heading.into_iter().chain(places.iter().filter_map(|&place| all.get(place).cloned())).collect(),
+        ));
+    }
+    let page = page::shell("What each switch of hakmem does", results, &body(table, &sections));
+    std::fs::write(directory.join("report.html"), page.into_string()).context("cannot write the report")
+}
+
+fn body(table: &Table, sections: &[(Plot, Vec<Vec<String>>)]) -> Markup {
+    let benches: Vec<&str> = table.lines.iter().map(|line| line.row.name.as_str()).collect();
+    html! {
+        p {
+            "One switch at a time, everything else at its default; ratios to the default, below 1 is faster or smaller. The large dot is the "
+            "geometric mean, each small dot one benchmark: " (benches.join(", ")) ". "
+            @if let Some(spread) = table.usual_spread(0, Measure::Time) {
+                "Runs of one benchmark at the default usually lie ±" (format!("{:.1}", spread * 50.0)) " % apart: less than that is nothing."
+            }
+        }
+        @for (plot, rows) in sections {
+            h3 { (plot.title) }
+            figure { (PreEscaped(&plot.svg)) }
+            (page::plain(rows))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::{allocator, row, run};
+    use super::*;
+
+    fn results() -> Results {
+        let mut results = Results::default();
+        results.facts.subject = DEFAULT.to_owned();
+        for (suite, benchmark) in [(Suite::Rust, "pair64"), (Suite::Preload, "redis")] {
+            results.facts.rows.push(row(suite, benchmark, "group"));
+            for (name, time) in [(DEFAULT, 2.0), ("PURGE_DELAY_MS=0", 4.0), ("PURGE_DELAY_MS=never", 1.0)] {
+                results.facts.allocators.push(allocator(suite, name));
+                results.runs.push(run(suite, benchmark, name, time, 1000.0 / time));
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn settings_are_compared_with_the_default_over_both_suites() {
+        let table = merged(&results()).unwrap();
+        assert_eq!(table.lines.len(), 2);
+        assert_eq!(switches(&table), [("PURGE_DELAY_MS", vec![1, 2])]);
+        let rows = rows(&table);
+        assert_eq!(rows[1][..4], ["PURGE_DELAY_MS=0", "2.00", "0.50", "1.00"]);
+        assert!(csv(&table).contains("\"PURGE_DELAY_MS=never\",preload,redis,0.5000,0.0000,2.0000"));
+    }
+
+    #[test]
+    fn a_setting_may_have_several_variables() {
+        let settings = of_texts(&["HAKMEM_A=1 HAKMEM_B=2".to_owned()]).unwrap();
+        assert_eq!(settings[1].name, "A=1 B=2");
+        assert_eq!(settings[1].variables.len(), 2);
+        assert!(of_texts(&["HAKMEM_A".to_owned()]).is_err());
+        assert!(of_switches(&["no-such".to_owned()]).is_err());
+        assert!(of_switches(&["purge".to_owned()]).unwrap().len() > 2);
+    }
+
+    #[test]
+    fn the_report_has_a_drawing_for_each_switch() {
+        let results = results();
+        let directory = tempfile::tempdir().unwrap();
+        write_page(directory.path(), &results, &merged(&results).unwrap()).unwrap();
+        let page = std::fs::read_to_string(directory.path().join("report.html")).unwrap();
+        assert_eq!(page.matches("<svg").count(), 1);
+        assert!(page.contains("PURGE_DELAY_MS=never"));
+    }
+}

@@ -1,0 +1,95 @@
+//! The switches that `cargo xtask sweep` turns, as data.
+
+/// One switch and what it is set to beside its default.
+pub struct Switch {
+    /// The variable.
+    pub variable: &'static str,
+    /// Values to try; several variables that only make sense together stand in one text.
+    pub values: &'static [&'static str],
+}
+
+const fn switch(variable: &'static str, values: &'static [&'static str]) -> Switch {
+    Switch { variable, values }
+}
+
+/// All of them, in the order of docs/env-vars.md.
+pub const SWITCHES: &[Switch] = &[
+    switch("HAKMEM_PROFILE", &["MIXED_TINYV3_C7_SAFE", "C6_HEAVY_LEGACY_POOLV1"]),
+    // Caps of the thread cache.
+    switch("HAKMEM_CACHE_BLOCKS", &["32", "64", "1024 HAKMEM_CACHE_MAX_BLOCKS=1024"]),
+    switch("HAKMEM_CACHE_BYTES", &["16K", "32K", "64K", "256K"]),
+    switch("HAKMEM_CACHE_MAX_BYTES", &["128K", "512K", "1M"]),
+    switch("HAKMEM_CACHE_GROWTH", &["0"]),
+    switch("HAKMEM_CACHE_SHRINK", &["0"]),
+    // Refill sizes.
+    switch("HAKMEM_REFILL_BYTES", &["1K", "2K", "8K", "16K", "64K"]),
+    switch("HAKMEM_REFILL_MAX_BLOCKS", &["16", "64"]),
+    switch("HAKMEM_REFILL_ONE", &["1"]),
+    switch("HAKMEM_IDLE_TRIM", &["0"]),
+    switch("HAKMEM_IDLE_TRIM_TICKS", &["4", "64"]),
+    switch("HAKMEM_HEARTBEAT_ALLOCS", &["1024", "16384"]),
+    // Routes.
+    switch(
+        "HAKMEM_ROUTE_PROFILE",
+        &["tiny-only", "pool-only", "tiny-only HAKMEM_POOL_FLATTEN=1", "pool-only HAKMEM_POOL_FLATTEN=1"],
+    ),
+    switch("HAKMEM_SLAB_REUSE_GUARD", &["1"]),
+    switch("HAKMEM_KEEP_EMPTY_SLABS", &["0"]),
+    // Remote frees and adoption.
+    switch("HAKMEM_OUTBOX_BLOCKS", &["1", "4", "64"]),
+    switch("HAKMEM_OUTBOX_BYTES", &["1K", "16K"]),
+    switch("HAKMEM_PUBLISH_ADOPT", &["0"]),
+    switch("HAKMEM_MUST_ADOPT", &["1"]),
+    switch("HAKMEM_FORCE_NOTIFY", &["1"]),
+    // Mid and large blocks.
+    switch("HAKMEM_RUN_CACHE_BYTES", &["0", "512K", "8M"]),
+    switch("HAKMEM_W_MAX_MID", &["1000", "1300", "2000"]),
+    switch("HAKMEM_W_MAX_LARGE", &["1000", "2000"]),
+    switch("HAKMEM_BUNDLE_RUNS", &["2", "4"]),
+    // Big blocks.
+    switch("HAKMEM_BIG_RETAIN_BYTES", &["0", "16M", "256M"]),
+    switch("HAKMEM_BIG_RETAIN_MS", &["0", "100", "2000", "never"]),
+    switch("HAKMEM_BIG_THP_BYTES", &["2M", "16M", "never"]),
+    switch("HAKMEM_REALLOC_ROOM", &["0", "4000"]),
+    // What is given back, and when.
+    switch("HAKMEM_PURGE_DELAY_MS", &["0", "50", "1000", "never"]),
+    switch("HAKMEM_EAGER_FREE", &["1"]),
+    switch("HAKMEM_TIERING", &["0"]),
+    switch("HAKMEM_WARM_SUPERSLABS", &["0", "4", "16"]),
+    switch("HAKMEM_PREFILL_SUPERSLABS", &["2"]),
+    switch("HAKMEM_THP_HEAP_BYTES", &["0", "8M", "128M", "never"]),
+    switch("HAKMEM_THP_FILL_UNITS", &["16", "32"]),
+    switch("HAKMEM_SCAVENGER", &["off", "on"]),
+];
+
+/// Benchmarks that a sweep runs unless the caller names others: few, and each with something to lose by some switch.
+pub const BENCHES: &[&str] = &[
+    "pair-dyn",
+    "replace400",
+    "replace200k",
+    "batch1000",
+    "producer-consumer",
+    "spawn",
+    "large",
+    "list",
+    "vec-growth",
+    "python3",
+    "sqlite3",
+    "redis",
+    "cc1",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_switch_is_a_variable_that_hakmem_knows() {
+        let known = hakmem_policy::env_vars_markdown();
+        let words = SWITCHES.iter().flat_map(|switch| switch.values).flat_map(|value| value.split(' ').skip(1));
+        let others = words.filter_map(|word| word.split('=').next());
+        for name in SWITCHES.iter().map(|switch| switch.variable).chain(others) {
+            assert!(known.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+}

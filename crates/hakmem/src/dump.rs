@@ -76,7 +76,7 @@ pub fn dump_dot(fd: c_int) {
 /// Dumps both forms into the folder that `HAKMEM_DUMP_DIR` names, or the current one. Async-signal-safe.
 pub(crate) fn to_files() {
     DUMPS.add_relaxed(1);
-    let folder = GLOBAL.boot.get().and_then(|boot| boot.dump_dir.as_bytes()).unwrap_or(b".");
+    let folder = GLOBAL.boot().dump_dir.as_bytes().unwrap_or(b".");
     let mut path = [0_u8; PATH_BYTES];
     let name = b"/hakmem-%p-";
     let (Some(start), Some(middle)) = (path.get_mut(..folder.len()), Some(folder.len())) else { return };

@@ -7,7 +7,9 @@ use hakmem_base::{Line, MarkKey, keeping_errno};
 use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
-use hakmem_policy::{FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, parse_environment};
+use hakmem_policy::{
+    FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment,
+};
 use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{Front, Tables};
@@ -34,7 +36,8 @@ pub(crate) struct Global {
     pub large_refused: Shared64,
     /// Times that window or tables could not be had at all; the next allocation tries again. Relaxed, statistics.
     pub starts_refused: Shared64,
-    pub boot: SetOnce<Boot>,
+    /// Stays empty where the environment says nothing.
+    boot: SetOnce<Boot>,
     pub setup: Lock<()>,
     ready: Flag,
     /// Numbers that other threads than a policy's publisher need at once.
@@ -77,6 +80,18 @@ pub(crate) struct Boot {
     pub dump_dir: PathText,
 }
 
+impl Boot {
+    const DEFAULT: Self = Self {
+        stats: Settings::DEFAULT.stats,
+        os_stats: Settings::DEFAULT.ss_os_stats,
+        dump_signal: Settings::DEFAULT.dump_signal,
+        foreign: Settings::DEFAULT.foreign,
+        sample_slots: Settings::DEFAULT.sample_slots,
+        stats_file: PathText::EMPTY,
+        dump_dir: PathText::EMPTY,
+    };
+}
+
 /// A path, copied out of the environment, which the program may change.
 pub(crate) struct PathText {
     bytes: [u8; PATH_BYTES],
@@ -84,8 +99,10 @@ pub(crate) struct PathText {
 }
 
 impl PathText {
+    const EMPTY: Self = Self { bytes: [0; PATH_BYTES], len: 0 };
+
     fn new(text: Option<&[u8]>) -> Self {
-        let mut path = Self { bytes: [0; PATH_BYTES], len: 0 };
+        let mut path = Self::EMPTY;
         let text = text.unwrap_or(&[]);
         if let Some(target) = path.bytes.get_mut(..text.len()) {
             target.copy_from_slice(text);
@@ -140,18 +157,36 @@ impl Global {
             return true;
         }
         self.physical_bytes.store_relaxed(physical_bytes());
-        let settings = read_environment();
-        let policy = &settings.policy;
-        if self.policy.set_boot(policy.clone()).is_ok() {
-            self.apply(policy);
+        let said = read_environment();
+        let settings = said.as_ref().unwrap_or(const { &Settings::DEFAULT });
+        // A cell without a boot policy says the default one.
+        let is_boot_policy = match &said {
+            Some(said) => self.policy.set_boot(said.policy.clone()).is_ok(),
+            None => self.policy.generation() == 0,
+        };
+        if is_boot_policy {
+            self.apply(&settings.policy);
         }
         if !self.front.reserve(settings.window_bytes, MarkKey::from_random(random_bits())) {
             self.starts_refused.add_relaxed(1);
             return false;
         }
-        if settings.hardened && !self.start_hardened(&settings) {
+        if settings.hardened && !self.start_hardened(settings) {
             return false;
         }
+        if let Some(said) = &said {
+            self.heed(said);
+        }
+        hooks::create_exit_key();
+        // ORDERING: pairs with the loads above.
+        self.ready.store_release(true);
+        true
+    }
+
+    /// Keeps what the environment said apart from the policy.
+    #[cold]
+    #[inline(never)]
+    fn heed(&self, settings: &Settings<'_>) {
         self.front.ring.switch(settings.tiny_ring);
         self.boot.set(Boot {
             stats: settings.stats,
@@ -165,14 +200,17 @@ impl Global {
         if settings.verbose {
             Line::new().text("profile ").text(settings.profile.name()).text(", mode FROZEN").write();
         }
-        hooks::create_exit_key();
-        // ORDERING: pairs with the loads above.
-        self.ready.store_release(true);
-        true
+    }
+
+    /// What the environment said apart from the policy, or what holds when it says nothing.
+    pub fn boot(&self) -> &Boot {
+        self.boot.get().unwrap_or(const { &Boot::DEFAULT })
     }
 
     /// The hardened level begins with the first allocation or not at all. False: there is no memory for its tables, and then
     /// there is none to hand out either: a program that asked for the level does not run without it.
+    #[cold]
+    #[inline(never)]
     fn start_hardened(&self, settings: &Settings<'_>) -> bool {
         let limits = Limits {
             quarantine_bytes: settings.quarantine_bytes,
@@ -270,14 +308,24 @@ fn physical_bytes() -> usize {
     usize::try_from(page_count).map_or(usize::MAX, |count| count.saturating_mul(hakmem_base::OS_PAGE_BYTES))
 }
 
-/// Settings of the process's environment; complaints go to stderr. Allocates nothing.
+/// Whether the environment has anything to say to hakmem.
 ///
 /// A process with raised privileges (`AT_SECURE`) does not listen to variables that whoever started it could set.
-fn read_environment() -> Settings<'static> {
+pub(crate) fn is_spoken_to() -> bool {
     // SAFETY: reads the auxiliary vector, which Miri does not have.
-    if !cfg!(miri) && unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
-        return Settings::DEFAULT;
-    }
+    let is_raised = !cfg!(miri) && unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    !is_raised && addresses_us(Variables::first().map(|(name, _)| name))
+}
+
+/// Settings of the process's environment, if it says anything.
+fn read_environment() -> Option<Settings<'static>> {
+    is_spoken_to().then(parse_variables)
+}
+
+/// Settings from variables; complaints go to stderr. Allocates nothing.
+#[cold]
+#[inline(never)]
+fn parse_variables() -> Settings<'static> {
     parse_environment(Variables::first(), &mut |complaint| {
         let mut line = ComplaintLine(Some(Line::new()));
         // A line that is full is cut: nothing to do about an error.

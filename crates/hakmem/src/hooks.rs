@@ -67,7 +67,7 @@ pub(crate) fn install_once() {
     }
     // SAFETY: the handlers take and release locks of this library and are unregistered with it.
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
-    if GLOBAL.boot.get().is_some_and(|boot| boot.dump_signal) {
+    if GLOBAL.boot().dump_signal {
         install_dump_signal();
     }
 }

@@ -11,7 +11,7 @@ pub use hakmem_base::{Door, Request};
 pub use hakmem_policy::Foreign;
 
 use crate::global::GLOBAL;
-use crate::{attach, gates, hooks, pages, tls};
+use crate::{attach, gates, global, hooks, pages, tls};
 
 /// Alignment of every block of this module (bytes), as the C standard's `max_align_t` wants it.
 pub(crate) const MIN_ALIGN: usize = 16;
@@ -133,7 +133,7 @@ pub fn owns(ptr: *const u8) -> bool {
 /// What to do with pointers that are not hakmem's.
 #[must_use]
 pub fn foreign_policy() -> Foreign {
-    GLOBAL.boot.get().map_or(Foreign::Auto, |boot| boot.foreign)
+    GLOBAL.boot().foreign
 }
 
 /// Gives back what nobody uses; true if something went back to the system.
@@ -142,9 +142,13 @@ pub fn trim() -> bool {
     pages::collect() != 0
 }
 
-/// Makes the allocator ready and installs its hooks. Idempotent; an allocation does the same.
-pub fn initialise() {
-    let _record = attach::heap_for_thread();
+/// Makes the allocator ready and installs its hooks, as the first allocation does, if the environment has settings for it:
+/// then complaints about them, the dump signal and exit statistics do not depend on whether the process allocates. One that
+/// never does, and of which nothing is wanted, is left alone.
+pub fn initialise_if_spoken_to() {
+    if global::is_spoken_to() {
+        let _record = attach::heap_for_thread();
+    }
 }
 
 /// The library is being unloaded, or the process exits: exit statistics. Idempotent.

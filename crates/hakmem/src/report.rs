@@ -5,7 +5,7 @@ use core::ffi::c_char;
 use hakmem_superslab_os::OsStats;
 use hakmem_tiny_front::FrontReport;
 
-use crate::global::GLOBAL;
+use crate::global::{Boot, GLOBAL};
 use crate::scavenger;
 use crate::tls::{self, Holder};
 use crate::writer::FdWriter;
@@ -330,10 +330,15 @@ pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
 
 /// Exit statistics, as the environment asked for them.
 pub(crate) fn at_exit() {
-    let Some(boot) = GLOBAL.boot.get() else { return };
-    if !boot.stats && !boot.os_stats && boot.stats_file.as_bytes().is_none() {
-        return;
+    let boot = GLOBAL.boot();
+    if boot.stats || boot.os_stats || boot.stats_file.as_bytes().is_some() {
+        write_at_exit(boot);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn write_at_exit(boot: &Boot) {
     let stats = stats();
     if boot.stats {
         let mut out = FdWriter::new(2);

@@ -41,7 +41,7 @@ pub(crate) fn allocate_large(record: &HeapRecord, request: Request) -> Option<No
 }
 
 fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Option<NonNull<u8>> {
-    let (cx, boot) = (context()?, GLOBAL.boot.get()?);
+    let (cx, boot) = (context()?, GLOBAL.boot());
     if !GLOBAL.sampled.reserve(boot.sample_slots) {
         return None;
     }

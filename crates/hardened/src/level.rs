@@ -255,7 +255,14 @@ impl Hardened {
 
     /// Looks at every block, in use or freed, for damage that no free has met. Skips what another thread works at.
     pub fn sweep(&self, cx: HardenedContext<'_>) {
-        let Some(running) = self.running.get() else { return };
+        if let Some(running) = self.running.get() {
+            self.sweep_slow(cx, running);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sweep_slow(&self, cx: HardenedContext<'_>, running: &Running) {
         let units = (cx.os.stats().committed_bytes >> SLAB_SHIFT) as u32;
         // Committed bytes do not count superslab 0, which is never handed out.
         for unit in (0..units + hakmem_base::SLABS_PER_SUPERSLAB).map(SlabIndex::new) {

@@ -106,6 +106,12 @@ fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
     }
 }
 
+/// Whether any name begins with `HAKMEM_`. If none does, [`parse_environment`] comes to [`Settings::DEFAULT`], and its code need
+/// not be touched, which a small process would pay for in memory.
+pub fn addresses_us<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> bool {
+    names.any(|name| name.starts_with(PREFIX))
+}
+
 /// Reads the environment. `variables` yields every name and value (it is walked more than once); names that do not begin
 /// with `HAKMEM_`, and those of the project's tools, are skipped. An empty value counts as not set.
 ///
@@ -192,6 +198,13 @@ mod tests {
         let bytes = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let settings = parse_environment(bytes, &mut |complaint| complaints.push(complaint.to_string()));
         (settings, complaints)
+    }
+
+    #[test]
+    fn only_names_that_begin_as_ours_do_address_us() {
+        let is_heard = |names: &[&'static str]| addresses_us(names.iter().map(|name| name.as_bytes()));
+        assert!(!is_heard(&[]) && !is_heard(&["PATH", "HAKMEM", "XHAKMEM_STATS", ""]));
+        assert!(is_heard(&["PATH", "HAKMEM_STATS"]) && is_heard(&["HAKMEM_"]));
     }
 
     #[test]

@@ -26,12 +26,12 @@ pub mod reports;
 
 const _: () = assert!(cfg!(panic = "unwind"), "std::bad_alloc has to pass through operator new");
 
-/// Runs when the library is loaded: fork handlers, settings, signal and exit statistics.
+/// Runs when the library is loaded, for what the environment wants even of a process that never allocates.
 ///
 /// A preloaded library's constructor runs before those of the program but after its first allocations, which work without it.
 #[cfg(not(any(test, fuzzing)))]
 extern "C" fn library_init() {
-    hakmem::raw::initialise();
+    hakmem::raw::initialise_if_spoken_to();
 }
 
 /// Runs when the process exits normally or the library is unloaded.

@@ -221,7 +221,12 @@ impl SampledPool {
     /// leaves its block as it is.
     #[must_use]
     pub fn sweep(&self, cx: &SampledContext<'_>) -> Option<Finding> {
-        let slots = self.slots.get()?;
+        self.slots.get().and_then(|slots| self.sweep_slow(cx, slots))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sweep_slow(&self, cx: &SampledContext<'_>, slots: &FlatTable<Slot>) -> Option<Finding> {
         // ORDERING: before the claims below; whoever finds a slot claimed by these finds the flag set.
         if !self.is_sweeping.try_set_acq_rel() {
             return None;

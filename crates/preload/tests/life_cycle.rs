@@ -175,11 +175,17 @@ fn a_process_in_an_empty_root_directory_allocates() {
     }
     let root = fresh_folder("root");
     let program = compile("life_cycle.c");
-    for file in dependencies(&program).iter().chain(&dependencies(library())).chain([&program, &library().to_owned()]) {
+    let needed = dependencies(&program);
+    for file in needed.iter().chain(&dependencies(library())).chain([&program, &library().to_owned()]) {
         let target = root.join(file.strip_prefix("/").unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::copy(file, target).unwrap();
     }
+    // The C library loads this one itself when a thread exits or is cancelled.
+    let unwinder = Command::new("cc").arg("-print-file-name=libgcc_s.so.1").output().unwrap().stdout;
+    let libc = needed.iter().find(|file| file.ends_with("libc.so.6")).unwrap();
+    let target = root.join(libc.strip_prefix("/").unwrap()).with_file_name("libgcc_s.so.1");
+    fs::copy(String::from_utf8(unwinder).unwrap().trim(), target).unwrap();
     let ended = run(Path::new("chroot"), &[], true, |command| {
         command.arg(&root).arg(&program).arg("exit_ways").env("HAKMEM_VERBOSE", "1").env("HAKMEM_SCAVENGER", "on");
     });

@@ -1,4 +1,5 @@
-//! Stacks: return addresses, taken with the unwinder of libgcc, which the standard library is linked with anyway.
+//! Stacks: return addresses, taken with the unwinder of libgcc, which the standard library is linked with anyway (the preload
+//! library holds a copy of its own).
 //!
 //! What it asks of the surroundings. It allocates nothing and takes no lock of ours. From glibc 2.35 on it finds a frame's
 //! tables without a lock (`_dl_find_object`); with older ones it takes the loader's list lock, which is recursive and held

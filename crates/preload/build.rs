@@ -1,0 +1,25 @@
+//! How the shared library is linked: what runs always lies together, and libgcc's unwinder is inside.
+//!
+//! Both are for small processes, which pay for every page of a library that they touch, and for every library (the numbers
+//! are in the comments of `layout.ld`). Elsewhere than on Linux with glibc and the GNU linker's options nothing is asked for.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=layout.ld");
+    if env::var("CARGO_CFG_TARGET_OS")? != "linux" || env::var("CARGO_CFG_TARGET_ENV")? != "gnu" {
+        return Ok(());
+    }
+    let layout = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("layout.ld");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{}", layout.display());
+
+    // The standard library asks for libgcc_s.so. The linker meets this text of that name first, which sends it to the static
+    // libraries: their symbols stay inside, so that programs and the C++ runtime go on using their own unwinder.
+    let directory = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(directory.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n")?;
+    println!("cargo::rustc-cdylib-link-arg=-L{}", directory.display());
+    Ok(())
+}

@@ -8,7 +8,8 @@ use crate::bits::{ALL, lowest_fit, mask};
 use crate::free_map::{Avoid, FreeMap};
 use crate::policy::OsPolicy;
 use crate::record::{
-    BUCKET_COUNT, HUGE, Kind, NO_BUCKET, PARKED, QUEUED, Record, Tier, URGENT, WARM_BUCKET, free_units_of,
+    BUCKET_COUNT, DIRTY_BUCKETS, HUGE, Kind, NO_BUCKET, PARKED, QUEUED, Record, Tier, URGENT, WARM_BUCKET,
+    free_units_of,
 };
 use crate::table::FlatTable;
 use hakmem_base::{SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
@@ -109,11 +110,17 @@ impl Pool {
         limit == 0 || (self.units_in_use + units).saturating_mul(SLAB_BYTES as u64) <= limit as u64
     }
 
-    /// Superslab and slot of free units in a superslab that is in use already, or in a warm one.
-    pub(crate) fn place_units(&mut self, units: u32, align: u32) -> Option<(u32, u32)> {
+    /// Superslab and slot of free units in a superslab that is in use already, or in a warm one: where their OS pages are there
+    /// already, else anywhere.
+    pub(crate) fn place_units(&self, units: u32, align: u32) -> Option<(u32, u32)> {
+        self.search(self.nonempty & DIRTY_BUCKETS, units, align, Record::free_dirty)
+            .or_else(|| self.search(self.nonempty, units, align, |record| record.free))
+    }
+
+    /// The first fit among the bits that `eligible` names, in the lists given, for a bounded number of looks.
+    fn search(&self, mut lists: u64, units: u32, align: u32, eligible: fn(&Record) -> u32) -> Option<(u32, u32)> {
         let tiering = self.policy.tiering;
         let mut tries = TRIES;
-        let mut lists = self.nonempty;
         while lists != 0 {
             let bucket = lists.trailing_zeros() as u8;
             lists &= lists - 1;
@@ -124,9 +131,7 @@ impl Pool {
             let mut tries_here = if tiering { TRIES_PER_BUCKET } else { TRIES };
             while superslab != 0 && tries_here > 0 && (tries > 0 || bucket == WARM_BUCKET) {
                 let record = self.read(superslab);
-                // A single unit goes where the OS pages are there already.
-                let dirty_first = if units == 1 { lowest_fit(record.free_dirty(), 1, align) } else { None };
-                if let Some(slot) = dirty_first.or_else(|| lowest_fit(record.free, units, align)) {
+                if let Some(slot) = lowest_fit(eligible(&record), units, align) {
                     return Some((superslab, slot));
                 }
                 superslab = record.next;

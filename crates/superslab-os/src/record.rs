@@ -49,7 +49,9 @@ pub(crate) const URGENT: u8 = 8;
 /// Lists by occupancy, in order of preference; see [`Record::bucket`].
 pub(crate) const BUCKET_COUNT: usize = 63;
 /// The list of FREE superslabs with dirty units.
-pub(crate) const WARM_BUCKET: u8 = 62;
+pub(crate) const WARM_BUCKET: u8 = 31;
+/// Lists of superslabs with free dirty units, one bit each: what is taken there costs no fault and no memory.
+pub(crate) const DIRTY_BUCKETS: u64 = (1 << (WARM_BUCKET + 1)) - 1;
 /// In no list.
 pub(crate) const NO_BUCKET: u8 = 255;
 
@@ -132,16 +134,16 @@ impl Record {
         }
     }
 
-    /// The list that the record belongs in: first HOT ones, then DRAINING ones, then FREE ones; within a tier those with
-    /// dirty free units (their OS pages are there already) before those without; within that, the fullest.
+    /// The list that the record belongs in: first those with dirty free units, because their OS pages are there already, FREE
+    /// ones included; then those that would grow. Within that HOT ones before DRAINING ones, and the fullest first.
     pub(crate) fn bucket(&self, tiering: bool) -> u8 {
         let free_units = self.free.count_ones() as u8;
         match (self.kind, self.computed_tier()) {
             (Kind::Warm, _) => WARM_BUCKET,
             (Kind::Slabs, _) if free_units == 0 => NO_BUCKET,
             (Kind::Slabs, _) if !tiering => 0,
-            (Kind::Slabs, Tier::Hot) => free_units - 1 + if self.free_dirty() != 0 { 0 } else { 15 },
-            (Kind::Slabs, _) => free_units - 16 + if self.free_dirty() != 0 { 30 } else { 46 },
+            (Kind::Slabs, Tier::Hot) => free_units - 1 + if self.free_dirty() != 0 { 0 } else { 32 },
+            (Kind::Slabs, _) => free_units - 16 + if self.free_dirty() != 0 { 15 } else { 47 },
             _ => NO_BUCKET,
         }
     }
@@ -158,11 +160,9 @@ impl Record {
 /// Units that a record in this bucket has free (tiering on).
 pub(crate) const fn free_units_of(bucket: u8) -> u32 {
     match bucket {
-        0..=14 => bucket as u32 + 1,
-        15..=29 => bucket as u32 - 14,
-        30..=45 => bucket as u32 - 14,
-        46..=61 => bucket as u32 - 30,
-        _ => SLABS_PER_SUPERSLAB,
+        0..=30 => bucket as u32 + 1,
+        WARM_BUCKET => SLABS_PER_SUPERSLAB,
+        _ => bucket as u32 - 31,
     }
 }
 
@@ -191,15 +191,25 @@ mod tests {
             for dirty in [0, ALL] {
                 let bucket = record(crate::bits::mask(0, free_units), dirty).bucket(true);
                 assert_eq!(free_units_of(bucket), free_units);
-                assert!(bucket < WARM_BUCKET && seen.insert(bucket));
+                assert!(seen.insert(bucket));
+                assert_eq!(dirty == ALL, DIRTY_BUCKETS >> bucket & 1 == 1);
             }
         }
     }
 
     #[test]
-    fn a_draining_superslab_is_never_preferred_to_a_hot_one() {
-        let fullest_draining = record(crate::bits::mask(0, 16), ALL).bucket(true);
-        let emptiest_hot = record(crate::bits::mask(0, 15), 0).bucket(true);
-        assert!(emptiest_hot < fullest_draining);
+    fn a_draining_superslab_is_never_preferred_to_a_hot_one_of_its_kind() {
+        for dirty in [0, ALL] {
+            let fullest_draining = record(crate::bits::mask(0, 16), dirty).bucket(true);
+            let emptiest_hot = record(crate::bits::mask(0, 15), dirty).bucket(true);
+            assert!(emptiest_hot < fullest_draining);
+        }
+    }
+
+    #[test]
+    fn memory_that_is_there_is_preferred_to_memory_that_is_not() {
+        let emptiest_dirty = record(crate::bits::mask(0, 31), ALL).bucket(true);
+        let fullest_clean = record(1, 0).bucket(true);
+        assert!(emptiest_dirty < WARM_BUCKET && WARM_BUCKET < fullest_clean);
     }
 }

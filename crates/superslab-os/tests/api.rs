@@ -315,8 +315,8 @@ fn a_superslab_that_was_touched_gets_no_huge_pages_when_the_heap_becomes_large()
     let (first, whole) = (os.take_run(1, 1).unwrap(), os.take_run(32, 1).unwrap());
     os.give_run(whole.first, 32);
     os.set_policy(OsPolicy { thp_heap_bytes: 0, ..never() });
-    assert_eq!(os.take_run(1, 1).map(|run| run.first), Some(first.first.add(1)));
     assert_eq!(os.take_run(32, 1).map(|run| (run.first, run.clean)), Some((whole.first, 0)));
+    assert_eq!(os.take_run(1, 1).map(|run| run.first), Some(first.first.add(1)));
     assert_eq!((os.stats().madvise_calls, os.stats().warm_hits, os.stats().fresh_superslabs), (0, 1, 2));
     assert!(os.take_run(32, 1).is_some());
     assert_eq!((os.stats().madvise_calls, os.stats().warm_hits, os.stats().fresh_superslabs), (1, 1, 3));

@@ -70,6 +70,7 @@ impl Front {
     /// Takes a fresh slab from the superslab box.
     pub(crate) fn fresh_slab(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
         let units = u32::from(class.geometry().units);
+        self.trim_before_growth(tables, heap);
         let Some(run) = self.os.take_run(units, 1) else { return false };
         let slab = run.first;
         invariant!(tables.remote(slab).is_quiet(), "fresh slab with remote frees");

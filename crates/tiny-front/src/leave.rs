@@ -21,6 +21,13 @@ pub struct Beat {
     pub is_routine: bool,
 }
 
+/// Why idle classes are looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Trim {
+    Routine,
+    BeforeGrowth,
+}
+
 impl Front {
     /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle. With sampling on
     /// beats come when samples are due as well, and every few thousand allocations one of them does the rest.
@@ -49,12 +56,22 @@ impl Front {
         heap.beats_since_trim.set(beats);
         if heap.policy().idle_trim && beats >= heap.policy().idle_trim_beats {
             heap.beats_since_trim.set(0);
-            self.idle_trim(tables, heap);
+            self.trim_idle(tables, heap, Trim::Routine);
         }
     }
 
-    /// Classes that have allocated nothing since the last trim give their cached blocks back, and their cap halves.
-    fn idle_trim(&self, tables: &Tables, heap: &Heap) {
+    /// The heap needs a slab and no memory waits to be used again: what classes hold that have allocated nothing since the last
+    /// trim serves better than memory that the process has to ask for.
+    pub(crate) fn trim_before_growth(&self, tables: &Tables, heap: &Heap) {
+        if heap.policy().idle_trim && self.os.purgeable_bytes() == 0 {
+            self.trim_idle(tables, heap, Trim::BeforeGrowth);
+        }
+    }
+
+    /// Classes that have allocated nothing since the last trim give their cached blocks back; at a routine trim their cap halves.
+    #[cold]
+    #[inline(never)]
+    fn trim_idle(&self, tables: &Tables, heap: &Heap, trim: Trim) {
         let policy = heap.policy();
         for (class, bin) in heap.classes() {
             if !bin.is_set_up() {
@@ -70,7 +87,7 @@ impl Front {
                 self.flush_bin(tables, heap, bin, class, Keep::Nothing);
             }
             let smallest = policy.initial_cap(class) / 4;
-            if policy.cache_shrink && bin.cap.get() > smallest.max(2) {
+            if trim == Trim::Routine && policy.cache_shrink && bin.cap.get() > smallest.max(2) {
                 bin.cap.set((bin.cap.get() / 2).max(2));
             }
         }

@@ -87,3 +87,17 @@ fn an_owner_may_leave_while_its_last_block_comes_back_and_is_reaped() {
         });
     }
 }
+
+#[test]
+fn a_slab_that_an_idle_class_only_caches_serves_another_class_before_memory_grows() {
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
+    let blocks: Vec<_> = (0..64).map(|_| take(front, heap, class(1024))).collect();
+    for block in blocks {
+        give(front, Some(heap), block);
+    }
+    let held = |class_bytes| (take(front, heap, class(class_bytes)), front.os.stats().in_use_bytes >> 16);
+    assert_eq!(held(512).1, 2, "the class of 1024 bytes has just been busy");
+    assert_eq!(held(256).1, 2, "its slab serves now");
+    assert_eq!(front.os.stats().in_use_peak_bytes >> 16, 2);
+}

@@ -95,7 +95,8 @@ impl BigCache {
             }
             None => {
                 self.misses.add_relaxed(1);
-                self.make_way(cx, &shape);
+                // None fits: back in the pool they join with their neighbours, and what is taken is dirty where it can be.
+                self.evict_all(cx, Shelf::take_oldest);
                 match self.take_fresh(cx, &shape, growing) {
                     Some((first, zeroed)) => hand_out(cx, first, shape.bytes, zeroed),
                     None => self.allocate_outside(cx, &shape)?,
@@ -113,7 +114,7 @@ impl BigCache {
         let Some(superslabs) = superslabs_of(bytes) else { return };
         let bound = self.retain_bound(cx);
         if cx.policy.retain_ms == 0 || bytes > bound {
-            cx.os.give_extent(index, superslabs, Purge::Now);
+            cx.os.give_extent(index, superslabs, Purge::Later);
             return;
         }
         let kept = Kept {
@@ -334,21 +335,6 @@ impl BigCache {
         Some(Block { ptr, zeroed: true })
     }
 
-    /// Before a block is served from fresh memory: if much is kept that does not fit, memory is given back first, so that
-    /// the program does not hold both at once.
-    fn make_way(&self, cx: &BigContext<'_>, shape: &Shape) {
-        if self.cached_bytes() < shape.bytes / 2 {
-            return;
-        }
-        let mut missing_bytes = shape.bytes;
-        while missing_bytes > 0
-            && let Some(victim) = self.take(Shelf::take_oldest)
-        {
-            missing_bytes = missing_bytes.saturating_sub(victim.touched_bytes);
-            self.evict(cx, victim);
-        }
-    }
-
     /// Grows an extent. One that is kept right behind it counts as free.
     fn grow_extent(&self, cx: &BigContext<'_>, index: SlabIndex, held: u32, wanted: u32) -> bool {
         let grow = || cx.os.grow_extent(index, held, wanted).is_some();
@@ -398,7 +384,7 @@ impl BigCache {
 
     fn evict(&self, cx: &BigContext<'_>, victim: Kept) {
         self.evictions.add_relaxed(1);
-        cx.os.give_extent(victim.first, victim.superslabs, Purge::Now);
+        cx.os.give_extent(victim.first, victim.superslabs, Purge::Later);
     }
 
     /// Changes the shelf under its lock and brings the mirrors up to date. No system call happens in here.

@@ -9,7 +9,9 @@ use hakmem_superslab_os::{FlatTable, SuperslabOs};
 pub struct BigPolicy {
     /// Freed bytes that may be kept; an eighth of the bytes in use, if that is more.
     pub retain_bytes: usize,
-    /// How long a freed block is kept (milliseconds). 0: never.
+    /// How long a freed block is kept (milliseconds). 0: its superslabs return to the pool at once, which purges them after its own
+    /// delay. Measured (docs/decisions/0013): what is kept whole helps only a block of its size, while the rest of the program grows
+    /// beside it; in the pool neighbours join, and whoever needs memory next takes it.
     pub retain_ms: u32,
     /// A kept extent serves a request if it has at most this many thousandths more superslabs than needed; what is too
     /// much is cut off and goes back to the OS box with its contents, so slack is no waste. Measured with random sizes of
@@ -31,7 +33,7 @@ impl BigPolicy {
     /// The numbers used when nobody says otherwise.
     pub const DEFAULT: Self = Self {
         retain_bytes: 64 << 20,
-        retain_ms: 500,
+        retain_ms: 0,
         slack_permille: 500,
         thp_bytes: 4 << 20,
         room_permille: 1000,

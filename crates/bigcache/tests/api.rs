@@ -57,16 +57,17 @@ fn a_longer_extent_within_the_slack_is_cut_to_size() {
 }
 
 #[test]
-fn memory_kept_in_vain_goes_before_fresh_memory_is_taken() {
+fn memory_kept_in_vain_joins_what_a_larger_block_is_made_of() {
     let (heap, cache) = (heap(), BigCache::new());
     let small = take(&heap, &cache, 10 * MIB);
-    heap.free(&cache, address_of(small));
     let other = take(&heap, &cache, 40 * MIB);
-    assert_eq!(cache.cached_bytes(), 10 * MIB, "a quarter is not much");
+    heap.free(&cache, address_of(small));
     heap.free(&cache, address_of(other));
     let large = take(&heap, &cache, 60 * MIB);
     assert_eq!((cache.cached_bytes(), cache.stats().evictions), (0, 2));
-    assert_eq!(heap.os.stats().in_use_bytes, 60 * MIB);
+    assert_eq!(large.ptr, small.ptr, "the two are neighbours, and five superslabs more make thirty");
+    let stats = heap.os.stats();
+    assert_eq!((stats.in_use_bytes, stats.warm_hits, stats.purged_bytes), (60 * MIB, 25, 0));
     heap.free(&cache, address_of(large));
 }
 
@@ -83,7 +84,7 @@ fn what_is_kept_is_bounded_by_bytes_by_use_and_by_time() {
     assert_eq!(cache.cached_bytes(), 16 * MIB);
     let large = take(&heap, &cache, 30 * MIB);
     heap.free(&cache, address_of(large));
-    assert_eq!(cache.cached_bytes(), 0, "made way for the large one, which is too large to keep");
+    assert_eq!(cache.cached_bytes(), 0, "given up for the large one, which is too large to keep");
     // An eighth of 320 MiB in use: 40 MiB.
     let held = take(&heap, &cache, 320 * MIB);
     let large = take(&heap, &cache, 30 * MIB);

@@ -175,10 +175,11 @@ knobs! {
     /// What the capacities of the large size groups may add up to.
     large_budget: u32 = 50, count(0, 8 * MIB), "HAKMEM_LARGE_BUDGET";
 
-    /// Bytes of freed big blocks (above 2 MiB) that stay mapped for the next one.
+    /// Bytes of freed big blocks (above 2 MiB) that wait whole for the next one.
     big_retain_bytes: usize = 64 << 20, bytes(2 * MIB, TIB).or_zero(), "HAKMEM_BIG_RETAIN_BYTES";
-    /// How long a freed big block stays mapped.
-    big_retain_ms: u32 = 500, milliseconds(0, 3_600_000).or_never(), "HAKMEM_BIG_RETAIN_MS";
+    /// How long a freed big block waits whole for the next one of its size; 0: its superslabs return to the pool at once, where
+    /// they join their neighbours and wait for a purge like all free memory.
+    big_retain_ms: u32 = 0, milliseconds(0, 3_600_000).or_never(), "HAKMEM_BIG_RETAIN_MS";
     /// How much larger than the request, beyond it, a retained big block may be that serves it.
     big_slack_permille: u32 = 500, permille(0, 1000), "HAKMEM_BIG_SLACK";
     /// Big blocks of at least this size get huge pages.

@@ -332,13 +332,26 @@ impl SuperslabOs {
         if begin >= end {
             return false;
         }
-        let is_done =
-            self.reservation.advise_huge(index_of_superslab(begin), 0, ((end - begin) as usize) << SUPERSLAB_SHIFT);
-        if is_done {
-            let mut pool = self.pool.lock();
-            (begin..end).for_each(|superslab| pool.record(superslab).set(HUGE));
+        let (mut is_done, mut at) = (true, begin);
+        while let Some((from, to)) = self.next_not_huge(at, end) {
+            let bytes = ((to - from) as usize) << SUPERSLAB_SHIFT;
+            if self.reservation.advise_huge(index_of_superslab(from), 0, bytes) {
+                let mut pool = self.pool.lock();
+                (from..to).for_each(|superslab| pool.record(superslab).set(HUGE));
+            } else {
+                is_done = false;
+            }
+            at = to;
         }
         is_done
+    }
+
+    /// The first superslabs in `begin..end` that have not been advised yet: the advice stays for as long as the mapping does.
+    fn next_not_huge(&self, begin: u32, end: u32) -> Option<(u32, u32)> {
+        let pool = self.pool.lock();
+        let is_huge = |superslab: &u32| pool.read(*superslab).has(HUGE);
+        let from = (begin..end).find(|superslab| !is_huge(superslab))?;
+        Some((from, (from..end).find(is_huge).unwrap_or(end)))
     }
 
     /// Gives the whole OS pages within a range that the caller holds back to the kernel; they read as zero afterwards.

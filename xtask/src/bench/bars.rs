@@ -36,12 +36,14 @@ const BARS: &[Bar] = &[
     Bar::EachRow { suite: Suite::Rust, measure: Measure::Time, limit: 1.10 },
     // The rows of the design's first measurements: at or below the best peer.
     row("pair64", 1.0),
-    row("batch1000", 1.0),
+    row("batch1000-random", 1.0),
     row("replace400", 1.0),
     row("replace400-mid", 1.0),
     row("producer-consumer", 1.0),
     row("vec-growth", 1.0),
     row("spawn", 1.0),
+    // A pair of malloc and free in C.
+    Bar::Row { suite: Suite::Preload, name: "loops", limit: 0.8 },
     // A hundred processes, each at most 300 µs.
     Bar::Longer { suite: Suite::Preload, name: "true", peer: "glibc", seconds: 0.03 },
     Bar::Flat { series: "heap-size", limit: 1.15 },

@@ -9,6 +9,7 @@
 )]
 
 mod bars;
+mod document;
 mod job;
 mod machine;
 mod page;
@@ -35,6 +36,7 @@ use crate::project::Project;
 use crate::table;
 use results::{Results, Suite};
 use session::{Choice, Session, Setting};
+use summary::Table;
 
 /// The allocator that is compared with the others.
 const SUBJECT: &str = "hakmem";
@@ -84,6 +86,9 @@ pub struct Options {
     /// Fail when a bar is missed.
     #[arg(long)]
     judge: bool,
+    /// Write the tables of these suites into docs/performance.md.
+    #[arg(long)]
+    fix: bool,
     /// Make tables and report of a run that is over, from the files in its directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -138,6 +143,11 @@ pub fn bench(project: &Project, options: &Options) -> Result<ExitCode> {
         results.save(&directory)?;
     }
     page::write(&directory, &results, &verdicts)?;
+    if options.fix {
+        for table in Suite::ALL.into_iter().filter_map(|suite| Table::of(&results, suite)) {
+            document::write(project.root(), &document::place(&table), &document::suite(&results, &table))?;
+        }
+    }
     tables::print(&results);
     print_verdicts(&verdicts);
     println!("\n{}", directory.join("report.html").display());

@@ -153,16 +153,16 @@ fn suite(section: &Section) -> Markup {
     html! {
         h2 id=(table.suite.name()) { (table.suite.name()) " suite" }
         (legend(table))
-        @for plot in &section.curves { (figure(Some(plot))) }
+        @for pair in section.curves.chunks(2) { div.pair { @for plot in pair { (figure(Some(plot))) } } }
         @if table.plain_lines().next().is_some() {
             @for measure in Measure::ALL {
                 h3 { (measure.name()) ": ratios to each peer" }
                 (ratios(table, measure))
             }
         }
-        @for (number, plot) in section.lanes.iter().enumerate() {
-            @if number % Measure::ALL.len() == 0 { h3 { (table.groups().get(number / Measure::ALL.len()).copied().unwrap_or("")) } }
-            (figure(Some(plot)))
+        @for (group, pair) in table.groups().iter().zip(section.lanes.chunks(Measure::ALL.len())) {
+            h3 { (group) }
+            div.pair { @for plot in pair { (figure(Some(plot))) } }
         }
         h3 { "Each benchmark" }
         @for line in &table.lines { (benchmark(table, line)) }

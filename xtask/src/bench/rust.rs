@@ -40,7 +40,7 @@ pub struct Listed {
     operation: String,
     ops: u64,
     cpus: Cpus,
-    parameter: Option<(String, Vec<u64>)>,
+    parameter: Option<(String, Vec<String>)>,
 }
 
 /// A `suite` program.
@@ -123,9 +123,7 @@ fn parse(line: &str) -> Result<Listed> {
     let group = text("group")?;
     let many = pairs.get("threads").map_or_else(|| !ON_ONE.contains(&group.as_str()), |threads| threads != "1");
     let parameter = match (pairs.get("parameter"), pairs.get("values")) {
-        (Some(parameter), Some(values)) => {
-            Some((parameter.clone(), values.split(',').map(number).collect::<Result<_>>()?))
-        }
+        (Some(parameter), Some(values)) => Some((parameter.clone(), values.split(',').map(str::to_owned).collect())),
         (None, None) => None,
         _ => bail!("only one of parameter= and values= in {line:?}"),
     };
@@ -166,7 +164,7 @@ fn quoted_pairs(line: &str) -> BTreeMap<String, String> {
 }
 
 /// The rows of a suite, each with the arguments that run it.
-pub fn rows(suite: Suite, listed: &[Listed], scale_percent: u64) -> Vec<(Row, Vec<String>, Cpus)> {
+pub fn rows(suite: Suite, listed: &[Listed], scale_percent: u64) -> Result<Vec<(Row, Vec<String>, Cpus)>> {
     let mut rows = Vec::new();
     for bench in listed.iter().filter(|bench| (bench.group == "scaling") == (suite == Suite::Scaling)) {
         let ops = (bench.ops * scale_percent / 100).max(1).to_string();
@@ -179,12 +177,13 @@ pub fn rows(suite: Suite, listed: &[Listed], scale_percent: u64) -> Vec<(Row, Ve
             add(bench.name.clone(), None, Vec::new());
             continue;
         };
-        for &value in values {
+        for text in values {
+            let value = number(text)?;
             let point = Point { series: bench.name.clone(), parameter: parameter.clone(), value: value as f64 };
-            add(format!("{}/{value}", bench.name), Some(point), vec![format!("--{parameter}"), value.to_string()]);
+            add(format!("{}/{text}", bench.name), Some(point), vec![format!("--{parameter}"), value.to_string()]);
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// One of its runs.
@@ -221,11 +220,12 @@ mod tests {
             parse("name=pair64 group=tiny ops=200 operation=x").unwrap(),
             parse("name=heap group=scaling ops=100 operation=x parameter=live-bytes values=1M,8G").unwrap(),
         ];
-        let rust = rows(Suite::Rust, &list, 50);
+        let rust = rows(Suite::Rust, &list, 50).unwrap();
         assert_eq!(rust.len(), 1);
         assert_eq!(rust[0].1, ["pair64", "--ops", "100"]);
-        let scaling = rows(Suite::Scaling, &list, 1);
+        let scaling = rows(Suite::Scaling, &list, 1).unwrap();
         assert_eq!(scaling.len(), 2);
+        assert_eq!(scaling[1].0.name, "heap/8G");
         assert_eq!(scaling[1].0.point.as_ref().unwrap().value, 8.0 * 1024.0 * 1024.0 * 1024.0);
         assert_eq!(scaling[0].1, ["heap", "--ops", "1", "--live-bytes", "1048576"]);
     }

@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             self.facts.allocators.push(Allocator { name: setting.name.clone(), ..rust::described(hakmem, suite) });
         }
         self.facts.allocators.extend(peers.iter().map(|peer| rust::described(peer, suite)));
-        for (row, arguments, cpus) in rust::rows(suite, &listed, choice.scale) {
+        for (row, arguments, cpus) in rust::rows(suite, &listed, choice.scale)? {
             if !choice.wants(&row.name) {
                 continue;
             }

@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use maud::{Markup, PreEscaped, html};
 
-use super::page;
 use super::plots::{self, Plot};
 use super::results::{Results, Suite};
 use super::session::{Choice, Session, Setting};
 use super::summary::{Measure, Table};
-use super::switches::{BENCHES, SWITCHES};
+use super::switches::{BENCHES, PROGRAMS, SWITCHES};
 use super::tables;
+use super::{document, page};
 use crate::project::Project;
 use crate::table;
 
@@ -48,6 +48,9 @@ pub struct Options {
     /// Do not write most of the free memory once beforehand.
     #[arg(long)]
     no_touch: bool,
+    /// Write the table into docs/performance.md.
+    #[arg(long)]
+    fix: bool,
     /// Make tables and report of a sweep that is over, from the files in its directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -69,6 +72,10 @@ pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
     table::lines(&rows, &[1, 2, 3]).iter().for_each(|line| println!("{line}"));
     tables::warnings(&results).iter().for_each(|warning| println!("{warning}"));
     write_page(&directory, &results, &table)?;
+    if options.fix {
+        let text = document::origin(&results) + &tables::markdown(&rows);
+        document::write(project.root(), "sweep", &text)?;
+    }
     println!("\n{}", directory.join("report.html").display());
     Ok(if results.facts.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -76,25 +83,23 @@ pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
 fn run(project: &Project, options: &Options) -> Result<Results> {
     ensure!(options.reps > 0 && options.scale > 0, "nothing to measure");
     let settings = if options.set.is_empty() { of_switches(&options.switch)? } else { of_texts(&options.set)? };
-    let benches: Vec<String> = if options.only.is_empty() {
-        BENCHES.iter().map(|&name| name.to_owned()).collect()
-    } else {
-        options.only.clone()
-    };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut session = Session::new(project, DEFAULT, &format!("cargo xtask {}", arguments.join(" ")))?;
-    let choice = Choice {
-        settings,
-        peers: Some(Vec::new()),
-        kept: Vec::new(),
-        only: benches,
-        whole_names: true,
-        scale: options.scale,
-    };
-    for suite in [Suite::Rust, Suite::Preload] {
+    for (suite, usual) in [(Suite::Rust, BENCHES), (Suite::Preload, PROGRAMS)] {
+        let usual = usual.iter().map(|&name| name.to_owned()).collect();
+        let choice = Choice {
+            settings: settings.clone(),
+            peers: Some(Vec::new()),
+            kept: Vec::new(),
+            only: if options.only.is_empty() { usual } else { options.only.clone() },
+            whole_names: true,
+            scale: options.scale,
+        };
         session.add(suite, &choice)?;
+        if options.only.is_empty() || suite == Suite::Preload {
+            session.miss_what_is_not_there(&choice);
+        }
     }
-    session.miss_what_is_not_there(&choice);
     session.run(options.reps, options.seed, !options.no_touch)
 }
 

@@ -62,26 +62,32 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_SCAVENGER", &["off", "on"]),
 ];
 
-/// Benchmarks that a sweep runs unless the caller names others: few, and each with something to lose by some switch.
+/// Benchmarks of the Rust suite that a sweep runs unless the caller names others: few, and each with something to lose by some switch.
 pub const BENCHES: &[&str] = &[
     "pair-dyn",
     "replace400",
     "replace200k",
-    "batch1000",
+    "batch1000-random",
     "producer-consumer",
     "spawn",
     "large",
     "list",
     "vec-growth",
-    "python3",
-    "sqlite3",
-    "redis",
-    "cc1",
+    "json",
 ];
+
+/// The same of the preload suite.
+pub const PROGRAMS: &[&str] = &["redis", "python-malloc", "sqlite3", "cc1", "crossing", "phases"];
 
 #[cfg(test)]
 mod tests {
+    use super::super::programs::programs;
     use super::*;
+
+    #[test]
+    fn the_programs_of_a_sweep_are_in_the_suite() {
+        assert!(PROGRAMS.iter().all(|name| programs().any(|program| program.name == *name)));
+    }
 
     #[test]
     fn every_switch_is_a_variable_that_hakmem_knows() {

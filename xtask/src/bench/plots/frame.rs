@@ -125,21 +125,49 @@ pub fn tick_text(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Grid, numbers and names of a drawing with two axes.
-pub fn grid(area: &Area, x: &Axis, y: &Axis, names: (&str, &str), text: impl Fn(f64) -> String) -> Result<()> {
-    for value in x.ticks() {
-        let place = x.place(value);
-        rule(area, (place, y.start), (place, y.end), if (value - 1.0).abs() < 1e-9 { 0.45 } else { 0.12 })?;
-        write(area, &text(value), (place, y.start + 6), (HPos::Center, VPos::Top), false)?;
+/// Grid, numbers and names of a drawing with two axes. Across, the marks are at these values.
+pub fn grid(area: &Area, x: &Axis, y: &Axis, names: (&str, &str), across: &[(f64, String)]) -> Result<()> {
+    for (value, text) in across {
+        let place = x.place(*value);
+        rule(area, (place, y.start), (place, y.end), strength(*value))?;
+        write(area, text, (place, y.start + 6), (HPos::Center, VPos::Top), false)?;
     }
     for value in y.ticks() {
         let place = y.place(value);
-        rule(area, (x.start, place), (x.end, place), if (value - 1.0).abs() < 1e-9 { 0.45 } else { 0.12 })?;
+        rule(area, (x.start, place), (x.end, place), strength(value))?;
         write(area, &tick_text(value), (x.start - 6, place), (HPos::Right, VPos::Center), false)?;
     }
     let middle = (x.start + x.end) / 2;
     write(area, names.0, (middle, y.start + 24), (HPos::Center, VPos::Top), false)?;
     write(area, names.1, (x.start - 6, y.end - 14), (HPos::Left, VPos::Bottom), false)
+}
+
+/// Of a grid line: where two things are alike, it is easily seen.
+pub fn strength(value: f64) -> f64 {
+    if (value - 1.0).abs() < 1e-9 { 0.5 } else { 0.12 }
+}
+
+/// Heights near these that leave room for a line of text each, in the order of the heights and not below `lowest`.
+pub fn apart(wanted: &[i32], lowest: i32) -> Vec<i32> {
+    const LINE: i32 = 14;
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|&place| wanted.get(place).copied());
+    let mut given = wanted.to_vec();
+    let mut last = i32::MIN / 2;
+    for &place in &order {
+        if let Some(height) = given.get_mut(place) {
+            *height = (*height).max(last + LINE);
+            last = *height;
+        }
+    }
+    let mut next = lowest + LINE;
+    for &place in order.iter().rev() {
+        if let Some(height) = given.get_mut(place) {
+            *height = (*height).min(next - LINE);
+            next = *height;
+        }
+    }
+    given
 }
 
 #[cfg(test)]
@@ -152,6 +180,13 @@ mod tests {
         assert_eq!((axis.place(0.5), axis.place(1.0), axis.place(2.0)), (0, 100, 200));
         assert_eq!(axis.place(100.0), 200, "what lies beyond is put at the end");
         assert!(!axis.holds(100.0));
+    }
+
+    #[test]
+    fn names_that_would_cover_each_other_move_apart_and_keep_their_order() {
+        assert_eq!(apart(&[100, 20, 101, 40], 400), [100, 20, 114, 40]);
+        assert_eq!(apart(&[100, 99, 20], 100), [100, 86, 20]);
+        assert_eq!(apart(&[], 400), Vec::<i32>::new());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::summary::{Cell, Line, Measure, Table};
-use frame::{Area, Axis, drawing, grid, put, rule, tick_text, write};
+use frame::{Area, Axis, apart, drawing, grid, put, rule, strength, tick_text, write};
 
 /// A drawing.
 pub struct Plot {
@@ -92,12 +92,14 @@ pub fn scatter(table: &Table) -> Result<Option<Plot>> {
     let svg = drawing((820, 460), |area| {
         let x = Axis::logarithmic(times.0, times.1, 50, 780);
         let y = Axis::logarithmic(peaks.0, peaks.1, 410, 30);
-        grid(area, &x, &y, (&format!("time / {base_name}"), &format!("peak RSS / {base_name}")), tick_text)?;
-        for (name, place, time, peak) in &points {
+        let marks: Vec<(f64, String)> = x.ticks().into_iter().map(|value| (value, tick_text(value))).collect();
+        grid(area, &x, &y, (&format!("time / {base_name}"), &format!("peak RSS / {base_name}")), &marks)?;
+        let heights = apart(&points.iter().map(|point| y.place(point.3)).collect::<Vec<_>>(), 405);
+        for ((name, place, time, peak), height) in points.iter().zip(heights) {
             let at = (x.place(*time), y.place(*peak));
             let is_subject = *place == 0;
             put(area, &Circle::new(at, if is_subject { 7 } else { 5 }, colour(name, *place).filled()))?;
-            write(area, name, (at.0 + 10, at.1), (HPos::Left, VPos::Center), is_subject)?;
+            write(area, name, (at.0 + 10, height), (HPos::Left, VPos::Center), is_subject)?;
         }
         Ok(())
     })?;
@@ -122,7 +124,7 @@ pub fn lanes(table: &Table, group: &str, measure: Measure) -> Result<Plot> {
         let x = Axis::logarithmic(LANES.0, LANES.1, 200, 800);
         for value in x.ticks() {
             let place = x.place(value);
-            rule(area, (place, 8), (place, bottom), if (value - 1.0).abs() < 1e-9 { 0.6 } else { 0.12 })?;
+            rule(area, (place, 8), (place, bottom), strength(value))?;
             write(area, &tick_text(value), (place, bottom + 6), (HPos::Center, VPos::Top), false)?;
         }
         write(area, &format!("{} / best peer", measure.name()), (500, bottom + 24), (HPos::Center, VPos::Top), false)?;
@@ -213,26 +215,23 @@ fn curves(
             Axis::logarithmic(up.0 / 1.2, up.1 * 1.2, 370, 30)
         };
         let text = |value: f64| if parameter.ends_with("bytes") { size_text(value) } else { tick_text(value) };
-        grid(area, &x, &y, (parameter, unit), text)?;
-        let mut taken: Vec<i32> = Vec::new();
-        for (place, (allocator, points)) in table.allocators.iter().zip(&lines).enumerate() {
+        let mut values: Vec<f64> = all().map(|point| point.0).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        let marks: Vec<(f64, String)> = values.into_iter().map(|value| (value, text(value))).collect();
+        grid(area, &x, &y, (parameter, unit), &marks)?;
+        let ends: Vec<i32> = lines.iter().map(|points| points.last().map_or(0, |point| y.place(point.1))).collect();
+        let drawn = table.allocators.iter().zip(&lines).zip(apart(&ends, 370)).enumerate();
+        for (place, ((allocator, points), height)) in drawn.filter(|(_, ((_, points), _))| !points.is_empty()) {
             let colour = colour(&allocator.name, place);
             let at: Vec<(i32, i32)> = points.iter().map(|point| (x.place(point.0), y.place(point.1))).collect();
-            let width = if place == 0 { 3 } else { 1 };
-            put(area, &PathElement::new(at.clone(), colour.stroke_width(width)))?;
+            let (width, dot) = if place == 0 { (3, 4) } else { (1, 2) };
             for &point in &at {
-                put(area, &Circle::new(point, if place == 0 { 4 } else { 2 }, colour.filled()))?;
+                put(area, &Circle::new(point, dot, colour.filled()))?;
             }
-            if let Some(&(_, end)) = at.last() {
-                // Names of curves that end together stand below each other.
-                let mut height = end;
-                while taken.iter().any(|other| (other - height).abs() < 14) {
-                    height += 14;
-                }
-                taken.push(height);
-                put(area, &Circle::new((702, height), 4, colour.filled()))?;
-                write(area, &allocator.name, (711, height), (HPos::Left, VPos::Center), place == 0)?;
-            }
+            put(area, &PathElement::new(at, colour.stroke_width(width)))?;
+            put(area, &Circle::new((702, height), 4, colour.filled()))?;
+            write(area, &allocator.name, (711, height), (HPos::Left, VPos::Center), place == 0)?;
         }
         Ok(())
     })?;
@@ -259,7 +258,7 @@ pub fn switch(table: &Table, name: &str, settings: &[usize]) -> Result<Plot> {
             let x = Axis::logarithmic(0.5, 2.0, start, end);
             for value in [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0] {
                 let place = x.place(value);
-                rule(area, (place, 12), (place, bottom), if (value - 1.0).abs() < 1e-9 { 0.6 } else { 0.12 })?;
+                rule(area, (place, 12), (place, bottom), strength(value))?;
                 write(area, &tick_text(value), (place, bottom + 4), (HPos::Center, VPos::Top), false)?;
             }
             let name = format!("{} / default", measure.name());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::project::Project;
-use crate::{checking, compat, launch, loom, soak, table, tidy};
+use crate::{checking, compat, instructions, launch, loom, soak, table, tidy};
 
 /// A mandated profile: what the `health` binary is told and the policy profile it runs under.
 struct Profile {
@@ -113,7 +113,7 @@ impl Steps {
     }
 }
 
-/// Formatting, lints, tidy, the models, the mandated profiles; with `full` the long runs as well.
+/// Formatting, lints, tidy, the models, the mandated profiles, instruction counts; with `full` the long runs as well.
 pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     let mut steps = Steps::default();
     steps.take_command("fmt", &mut project.cargo(["fmt", "--all", "--check"]));
@@ -128,6 +128,7 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     for profile in &PROFILES {
         steps.take(&format!("profile {}", profile.name), || run_profile(project, profile));
     }
+    steps.take("instructions", || instructions::is_good(project));
     steps.take("soak", || soak::is_good(project, &soak::Options::minutes(soak::QUICK_MINUTES)));
     if full {
         steps.take("clippy of the models", || loom::lint(project));

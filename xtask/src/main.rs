@@ -10,6 +10,7 @@ mod checking;
 mod compat;
 mod dist;
 mod health;
+mod instructions;
 mod launch;
 mod level;
 mod levels;
@@ -58,6 +59,18 @@ enum Task {
         /// Also the long stress runs.
         #[arg(long)]
         full: bool,
+    },
+    /// Count the instructions of the fast paths with callgrind; one more than benches/instructions.toml says is a failure.
+    Instructions {
+        /// Write the counts into benches/instructions.toml.
+        #[arg(long)]
+        fix: bool,
+        /// Also count the Rust front of these allocators, features of `hakmem-benches`, comma-separated.
+        #[arg(long, value_delimiter = ',', value_name = "NAME")]
+        peers: Vec<String>,
+        /// Also count the C front with this library (may be repeated) and with none.
+        #[arg(long, value_name = "FILE")]
+        library: Vec<PathBuf>,
     },
     /// Run the fuzz targets of `fuzz/` on top of the corpus that is kept there.
     Fuzz {
@@ -243,6 +256,9 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { command } => run::run(&project, &command),
         Task::Test { release } => health::test(&project, release),
         Task::Health { full } => health::health(&project, full),
+        Task::Instructions { fix, peers, library: libraries } => {
+            instructions::instructions(&project, &instructions::Options { fix, peers, libraries })
+        }
         Task::Fuzz { target, minutes, install, keep, allow_missing } => {
             checking::fuzz(&project, &checking::FuzzOptions { target, minutes, install, keep, allow_missing })
         }

@@ -16,8 +16,10 @@ enum Bar {
     EachRow { suite: Suite, measure: Measure, limit: f64 },
     /// One benchmark, by its best peer.
     Row { suite: Suite, name: &'static str, limit: f64 },
-    /// Seconds that a benchmark takes longer than under a peer.
-    Longer { suite: Suite, name: &'static str, peer: &'static str, seconds: f64 },
+    /// What one benchmark takes more than under a peer, in seconds or KiB.
+    Beyond { suite: Suite, name: &'static str, peer: &'static str, measure: Measure, limit: f64 },
+    /// What one benchmark takes, whatever the peers do: the program says in its figures what that is.
+    AtMost { suite: Suite, name: &'static str, measure: Measure, limit: f64 },
     /// Cost per operation, beyond the benchmark's own accesses, at the end of a line of the scaling suite by that at its beginning;
     /// and that by the flattest peer's, because what caches and the TLB do to metadata, they do to everyone's.
     Flat { series: &'static str, limit: f64 },
@@ -45,7 +47,19 @@ const BARS: &[Bar] = &[
     // A pair of malloc and free in C.
     Bar::Row { suite: Suite::Preload, name: "loops", limit: 0.8 },
     // A hundred processes, each at most 300 µs.
-    Bar::Longer { suite: Suite::Preload, name: "true", peer: "glibc", seconds: 0.03 },
+    Bar::Beyond { suite: Suite::Preload, name: "true", peer: "glibc", measure: Measure::Time, limit: 0.03 },
+    // Anonymous memory.
+    Bar::Beyond {
+        suite: Suite::Preload,
+        name: "little",
+        peer: "glibc",
+        measure: Measure::PeakRss,
+        limit: 0.3 * 1024.0,
+    },
+    // Resident beyond 1.1 times what it was before.
+    Bar::AtMost { suite: Suite::Preload, name: "spike", measure: Measure::PeakRss, limit: 16.0 * 1024.0 },
+    // A ratio of system times.
+    Bar::AtMost { suite: Suite::Preload, name: "paced", measure: Measure::Time, limit: 1.2 },
     Bar::Flat { series: "heap-size", limit: 1.15 },
     Bar::Flat { series: "superslabs", limit: 1.15 },
     Bar::Flat { series: "threads-ever", limit: 1.15 },
@@ -95,7 +109,8 @@ impl Bar {
             | Self::MeanTo { suite, .. }
             | Self::EachRow { suite, .. }
             | Self::Row { suite, .. }
-            | Self::Longer { suite, .. } => suite,
+            | Self::Beyond { suite, .. }
+            | Self::AtMost { suite, .. } => suite,
             Self::Flat { .. } => Suite::Scaling,
         }
     }
@@ -128,11 +143,14 @@ impl Bar {
                 let ratio = line.and_then(|line| line.ratio_to_best(Measure::Time));
                 verdict(format!("{suite}: time of {row} by {by}"), ratio, limit)
             }
-            Self::Longer { name: row, peer, seconds, .. } => {
-                let line = table.line(row);
-                let time = |allocator: usize| line?.median(allocator, Measure::Time);
-                let longer = table.position(peer).and_then(|peer| Some(time(0)? - time(peer)?));
-                verdict(format!("{suite}: seconds that {row} takes longer than under {peer}"), longer, seconds)
+            Self::Beyond { name: row, peer, measure, limit, .. } => {
+                let of = |allocator: usize| table.line(row)?.median(allocator, measure);
+                let beyond = table.position(peer).and_then(|peer| Some(of(0)? - of(peer)?));
+                verdict(format!("{suite}: {} of {row} beyond that under {peer}", measure.name()), beyond, limit)
+            }
+            Self::AtMost { name: row, measure, limit, .. } => {
+                let own = table.line(row).and_then(|line| line.median(0, measure));
+                verdict(format!("{suite}: {} that {row} prints", measure.name()), own, limit)
             }
             Self::Flat { series, limit } => {
                 let growth = |allocator| table.growth(series, allocator);
@@ -164,8 +182,11 @@ mod tests {
         assert_eq!(worst.describe(), "missed by 173 %");
         assert!(only(row("pair64", 0.5)).is_met());
         assert!(!only(row("pair64", 0.49)).is_met());
-        let longer = Bar::Longer { suite: Suite::Rust, name: "spawn", peer: "system", seconds: 3.0 };
+        let longer =
+            Bar::Beyond { suite: Suite::Rust, name: "spawn", peer: "system", measure: Measure::Time, limit: 3.0 };
         assert_eq!(only(longer).value, Some(3.0));
+        let own = Bar::AtMost { suite: Suite::Rust, name: "pair64", measure: Measure::Time, limit: 1e9 };
+        assert!(only(own).value.is_some_and(|value| value > 0.0));
     }
 
     #[test]

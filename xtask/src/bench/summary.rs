@@ -8,8 +8,8 @@ use super::stats::{Spread, geometric_mean, median};
 
 /// The peer that others are put in relation to, where it is there.
 const BASE: &str = "mimalloc2";
-/// The group that is in no mean over a suite: its times are no work.
-const START_UP: &str = "start-up";
+/// The group that is in no mean over a suite: each of its programs is there for a bar of its own.
+const BARS: &str = "bars";
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,7 +171,7 @@ impl Table {
 
     /// Lines of a group, or all that count.
     pub fn lines_of<'a>(&'a self, group: Option<&'a str>) -> impl Iterator<Item = &'a Line> {
-        self.plain_lines().filter(move |line| group.map_or(line.row.group != START_UP, |group| line.row.group == group))
+        self.plain_lines().filter(move |line| group.map_or(line.row.group != BARS, |group| line.row.group == group))
     }
 
     /// Geometric mean of one allocator by another.

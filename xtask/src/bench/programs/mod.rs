@@ -5,6 +5,7 @@
 //! pays for it; names are unique.
 
 mod applications;
+mod bars;
 mod generated;
 mod inputs;
 mod kernels;
@@ -20,7 +21,7 @@ use anyhow::Result;
 pub struct Program {
     /// Its name on the command line and in tables.
     pub name: &'static str,
-    /// What geometric means are taken over: "application", "kernel", "stress" or "start-up".
+    /// What geometric means are taken over: "application", "kernel", "stress" or "bars".
     pub group: &'static str,
     /// What it does, in half a line.
     pub what: &'static str,
@@ -92,21 +93,9 @@ const PLAIN: Program = Program {
     command: |_| Command::new("false"),
 };
 
-const START_UP: &[Program] = &[Program {
-    name: "true",
-    group: "start-up",
-    what: "start and end of a hundred processes that do nothing",
-    command: |_| {
-        let mut command = Command::new("bash");
-        command.args(["-c", "for ((run = 0; run < 100; run++)); do /bin/true || exit 1; done"]);
-        command
-    },
-    ..PLAIN
-}];
-
 /// All of them, in the order of tables.
 pub fn programs() -> impl Iterator<Item = &'static Program> {
-    [applications::PROGRAMS, kernels::PROGRAMS, stress::PROGRAMS, START_UP].into_iter().flatten()
+    [applications::PROGRAMS, kernels::PROGRAMS, stress::PROGRAMS, bars::PROGRAMS].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -39,8 +39,8 @@ stress! {
     "replace-threads": "replace" ["4", "20000", "4000000", "4", "12"], All, "random replacement in four threads, 16 B to 4 KiB";
     "loops": "loops" ["1", "40"], One, "plain loops of one size, in a process with one thread";
     "loops-threads": "loops" ["4", "20"], All, "plain loops of one size in four threads";
-    "large": "large" ["1", "8000", "16", "25"], One, "64 KiB to 32 MiB, each page written to once";
-    "large-threads": "large" ["4", "3000", "15", "22"], All, "32 KiB to 4 MiB in four threads, each page written to once";
+    "large": "large" ["1", "800", "16", "25"], One, "64 KiB to 32 MiB, each page written to once";
+    "large-threads": "large" ["4", "1000", "15", "22"], All, "32 KiB to 4 MiB in four threads, each page written to once";
     "growth": "growth" ["6"], One, "strings and arrays that grow by realloc, up to 128 MiB";
     "phases": "phases" ["6", "300"], One, "the heap grows to 300 MiB, is freed, and small work goes on";
 }

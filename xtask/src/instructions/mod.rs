@@ -22,13 +22,13 @@ use callgrind::Costs;
 const FILE: &str = "benches/instructions.toml";
 const HEAD: &str =
     "# Instructions of the fast paths, as callgrind counts them: 64 bytes, in the thread's cache; realloc to 60.
-# Written by `cargo xtask instructions --fix`; `cargo xtask health` fails when one grows.
+# Written by `cargo xtask instructions --fix`; `cargo xtask health` fails when one grows by more than 1.
 # rust-constant: the layout is known to the compiler. rust-dynamic: it is not. preload: a C program under LD_PRELOAD.
 ";
 /// A front's operations, in the order of the file.
 const OPERATIONS: [&str; 5] = ["pair", "alloc", "free", "zeroed", "realloc"];
 /// A count may grow so much without failing: slow paths take their turn among thousands, and not every machine copies alike.
-const SLACK: f64 = 0.25;
+const SLACK: f64 = 1.0;
 
 /// Operations of one front.
 type Front = BTreeMap<String, f64>;
@@ -201,8 +201,8 @@ mod tests {
     fn count_that_grows_or_is_missing_fails_and_one_that_shrinks_does_not() {
         let kept = counts("preload", &[("pair", 40.0), ("free", 20.0)]);
         assert!(judge(&kept, &kept));
-        assert!(judge(&kept, &counts("preload", &[("pair", 30.0), ("free", 20.1)])));
-        assert!(!judge(&kept, &counts("preload", &[("pair", 41.0), ("free", 20.0)])));
+        assert!(judge(&kept, &counts("preload", &[("pair", 30.0), ("free", 20.9)])));
+        assert!(!judge(&kept, &counts("preload", &[("pair", 41.1), ("free", 20.0)])));
         assert!(!judge(&kept, &counts("preload", &[("pair", 40.0)])));
         assert!(!judge(&counts("preload", &[("pair", 40.0)]), &kept));
     }

@@ -137,10 +137,11 @@ impl SizeClass {
     }
 }
 
-/// Where in a heap record the bin of a class stands: what `malloc` looks up in place of the class, to spare the multiplication.
+/// Where in a heap record the bin of a class stands (bytes from the start): what `malloc` looks up in place of the class, to spare
+/// the multiplication, and what `free` makes of a route word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
-pub struct BinPlace(u16);
+pub struct BinPlace(usize);
 
 impl BinPlace {
     /// Place of the bin for `bytes <= TINY_MAX_BYTES` bytes at a multiple of 16.
@@ -148,34 +149,42 @@ impl BinPlace {
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "the entry is below the table's length")]
     pub const fn for_tiny_aligned(bytes: usize) -> Self {
-        let entry = (bytes + 7) >> SMALL_SHIFT;
         // The compare proves the bound to the compiler, which drops it where the caller has bounded `bytes`.
-        Self(PLACES[if entry < SMALL_ENTRIES { entry } else { SMALL_ENTRIES - 1 }])
+        Self(PLACES[if bytes < PLACE_ENTRIES { bytes } else { PLACE_ENTRIES - 1 }] as usize)
+    }
+
+    /// The place that many bytes into the record, if a bin is there. Offsets of bins only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_bin(offset: usize) -> Option<Self> {
+        if offset < CLASS_COUNT * BIN_BYTES { Some(Self(offset)) } else { None }
     }
 
     /// Bytes from the start of the record.
     #[inline(always)]
     #[must_use]
     pub const fn bytes(self) -> usize {
-        self.0 as usize
+        self.0
     }
 
     /// The class whose bin it is.
     #[inline]
     #[must_use]
     pub const fn class(self) -> SizeClass {
-        SizeClass((self.0 as usize / BIN_BYTES) as u8)
+        SizeClass((self.0 / BIN_BYTES) as u8)
     }
 }
 
-static PLACES: [u16; SMALL_ENTRIES] = places();
+/// One entry per size, so that the look-up is a single load.
+const PLACE_ENTRIES: usize = TINY_MAX_BYTES + 1;
+static PLACES: [u16; PLACE_ENTRIES] = places();
 
-/// The places for the classes of `SMALL`, the 8-byte one replaced by the 16-byte one.
-const fn places() -> [u16; SMALL_ENTRIES] {
-    let classes = lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT);
-    let mut places = [0; SMALL_ENTRIES];
+/// The places for the classes of all sizes up to [`TINY_MAX_BYTES`], the 8-byte one replaced by the 16-byte one.
+const fn places() -> [u16; PLACE_ENTRIES] {
+    let classes = lookup_table::<PLACE_ENTRIES>(0);
+    let mut places = [0; PLACE_ENTRIES];
     let mut entry = 0;
-    while entry < SMALL_ENTRIES {
+    while entry < PLACE_ENTRIES {
         #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
         {
             let class = if classes[entry] == 0 { 1 } else { classes[entry] };

@@ -1,7 +1,9 @@
 //! The gates: where a request gets its size class, and where a pointer is normalised, range-checked and routed. Once.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr};
+use hakmem_base::{
+    BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr,
+};
 use hakmem_ownership::Route;
 use hakmem_tiny_front::{Bin, Heap, Pop, Remote};
 
@@ -61,8 +63,8 @@ pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8
 pub(crate) fn allocate_class(class: SizeClass, bytes: usize, align: usize, door: Door) -> *mut u8 {
     match tls::record().heap.pop(class) {
         Pop::Block(block) => hand_out(block, class, door),
-        Pop::Beat(block) => beat_slow(block, bytes, align, door, class),
-        Pop::Empty => refill_slow(class, bytes, align, door),
+        Pop::Beat(block) => beat_slow(bytes, class, align, door, block),
+        Pop::Empty => refill_slow(bytes, class, align, door),
     }
 }
 
@@ -93,7 +95,7 @@ pub(crate) unsafe fn hand_out_marked(block: NonNull<u8>) -> *mut u8 {
 /// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
-pub(crate) extern "C" fn refill_slow(class: SizeClass, bytes: usize, align: usize, door: Door) -> *mut u8 {
+pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usize, door: Door) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
         if hardened::is_on() {
@@ -108,7 +110,7 @@ pub(crate) extern "C" fn refill_slow(class: SizeClass, bytes: usize, align: usiz
         front.refill_slow(&record.heap, class)
     });
     match block {
-        Some(block) if record.heap.is_at_beat(class) => beat_slow(block, bytes, align, door, class),
+        Some(block) if record.heap.is_at_beat(class) => beat_slow(bytes, class, align, door, block),
         Some(block) => hand_out(block, class, door),
         None => core::ptr::null_mut(),
     }
@@ -119,11 +121,11 @@ pub(crate) extern "C" fn refill_slow(class: SizeClass, bytes: usize, align: usiz
 #[cold]
 #[inline(never)]
 pub(crate) extern "C" fn beat_slow(
-    block: NonNull<u8>,
     bytes: usize,
+    class: SizeClass,
     align: usize,
     door: Door,
-    class: SizeClass,
+    block: NonNull<u8>,
 ) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
@@ -152,7 +154,7 @@ unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
     // SAFETY: the slab is this heap's, the block the caller's.
     if !unsafe { record.heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(bin, block) };
+        unsafe { spill_slow(block, class) };
     }
 }
 
@@ -181,7 +183,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(bin, block) };
+        unsafe { spill_slow(block, class) };
     }
 }
 
@@ -205,18 +207,17 @@ unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: 
 pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
-    if let Some(bin) = heap.own_bin_at(ptr.addr())
-        && heap.is_step(bin.get(), ptr.addr())
+    if let Some(place) = heap.own_place_at(ptr.addr())
+        && heap.is_step(heap.bin_at(place), ptr.addr())
     {
-        let bin = bin.get();
         // SAFETY: the pointer lies in the window, so it is not null.
         let block = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: where a step is, a block begins that has room for a mark.
         if unsafe { come_back(heap.mark_key(), block, claim) } {
             // SAFETY: the slab is this heap's, the block its user's until now.
-            if !unsafe { heap.push(bin, block) } {
+            if !unsafe { heap.push(heap.bin_at(place), block) } {
                 // SAFETY: as above; push found no room.
-                unsafe { spill_slow(bin, block) };
+                unsafe { spill_slow(block, place.class()) };
             }
             return Freed::Done;
         }
@@ -224,6 +225,30 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     core::hint::cold_path();
     // SAFETY: passed on to the caller.
     unsafe { free_any_slow(ptr, claim) }
+}
+
+/// Place of the bin of the small block at `ptr`, if it is this thread's and in use, and an address alone tells that it begins there.
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use. (What is not gets `None`, where it can be told.)
+#[inline(always)]
+pub(crate) unsafe fn own_place_in_use(ptr: *mut u8) -> Option<BinPlace> {
+    let heap = &tls::record().heap;
+    let place = heap.own_place_at(ptr.addr())?;
+    if !heap.is_step(heap.bin_at(place), ptr.addr()) {
+        return None;
+    }
+    // SAFETY: the pointer lies in the window, so it is not null.
+    let block = unsafe { NonNull::new_unchecked(ptr) };
+    // SAFETY: where a step is, a block begins that has room for a mark.
+    if unsafe { heap.mark_key().is_on(block) } { None } else { Some(place) }
+}
+
+/// Whether a block of `usable` bytes that is to have `bytes` bytes stays: it moves to a smaller class for a quarter less at least;
+/// less than that is not worth a copy.
+#[inline(always)]
+pub(crate) const fn is_worth_keeping(usable: usize, bytes: usize) -> bool {
+    bytes <= usable && bytes > usable - usable / 4
 }
 
 /// The first step of every way back of a small block: it looks free from here on. False if it did already.
@@ -276,11 +301,10 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill_slow`].
 #[inline(never)]
-unsafe extern "C" fn spill_slow(bin: &Bin, block: NonNull<u8>) {
-    let record = tls::record();
-    let Some(class) = bin.class() else { return };
+unsafe extern "C" fn spill_slow(block: NonNull<u8>, class: SizeClass) {
+    let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if unsafe { GLOBAL.front.spill_slow(&record.heap, bin, class, block) } {
+    if unsafe { GLOBAL.front.spill_slow(heap, heap.bin(class), class, block) } {
         pages::watch_purgeable();
     }
 }
@@ -360,7 +384,7 @@ unsafe fn free_own_slow(bin: &Bin, class: SizeClass, block: NonNull<u8>, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(bin, block) };
+        unsafe { spill_slow(block, class) };
     }
 }
 
@@ -446,8 +470,7 @@ pub(crate) unsafe fn reallocate_slow(
             fatal_ptr("realloc of a pointer into a block, not to its start", address);
         }
         let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
-        // A smaller class for a quarter less at least; less than that is not worth a copy.
-        if new_bytes <= usable && new_bytes > usable - usable / 4 {
+        if is_worth_keeping(usable, new_bytes) {
             return block.as_ptr();
         }
     }

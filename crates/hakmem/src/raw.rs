@@ -3,7 +3,7 @@
 //! Nothing here unwinds, and `errno` is as it was after every call but a failed [`allocate`].
 
 use core::ptr::NonNull;
-use hakmem_base::{BinPlace, SizeClass, TINY_MAX_BYTES};
+use hakmem_base::{BinPlace, TINY_MAX_BYTES};
 use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
@@ -40,8 +40,8 @@ pub fn allocate(bytes: usize, door: Door) -> *mut u8 {
     match tls::record().heap.pop_at(place) {
         // SAFETY: no place is that of the class whose blocks are too small for a mark.
         Pop::Block(block) => unsafe { gates::hand_out_marked(block) },
-        Pop::Beat(block) => gates::beat_slow(block, bytes, MIN_ALIGN, door, place.class()),
-        Pop::Empty => refill_or_enomem_slow(place, bytes, door),
+        Pop::Beat(block) => beat_slow(bytes, place, door, block),
+        Pop::Empty => refill_or_enomem_slow(bytes, place, door),
     }
 }
 
@@ -52,8 +52,14 @@ extern "C" fn allocate_beyond_tiny(bytes: usize, door: Door) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-extern "C" fn refill_or_enomem_slow(place: BinPlace, bytes: usize, door: Door) -> *mut u8 {
-    or_enomem(gates::refill_slow(place.class(), bytes, MIN_ALIGN, door))
+extern "C" fn refill_or_enomem_slow(bytes: usize, place: BinPlace, door: Door) -> *mut u8 {
+    or_enomem(gates::refill_slow(bytes, place.class(), MIN_ALIGN, door))
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn beat_slow(bytes: usize, place: BinPlace, door: Door, block: NonNull<u8>) -> *mut u8 {
+    gates::beat_slow(bytes, place.class(), MIN_ALIGN, door, block)
 }
 
 #[inline]
@@ -71,7 +77,65 @@ fn or_enomem(block: *mut u8) -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(bytes: usize) -> *mut u8 {
-    gates::allocate_zeroed(bytes, MIN_ALIGN, Door::Malloc)
+    if bytes > TINY_MAX_BYTES {
+        core::hint::cold_path();
+        return allocate_zeroed_beyond_tiny(bytes);
+    }
+    let place = BinPlace::for_tiny_aligned(bytes);
+    match tls::record().heap.pop_at(place) {
+        // SAFETY: popped just now; a block of this place is as long.
+        Pop::Block(block) => unsafe { zero(block, bytes) },
+        Pop::Beat(block) => zeroed_slow(bytes, place, Some(block)),
+        Pop::Empty => zeroed_slow(bytes, place, None),
+    }
+}
+
+/// Makes a block read as zero, its mark included. Small blocks without a call: by stores that overlap.
+///
+/// # Safety
+/// - `block` is nobody else's, at least `bytes` bytes long and at least sixteen, and begins at a multiple of sixteen.
+#[inline(always)]
+unsafe fn zero(block: NonNull<u8>, bytes: usize) -> *mut u8 {
+    const PIECE: usize = MIN_ALIGN;
+    let zero_piece = |offset: usize| {
+        let piece = block.as_ptr().wrapping_add(offset).cast::<u128>();
+        // SAFETY: blocks are whole pieces, and every offset below lies in the pieces that `bytes` begins.
+        unsafe { piece.write(0) };
+    };
+    let last = bytes.saturating_sub(1) & !(PIECE - 1);
+    if bytes > 4 * PIECE {
+        // SAFETY: `last` is the offset of the block's last piece that is asked for.
+        unsafe { block.as_ptr().write_bytes(0, last + PIECE) };
+        return block.as_ptr();
+    }
+    zero_piece(0);
+    zero_piece(last);
+    if bytes > 2 * PIECE {
+        zero_piece(PIECE);
+        zero_piece(last - PIECE);
+    }
+    block.as_ptr()
+}
+
+/// The slow ways of [`allocate_zeroed`]: a heartbeat if there is a block, else a refill.
+#[cold]
+#[inline(never)]
+extern "C" fn zeroed_slow(bytes: usize, place: BinPlace, block: Option<NonNull<u8>>) -> *mut u8 {
+    let block = match block {
+        Some(block) => beat_slow(bytes, place, Door::Malloc, block),
+        None => refill_or_enomem_slow(bytes, place, Door::Malloc),
+    };
+    if !block.is_null() {
+        // Not `zero`: a guarded sample, or a block of the hardened level, is as long as was asked for.
+        // SAFETY: handed out just now for that size.
+        unsafe { block.write_bytes(0, bytes) };
+    }
+    block
+}
+
+#[inline(never)]
+extern "C" fn allocate_zeroed_beyond_tiny(bytes: usize) -> *mut u8 {
+    or_enomem(gates::allocate_zeroed(bytes, MIN_ALIGN, Door::Malloc))
 }
 
 /// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.
@@ -92,22 +156,47 @@ pub unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     unsafe { gates::free(ptr, claim) }
 }
 
+/// The block at `ptr` if it stays where it is when it is resized to `bytes` bytes: small, this thread's, in use, and of the class
+/// that [`allocate`] would serve it from.
+///
+/// # Safety
+/// - If `ptr` is hakmem's, it is the start of a block in use.
+#[inline(always)]
+#[must_use]
+pub unsafe fn stays(ptr: *mut u8, bytes: usize) -> bool {
+    // Zero bytes are none of ours: the first compare sorts them out with the large sizes.
+    bytes.wrapping_sub(1) < TINY_MAX_BYTES
+        // SAFETY: passed on to the caller.
+        && unsafe { gates::own_place_in_use(ptr) } == Some(BinPlace::for_tiny_aligned(bytes))
+}
+
 /// Resizes the block at `ptr` (not null) to `bytes` bytes (not 0), keeping its contents.
 ///
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use.
 #[inline]
 pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
+    // SAFETY: passed on to the caller.
+    if let Some(place) = unsafe { gates::own_place_in_use(ptr) } {
+        let usable = place.class().block_bytes();
+        if gates::is_worth_keeping(usable, bytes) {
+            return Reallocated::Moved(ptr);
+        }
+        if bytes <= TINY_MAX_BYTES {
+            let moved = allocate(bytes, Door::Malloc);
+            if moved.is_null() {
+                return Reallocated::OutOfMemory;
+            }
+            // SAFETY: both blocks are at least this long, and they are two blocks.
+            unsafe { moved.copy_from_nonoverlapping(ptr, usable.min(bytes)) };
+            // SAFETY: the caller's block, whose contents have moved.
+            let _freed = unsafe { gates::free(ptr, Request::unsized_from(Door::Malloc)) };
+            return Reallocated::Moved(moved);
+        }
+    }
     let (Some(block), Some(usable)) = (NonNull::new(ptr), gates::usable_size(ptr, Door::Malloc)) else {
         return Reallocated::Foreign;
     };
-    // The block stays if its class serves the new size too: what `malloc` would hand out for it.
-    if bytes <= usable
-        && !tls::is_without_heap()
-        && SizeClass::for_bytes(bytes.max(9)).is_some_and(|class| class.block_bytes() == usable)
-    {
-        return Reallocated::Moved(ptr);
-    }
     // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.
     let moved = unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes, Door::Malloc) };
     if moved.is_null() { Reallocated::OutOfMemory } else { Reallocated::Moved(moved) }

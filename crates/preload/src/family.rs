@@ -20,7 +20,8 @@ pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
     match count.checked_mul(bytes) {
-        Some(bytes) => block_or_enomem(raw::allocate_zeroed(bytes)),
+        // `errno` is set there.
+        Some(bytes) => raw::allocate_zeroed(bytes).cast(),
         None => out_of_memory(),
     }
 }
@@ -55,9 +56,24 @@ pub(crate) unsafe fn free_as(block: *mut c_void, claim: Request) {
 /// - `block` is null or was handed out by this family and not freed since.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
+    // Interpreters allocate through this door too: the way to `malloc` must be as short here.
     if block.is_null() {
-        return malloc(bytes);
+        return raw::allocate(bytes, Door::Malloc).cast();
     }
+    // SAFETY: the caller owns the block, or the callee recognises it as foreign by its address.
+    if unsafe { raw::stays(block.cast(), bytes) } {
+        return block;
+    }
+    // SAFETY: passed on.
+    unsafe { realloc_slow(block, bytes) }
+}
+
+/// A block that moves, or of which more than its address must be looked at.
+///
+/// # Safety
+/// - As for [`realloc`]; `block` is not null.
+#[inline(never)]
+unsafe extern "C" fn realloc_slow(block: *mut c_void, bytes: usize) -> *mut c_void {
     if bytes == 0 {
         // SAFETY: passed on.
         unsafe { free(block) };

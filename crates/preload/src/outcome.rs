@@ -6,10 +6,11 @@ use core::ptr::null_mut;
 /// Largest size that any call grants: the difference of two pointers into one object must not overflow.
 pub(crate) const MAX_BYTES: usize = isize::MAX as usize;
 
-/// Result of a failed allocation: `errno` is `ENOMEM`, the pointer is null.
+/// Result of a failed allocation: `errno` is `ENOMEM`, the pointer is null. `extern "C"`, so that it cannot unwind and callers jump to
+/// it.
 #[cold]
 #[inline(never)]
-pub(crate) fn out_of_memory() -> *mut c_void {
+pub(crate) extern "C" fn out_of_memory() -> *mut c_void {
     set_errno(libc::ENOMEM);
     null_mut()
 }

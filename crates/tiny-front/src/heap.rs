@@ -4,9 +4,8 @@
 //! to `warm.rs` (refill, overflow), `remote.rs` (other threads' blocks) and `cold.rs` (slabs change hands).
 
 use core::cell::Cell;
-use core::marker::PhantomData;
 use core::ptr::NonNull;
-use hakmem_base::{BIN_BYTES, BinPlace, CLASS_COUNT, Geometry, MarkKey, SLAB_SHIFT, SizeClass};
+use hakmem_base::{BinPlace, CLASS_COUNT, Geometry, MarkKey, SLAB_SHIFT, SizeClass};
 use hakmem_ownership::{BinPtr, RouteWord};
 use hakmem_publish_adopt::Mailbox;
 use hakmem_remote_queue::Outbox;
@@ -60,20 +59,6 @@ impl View {
 // Bins are at the start of the record: a route word's offset in its record gives the class.
 const_assert_eq!(core::mem::offset_of!(Heap, bins), 0);
 
-/// A bin that was found to be the heap's own. Not a reference: an `Option` of one costs the fast path a test for null.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnBin<'h>(BinPtr, PhantomData<&'h Heap>);
-
-impl<'h> OwnBin<'h> {
-    /// The bin.
-    #[inline(always)]
-    #[must_use]
-    pub fn get(self) -> &'h Bin {
-        // SAFETY: made only for words that lie inside the bins of the heap that lives for `'h`.
-        unsafe { raw::own_bin(self.0) }
-    }
-}
-
 /// What [`Heap::pop`] found.
 #[derive(Clone, Copy, Debug)]
 pub enum Pop {
@@ -125,12 +110,19 @@ impl Heap {
         Self::pop_bin(self.bin(class))
     }
 
+    /// The bin at its place in the record.
+    #[inline(always)]
+    #[must_use]
+    pub fn bin_at(&self, place: BinPlace) -> &Bin {
+        // SAFETY: a BinPlace is the offset of a bin, and bins are at the start of the record.
+        unsafe { raw::bin_at(self, place) }
+    }
+
     /// Like [`Heap::pop`], for a bin named by its place in the record.
     #[inline(always)]
     #[must_use]
     pub fn pop_at(&self, place: BinPlace) -> Pop {
-        // SAFETY: a BinPlace is the offset of a bin, and bins are at the start of the record.
-        Self::pop_bin(unsafe { raw::bin_at(self, place) })
+        Self::pop_bin(self.bin_at(place))
     }
 
     #[inline(always)]
@@ -147,13 +139,12 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn own_bin(&self, route: BinPtr) -> Option<&Bin> {
-        // SAFETY: the word lies inside this heap's bins.
-        if self.holds(route) { Some(unsafe { raw::own_bin(route) }) } else { None }
+        self.place_of(route).map(|place| self.bin_at(place))
     }
 
     #[inline(always)]
-    fn holds(&self, route: BinPtr) -> bool {
-        route.addr().wrapping_sub(core::ptr::from_ref(self).addr()) < CLASS_COUNT * BIN_BYTES
+    fn place_of(&self, route: BinPtr) -> Option<BinPlace> {
+        BinPlace::of_bin(route.addr().wrapping_sub(core::ptr::from_ref(self).addr()))
     }
 
     /// Whether a route word names this heap's bin of `class`: owner and size in one compare, for frees that know the size.
@@ -181,18 +172,18 @@ impl Heap {
         true
     }
 
-    /// The bin of the slab that `address` lies in, if it is this heap's: range check, owner check and class.
+    /// Place of the bin of the slab that `address` lies in, if it is this heap's: range check, owner check and class. Not the bin:
+    /// addressed off the heap pointer as the allocation does, head and counts go from one to the other inside the processor
+    /// (docs/decisions/0002).
     #[inline(always)]
     #[must_use]
-    pub fn own_bin_at(&self, address: usize) -> Option<OwnBin<'_>> {
+    pub fn own_place_at(&self, address: usize) -> Option<BinPlace> {
         let view = self.view();
         let index = address.wrapping_sub(view.base) >> SLAB_SHIFT;
         if index < view.slab_count {
             // SAFETY: the index is below the table's length.
             let route = unsafe { raw::entry(view.routes, index) }.bits();
-            if self.holds(route) {
-                return Some(OwnBin(route, PhantomData));
-            }
+            return self.place_of(route);
         }
         None
     }

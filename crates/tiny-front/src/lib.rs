@@ -28,7 +28,7 @@ mod warm;
 pub use bin::{Bin, BinCounts};
 pub use counters::{ClassReport, FrontCounters, FrontReport};
 pub use front::{Front, Tables};
-pub use heap::{Heap, OwnBin, Pop, View};
+pub use heap::{Heap, Pop, View};
 pub use leave::Beat;
 pub use policy::FrontPolicy;
 pub use remote::Remote;

@@ -21,16 +21,6 @@ pub(crate) unsafe fn entry<'t, T>(table: *const T, index: usize) -> &'t T {
     unsafe { &*entry }
 }
 
-/// The bin behind a route word that was found to lie in the caller's own heap.
-///
-/// # Safety
-/// - `bin` lies inside the bins of a heap that the caller's thread holds.
-#[inline(always)]
-pub(crate) unsafe fn own_bin<'h>(bin: BinPtr) -> &'h Bin {
-    // SAFETY: heap records are never unmapped; the caller's thread is the only one that uses this heap's cells.
-    unsafe { &*bin.as_ptr().cast::<Bin>() }
-}
-
 /// The bin at a place of the heap's record.
 ///
 /// # Safety

@@ -160,12 +160,23 @@ impl Bin {
         self.granted.set(room);
     }
 
-    /// A push found `room` used up. True if the list has become shorter since the last look: there is room again.
+    /// A push found `room` used up. Whether the list may have become shorter since the last look.
+    #[inline(always)]
+    pub(crate) fn may_have_room(&self) -> bool {
+        self.ticks.get() != self.ticks_seen.get()
+    }
+
+    /// Undoes what a push took that found `room` used up.
+    #[inline(always)]
+    pub(crate) fn undo_push(&self) {
+        self.room.set(self.room.get().wrapping_add(1));
+    }
+
+    /// A push found `room` used up, and has been undone. True if the list has become shorter since the last look: there is room
+    /// again.
     #[inline]
     pub(crate) fn has_room_after_all(&self) -> bool {
-        // Undoes what the push took.
-        self.room.set(self.room.get().wrapping_add(1));
-        if self.ticks.get() == self.ticks_seen.get() || self.cap.get() == 0 {
+        if !self.may_have_room() || self.cap.get() == 0 {
             return false;
         }
         self.look();
@@ -204,6 +215,7 @@ mod tests {
         if bin.room.get() >= 0 {
             return true;
         }
+        bin.undo_push();
         let has_room = bin.has_room_after_all();
         if has_room {
             bin.room.set(bin.room.get() - 1);

@@ -121,6 +121,7 @@ impl Front {
             base: tables.window.base.addr(),
             slab_count: tables.window.slab_count as usize,
             routes: tables.routes.as_ptr(),
+            slabs: tables.slabs.as_ptr(),
         })
     }
 

@@ -16,6 +16,7 @@ use crate::counters::FrontCounters;
 use crate::pace::Pace;
 use crate::policy::FrontPolicy;
 use crate::raw;
+use crate::slab_state::SlabState;
 
 /// One thread's bins, outbox and mailbox. Lives at the start of an 8 KiB-aligned record that is recycled, never unmapped.
 ///
@@ -41,7 +42,7 @@ pub struct Heap {
     pub(crate) spills: [Cell<u32>; CLASS_COUNT],
 }
 
-/// What a free that does not know its block's size has to know of the window: a heap's own copy, next to its bins.
+/// What a free has to know of the window that does not know its block's size, or does not find room: a heap's own copy, next to its bins.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct View {
@@ -49,11 +50,13 @@ pub struct View {
     pub(crate) base: usize,
     pub(crate) slab_count: usize,
     pub(crate) routes: *const RouteWord,
+    pub(crate) slabs: *const SlabState,
 }
 
 impl View {
     /// Of no window: every pointer lies outside.
-    pub const NONE: Self = Self { key: MarkKey::NONE, base: 0, slab_count: 0, routes: core::ptr::null() };
+    pub const NONE: Self =
+        Self { key: MarkKey::NONE, base: 0, slab_count: 0, routes: core::ptr::null(), slabs: core::ptr::null() };
 }
 
 // Bins are at the start of the record: a route word's offset in its record gives the class.
@@ -154,7 +157,7 @@ impl Heap {
         route.addr() == core::ptr::from_ref(self.bin(class)).addr()
     }
 
-    /// Puts a block back on the cache. False when its room is used up: [`Front::spill_slow`](crate::Front::spill_slow).
+    /// Puts a block back on the cache. False when its room is used up: [`Front::spill`](crate::Front::spill).
     ///
     /// # Safety
     /// - `block` belongs to a slab of this bin and is held by the caller: its user has freed it.
@@ -186,6 +189,14 @@ impl Heap {
             return self.place_of(route);
         }
         None
+    }
+
+    /// State of the unit that `address` lies in: a unit of this heap's.
+    #[inline(always)]
+    pub(crate) fn own_state_at(&self, address: usize) -> &SlabState {
+        let view = self.view();
+        // SAFETY: what a heap owns lies in the window that it knows.
+        unsafe { raw::entry(view.slabs, address.wrapping_sub(view.base) >> SLAB_SHIFT) }
     }
 
     /// Whether a block of this bin can begin at `address`, which lies in one of its slabs. Never true where an address alone

@@ -34,3 +34,4 @@ pub use policy::FrontPolicy;
 pub use remote::Remote;
 pub use ring::{Ring, RingEvent};
 pub use slab_state::SlabState;
+pub use warm::Spill;

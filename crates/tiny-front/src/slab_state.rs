@@ -84,6 +84,18 @@ impl SlabState {
         self.free.set(offset.map_or(0, |bytes| (bytes >> GRANULE_SHIFT) + 1));
     }
 
+    /// Makes the block at `offset` the first one on the free list. Returns the offset of the one that was; it may be this one.
+    #[inline(always)]
+    pub(crate) fn push_free(&self, offset: u32) -> Pushed {
+        let (first, pushed) = (self.free.get(), (offset >> GRANULE_SHIFT) + 1);
+        self.free.set(pushed);
+        match first {
+            0 => Pushed::First,
+            _ if first == pushed => Pushed::Again,
+            _ => Pushed::Before((first - 1) << GRANULE_SHIFT),
+        }
+    }
+
     /// `count` fresh blocks have been carved and delivered.
     #[inline]
     pub(crate) fn carve(&self, count: u32) {
@@ -120,6 +132,17 @@ impl SlabState {
         self.counts.sub(count);
         Some(used)
     }
+}
+
+/// Where a block on a slab's free list has come to stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pushed {
+    /// The list was empty.
+    First,
+    /// The first block was this one: a mistake.
+    Again,
+    /// The first block was the one at this offset.
+    Before(u32),
 }
 
 /// Head of a circular list of slabs, kept in a bin. Functions take the table lookup, so that lists need no pointers.
@@ -202,6 +225,15 @@ mod tests {
         assert!(state.has_free());
         assert_eq!(state.deliver_all(), 4);
         assert_eq!((state.carved(), state.used(), state.has_free()), (10, 10, false));
+    }
+
+    #[test]
+    fn a_block_pushed_says_what_it_stands_before() {
+        let state = SlabState::default();
+        assert_eq!(state.push_free(0), Pushed::First);
+        assert_eq!(state.push_free(64), Pushed::Before(0));
+        assert_eq!(state.push_free(64), Pushed::Again);
+        assert_eq!(state.free_offset(), Some(64));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //! once at the beginning of a long run of frees.
 
 use core::ptr::NonNull;
-use hakmem_base::{SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
+use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
 
 use crate::bin::Bin;
 use crate::front::{Front, Tables};
 use crate::heap::{Heap, Pop};
 use crate::raw;
+use crate::slab_state::{Pushed, SlabState};
 
 /// Spills without a refill, in caps, after which the cache is taken to be of no use at present.
 const SPILL_RUN: u32 = 4;
@@ -104,29 +105,75 @@ impl Front {
         None
     }
 
-    /// The cache's room is used up: unless it has room after all, returns this one block to its slab and leaves the cache
-    /// alone. True if memory may have become purgeable.
+    /// The cache's room is used up: returns this one block to its slab and leaves the cache alone, where that is a matter of a
+    /// few words. A program that frees a large structure comes here with every block: this is the next best thing to a fast path.
     ///
     /// # Safety
     /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
     ///   [`Heap::push`] has just taken below zero.
-    #[inline]
+    #[inline(always)]
+    pub unsafe fn spill(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> Spill {
+        bin.undo_push();
+        let address = block.addr().get();
+        if bin.may_have_room() || !heap.is_step(bin, address) {
+            return Spill::Open;
+        }
+        let spills = heap.spills_of(class);
+        spills.set(spills.get() + 1);
+        // Where an address tells that a block begins there, the slab is one unit, and an address tells how far into it that is.
+        let (state, offset) = (heap.own_state_at(address), address as u32 & (SLAB_BYTES as u32 - 1));
+        // SAFETY: the caller's block, not yet on any list.
+        let (was_empty, used) = unsafe { return_to(state, heap, bin, class, block, offset) };
+        if was_empty || used == 0 || ends_run(heap, bin, class) { Spill::Rest } else { Spill::Done }
+    }
+
+    /// What [`Front::spill`] did not decide: the cache has room after all, or the block goes to a slab of several units, or something
+    /// is wrong with it. True if memory may have become purgeable.
+    ///
+    /// # Safety
+    /// - As for [`Front::spill`], which has just said [`Spill::Open`].
     #[must_use]
-    pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
+    pub unsafe fn spill_open_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
         if bin.has_room_after_all() {
             // SAFETY: the caller's block, not yet on any list.
             let _pushed = unsafe { heap.push(bin, block) };
             return false;
         }
-        let spills = heap.spills_of(class).get() + 1;
-        heap.spills_of(class).set(spills);
+        let spills = heap.spills_of(class);
+        spills.set(spills.get() + 1);
         let Some(tables) = self.tables() else { return false };
         // SAFETY: the caller's block, not yet on any list.
         let emptied = unsafe { return_block(tables, heap, bin, class, block) };
+        self.after_spill(tables, heap, bin, class, emptied)
+    }
+
+    /// What [`Front::spill`] left to do: the block was the first one on its slab's list, or the last one out, or it ends a run of
+    /// spills. True if memory may have become purgeable.
+    ///
+    /// # Safety
+    /// - As for [`Front::spill`], which has just said [`Spill::Rest`].
+    #[must_use]
+    pub unsafe fn spill_rest_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
+        let Some(tables) = self.tables() else { return false };
+        let slab = tables.unit_of(block.addr().get());
+        // SAFETY: the block is the first one on the list of a slab that this thread owns.
+        let was_empty = unsafe { raw::behind(block.as_ptr()) }.is_null();
+        let emptied = settle(tables, bin, slab, was_empty);
+        self.after_spill(tables, heap, bin, class, emptied)
+    }
+
+    fn after_spill(
+        &self,
+        tables: &Tables,
+        heap: &Heap,
+        bin: &Bin,
+        class: SizeClass,
+        emptied: Option<SlabIndex>,
+    ) -> bool {
         if let Some(slab) = emptied {
             self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
         }
-        if spills == u32::from(bin.cap.get()) * SPILL_RUN {
+        if ends_run(heap, bin, class) {
             self.empty_in_free_run(tables, heap, bin, class);
         }
         emptied.is_some()
@@ -145,12 +192,30 @@ impl Front {
     }
 }
 
+/// What became of a block that the cache has no room for.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub enum Spill {
+    /// It is on its slab's free list.
+    Done,
+    /// It is, and there is more to do: [`Front::spill_rest_slow`].
+    Rest,
+    /// Nothing yet: [`Front::spill_open_slow`].
+    Open,
+}
+
+/// Whether the last spill of a class ends a run of them.
+#[inline(always)]
+fn ends_run(heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
+    heap.spills_of(class).get() == u32::from(bin.cap.get()) * SPILL_RUN
+}
+
 /// Puts a block on the free list of its slab, which `heap` owns. Returns the slab if none of its blocks is out any more:
 /// the caller passes it on to [`Front::slab_is_empty`].
 ///
 /// # Safety
-/// - As for [`Front::spill_slow`]; the block is on no list.
-#[inline(always)]
+/// - As for [`Front::spill`]; the block is on no list.
+#[inline]
 pub(crate) unsafe fn return_block(
     tables: &Tables,
     heap: &Heap,
@@ -160,20 +225,47 @@ pub(crate) unsafe fn return_block(
 ) -> Option<SlabIndex> {
     let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
     check_block(tables, slab, class, block);
-    let state = tables.state(slab);
-    let first = tables.first_free(slab);
-    client_check!(first != block.as_ptr(), "double free", block.addr().get());
-    // SAFETY: the caller's block; this thread owns the slab and so its free list.
-    unsafe { raw::link_before(block.as_ptr(), first) };
-    tables.set_first_free(slab, block.as_ptr());
-    let Some(used) = state.take_back(1) else {
-        fatal_ptr_class("double free", block.addr().get(), class.block_bytes(), core::ptr::from_ref(heap).addr());
+    let offset = (block.addr().get() - tables.address_of(slab).addr()) as u32;
+    // SAFETY: passed on to the caller; a block begins there.
+    let (was_empty, _used) = unsafe { return_to(tables.state(slab), heap, bin, class, block, offset) };
+    settle(tables, bin, slab, was_empty)
+}
+
+/// Puts a block on the free list of its slab, and no more. Whether it is alone there, and how many blocks are still out.
+///
+/// # Safety
+/// - As for [`return_block`]; the block begins `offset` bytes into the slab, whose state this is.
+#[inline(always)]
+unsafe fn return_to(
+    state: &SlabState,
+    heap: &Heap,
+    bin: &Bin,
+    class: SizeClass,
+    block: NonNull<u8>,
+    offset: u32,
+) -> (bool, u32) {
+    let (address, owner) = (block.addr().get(), core::ptr::from_ref(heap).addr());
+    let next = match state.push_free(offset) {
+        Pushed::First => core::ptr::null_mut(),
+        Pushed::Before(first) => block.as_ptr().wrapping_sub(offset as usize).wrapping_add(first as usize),
+        Pushed::Again => fatal_ptr_class("double free", address, class.block_bytes(), owner),
     };
+    let Some(used) = state.take_back(1) else {
+        fatal_ptr_class("double free", address, class.block_bytes(), owner);
+    };
+    // SAFETY: the caller's block; this thread owns the slab and so its free list.
+    unsafe { raw::link_before(block.as_ptr(), next) };
     bin.delivered.sub(1);
-    if first.is_null() {
+    (next.is_null(), used)
+}
+
+/// After a block's return: a slab whose free list was empty has blocks to offer. Returns the slab if none of its blocks is out.
+#[inline]
+fn settle(tables: &Tables, bin: &Bin, slab: SlabIndex, was_empty: bool) -> Option<SlabIndex> {
+    if was_empty {
         full_to_partial(tables, bin, slab);
     }
-    (used == 0).then_some(slab)
+    (tables.state(slab).used() == 0).then_some(slab)
 }
 
 /// A refill after spills: with a larger cache, both would have been spared.

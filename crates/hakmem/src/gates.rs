@@ -5,7 +5,7 @@ use hakmem_base::{
     BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr,
 };
 use hakmem_ownership::Route;
-use hakmem_tiny_front::{Bin, Heap, Pop, Remote, Spill};
+use hakmem_tiny_front::{Heap, Pop, Remote, Spill};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
@@ -207,20 +207,21 @@ unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: 
 pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
-    if let Some(place) = heap.own_place_at(ptr.addr())
-        && heap.is_step(heap.bin_at(place), ptr.addr())
-    {
+    if let Some(place) = heap.own_place_at(ptr.addr()) {
         // SAFETY: the pointer lies in the window, so it is not null.
         let block = unsafe { NonNull::new_unchecked(ptr) };
+        let is_step = heap.is_step(heap.bin_at(place), ptr.addr());
         // SAFETY: where a step is, a block begins that has room for a mark.
-        if unsafe { come_back(heap.mark_key(), block, claim) } {
-            // SAFETY: the slab is this heap's, the block its user's until now.
-            if !unsafe { heap.push(heap.bin_at(place), block) } {
-                // SAFETY: as above; push found no room.
-                unsafe { spill_slow(block, place.class()) };
-            }
-            return Freed::Done;
+        if !is_step || !unsafe { come_back(heap.mark_key(), block, claim) } {
+            core::hint::cold_path();
+            // SAFETY: the route says that the block lies in a slab of this heap's bin.
+            unsafe { free_own_slow(block, place.class(), claim) };
+        // SAFETY: the slab is this heap's, the block its user's until now.
+        } else if !unsafe { heap.push(heap.bin_at(place), block) } {
+            // SAFETY: as above; push found no room.
+            unsafe { spill_slow(block, place.class()) };
         }
+        return Freed::Done;
     }
     core::hint::cold_path();
     // SAFETY: passed on to the caller.
@@ -274,7 +275,7 @@ unsafe fn come_back(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
 /// - `block` lies in a slab of `class` in the window.
 unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let address = block.addr().get();
-    if !GLOBAL.front.is_block_start(address) {
+    if !GLOBAL.front.is_block_of(address, class) {
         fatal_ptr("free of a pointer into a block, not to its start", address);
     }
     // SAFETY: a block begins there, large enough for a mark.
@@ -363,9 +364,9 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let (remote, class) = match word.route() {
         Route::Owned(bin) => {
             let Some(class) = hakmem_ownership::class_of_bin(bin) else { return Freed::Foreign(block) };
-            if let Some(bin) = tls::record().heap.own_bin(bin) {
+            if tls::record().heap.own_bin(bin).is_some() {
                 // SAFETY: passed on to the caller.
-                unsafe { free_own_slow(bin, class, block, claim) };
+                unsafe { free_own_slow(block, class, claim) };
                 return Freed::Done;
             }
             (Remote::Owned(bin), class)
@@ -403,14 +404,14 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
 /// A block of an own slab that the fast path had doubts about: its slab has several units, or something is wrong.
 ///
 /// # Safety
-/// - As for [`free`]; `bin` is the block's and this heap's, and serves `class`.
+/// - As for [`free`]; the block lies in a slab of this heap's bin of `class`.
 #[inline(never)]
-unsafe fn free_own_slow(bin: &Bin, class: SizeClass, block: NonNull<u8>, claim: Request) {
+unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let heap = &tls::record().heap;
     // SAFETY: the block lies in a slab of this bin.
     unsafe { come_back_or_report(block, class, claim) };
     // SAFETY: passed on to the caller.
-    if !unsafe { heap.push(bin, block) } {
+    if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
         unsafe { spill_slow(block, class) };
     }

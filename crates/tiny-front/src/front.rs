@@ -178,10 +178,14 @@ impl Front {
             Route::Orphan(class) => Some(class),
             _ => None,
         };
-        class.is_some_and(|class| {
-            let offset = address - tables.address_of(tables.head_of(unit, class)).addr();
-            class.geometry().block_at(offset as u32).is_some()
-        })
+        class.is_some_and(|class| tables.is_block_of(unit, class, address))
+    }
+
+    /// Whether a block of `class` begins at `address`, which lies in a slab of that class.
+    #[inline]
+    #[must_use]
+    pub fn is_block_of(&self, address: usize, class: SizeClass) -> bool {
+        self.tables().is_some_and(|tables| tables.is_block_of(tables.unit_of(address), class, address))
     }
 
     /// In a forked child: a reaper of the parent does not go on here.
@@ -234,6 +238,13 @@ impl Tables {
     #[inline]
     pub(crate) fn head_of(&self, unit: SlabIndex, class: SizeClass) -> SlabIndex {
         if class.geometry().units == 1 { unit } else { SlabIndex::new(unit.get() - self.state(unit).units_back()) }
+    }
+
+    /// Whether a block of `class` begins at `address`, which lies in `unit` of a slab of that class.
+    #[inline]
+    fn is_block_of(&self, unit: SlabIndex, class: SizeClass, address: usize) -> bool {
+        let offset = address - self.address_of(self.head_of(unit, class)).addr();
+        class.geometry().block_at(offset as u32).is_some()
     }
 
     /// Unit that an address in the window lies in.

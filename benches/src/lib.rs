@@ -8,11 +8,9 @@
 
 mod chosen;
 pub mod suite;
-mod variants;
 
 #[cfg(test)]
 #[global_allocator]
 static GLOBAL: Allocator = ALLOCATOR;
 
 pub use chosen::{ALLOCATOR, ALLOCATOR_NAME, Allocator};
-pub use variants::{Variant, build_variants, target_directory};

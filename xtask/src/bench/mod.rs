@@ -26,7 +26,7 @@ pub mod sweep;
 mod switches;
 mod tables;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
@@ -136,12 +136,12 @@ impl Options {
 pub fn bench(project: &Project, options: &Options) -> Result<ExitCode> {
     let (results, directory) = match &options.report {
         Some(directory) => (Results::load(directory)?, directory.clone()),
-        None => (run(project, options)?, directory(project, options)),
+        None => {
+            let directory = directory(project, options);
+            (run(project, options, &directory)?, directory)
+        }
     };
     let verdicts = bars::judge(&results);
-    if options.report.is_none() {
-        results.save(&directory)?;
-    }
     page::write(&directory, &results, &verdicts)?;
     if options.fix {
         for table in Suite::ALL.into_iter().filter_map(|suite| Table::of(&results, suite)) {
@@ -159,7 +159,7 @@ pub fn bench(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run(project: &Project, options: &Options) -> Result<Results> {
+fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results> {
     ensure!(options.reps > 0 && options.scale > 0, "nothing to measure");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut session = Session::new(project, SUBJECT, &format!("cargo xtask {}", arguments.join(" ")))?;
@@ -167,7 +167,7 @@ fn run(project: &Project, options: &Options) -> Result<Results> {
     for suite in options.suites() {
         session.add(suite, &choice).with_context(|| format!("the {} suite", suite.name()))?;
     }
-    session.run(options.reps, options.seed, !options.no_touch)
+    session.run(options.reps, options.seed, !options.no_touch, directory)
 }
 
 fn directory(project: &Project, options: &Options) -> PathBuf {

@@ -40,19 +40,22 @@ pub struct Outcome<R> {
     pub failures: Vec<(usize, Error)>,
 }
 
-/// Runs `cells` cells. `perform` is given the cell and the share of the work that is done.
+/// Runs `cells` cells. `perform` is given the cell and the share of the work that is done; `round_done` all there is so far.
 pub fn interleaved<R: Spun>(
     cells: usize,
     reps: usize,
     seed: u64,
     mut perform: impl FnMut(usize, f64) -> Result<R>,
-) -> Outcome<R> {
+    mut round_done: impl FnMut(&Outcome<R>) -> Result<()>,
+) -> Result<Outcome<R>> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut runs: Vec<Planned<R>> = Vec::new();
-    let mut failures: Vec<(usize, Error)> = Vec::new();
+    let mut outcome = Outcome { runs: Vec::new(), failures: Vec::new() };
     for round in 0..reps + EXTRA_ROUNDS {
+        let Outcome { runs, failures } = &mut outcome;
+        // Without the exception below: a cell that has only runs beside slow spins still wants a clean one.
+        drop_slow(runs);
         let failed = |cell| failures.iter().any(|(which, _)| *which == cell);
-        let mut order: Vec<usize> = (0..cells).filter(|&cell| clean(&runs, cell) < reps && !failed(cell)).collect();
+        let mut order: Vec<usize> = (0..cells).filter(|&cell| clean(runs, cell) < reps && !failed(cell)).collect();
         if order.is_empty() {
             break;
         }
@@ -64,14 +67,15 @@ pub fn interleaved<R: Spun>(
                 Err(error) => failures.push((cell, error)),
             }
         }
-        drop_slow(&mut runs);
-    }
-    for cell in 0..cells {
-        if clean(&runs, cell) == 0 {
-            runs.iter_mut().filter(|run| run.cell == cell).for_each(|run| run.kept = true);
+        drop_slow(runs);
+        for cell in 0..cells {
+            if clean(runs, cell) == 0 {
+                runs.iter_mut().filter(|run| run.cell == cell).for_each(|run| run.kept = true);
+            }
         }
+        round_done(&outcome)?;
     }
-    Outcome { runs, failures }
+    Ok(outcome)
 }
 
 fn clean<R>(runs: &[Planned<R>], cell: usize) -> usize {
@@ -110,10 +114,35 @@ mod tests {
         }
     }
 
+    fn run(cells: usize, reps: usize, seed: u64, perform: impl FnMut(usize, f64) -> Result<Spin>) -> Outcome<Spin> {
+        interleaved(cells, reps, seed, perform, |_| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn a_cell_with_slow_runs_only_gets_another_one_and_keeps_them_until_then() {
+        let mut count = 0;
+        let mut kept = Vec::new();
+        let outcome = interleaved(
+            3,
+            1,
+            1,
+            |cell, _| {
+                count += 1;
+                Ok(Spin(if cell == 0 && count <= 3 { 20.0 } else { 10.0 }))
+            },
+            |so_far| {
+                kept.push(so_far.runs.iter().filter(|run| run.kept).count());
+                Ok(())
+            },
+        );
+        assert_eq!(outcome.unwrap().runs.iter().filter(|run| run.kept).count(), 3);
+        assert_eq!(kept, [3, 3]);
+    }
+
     #[test]
     fn every_cell_runs_once_a_round_in_an_order_of_its_own() {
         let seen = RefCell::new(Vec::new());
-        let outcome = interleaved(20, 4, 7, |cell, share| {
+        let outcome = run(20, 4, 7, |cell, share| {
             assert!((0.0..=1.0).contains(&share));
             seen.borrow_mut().push(cell);
             Ok(Spin(10.0))
@@ -132,7 +161,7 @@ mod tests {
     #[test]
     fn a_run_beside_a_slow_spin_is_dropped_and_made_up_for() {
         let mut count = 0;
-        let outcome = interleaved(2, 5, 1, |_, _| {
+        let outcome = run(2, 5, 1, |_, _| {
             count += 1;
             Ok(Spin(if count == 3 { 11.6 } else { 10.0 }))
         });
@@ -144,7 +173,7 @@ mod tests {
     #[test]
     fn a_machine_that_stays_slow_ends_after_the_extra_rounds() {
         let mut count = 0_u32;
-        let outcome = interleaved(1, 5, 1, |_, _| {
+        let outcome = run(1, 5, 1, |_, _| {
             count += 1;
             Ok(Spin(f64::from(count * count * 10)))
         });
@@ -155,7 +184,7 @@ mod tests {
     #[test]
     fn a_cell_that_fails_is_named_and_left_out_of_later_rounds() {
         let mut tries = 0;
-        let outcome = interleaved(2, 3, 1, |cell, _| {
+        let outcome = run(2, 3, 1, |cell, _| {
             if cell == 1 {
                 tries += 1;
                 bail!("it crashed");

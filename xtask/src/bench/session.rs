@@ -10,11 +10,14 @@ use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::job::{Expected, Job, Launcher};
-use super::plan;
-use super::programs::programs;
+use super::plan::{self, Outcome, Planned};
+use super::programs::{Program, programs};
 use super::results::{Allocator, Facts, Failure, Results, Row, Run, Suite};
 use super::{machine, preload, rust};
 use crate::project::Project;
+
+/// What every program runs under first.
+pub const REFERENCE: &str = "the C library's malloc, beforehand";
 
 /// hakmem under some of its variables.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,12 +146,21 @@ impl<'a> Session<'a> {
                 continue;
             }
             eprintln!("preparing {}", program.name);
-            let inputs = preload::prepare(self.project, &self.build, program)?;
+            let (inputs, text) = match self.reference(program) {
+                Ok(found) => found,
+                Err(error) => {
+                    eprintln!("FAILED: {}: {error:#}", program.name);
+                    self.facts.failures.push(Failure {
+                        suite: Suite::Preload,
+                        benchmark: program.name.to_owned(),
+                        allocator: REFERENCE.to_owned(),
+                        why: format!("{error:#}"),
+                    });
+                    continue;
+                }
+            };
             let place = self.add_row(preload::row(program));
-            let plain = preload::job(self.project, program, &inputs, &preload::Library::none(), &[]);
-            let reference = self.launcher.run(&plain);
-            let reference = reference.with_context(|| format!("{} under the C library's malloc", program.name))?;
-            self.references.insert(place, reference.text);
+            self.references.insert(place, text);
             for setting in &choice.settings {
                 let job = preload::job(self.project, program, &inputs, &hakmem, &setting.variables);
                 self.cells.push(Cell { row: place, allocator: setting.name.clone(), job });
@@ -159,6 +171,13 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A program's inputs, and what it prints under the C library's allocator: a run that also warms what it reads.
+    fn reference(&self, program: &Program) -> Result<(PathBuf, String)> {
+        let inputs = preload::prepare(self.project, &self.build, program)?;
+        let plain = preload::job(self.project, program, &inputs, &preload::Library::none(), &[]);
+        Ok((inputs, self.launcher.run(&plain)?.text))
     }
 
     fn add_row(&mut self, row: Row) -> usize {
@@ -181,15 +200,15 @@ impl<'a> Session<'a> {
         self.facts.missing.push((name.to_owned(), why.to_owned()));
     }
 
-    /// Runs everything.
-    pub fn run(self, reps: usize, seed: u64, touch: bool) -> Result<Results> {
+    /// Runs everything. After each round what there is so far is saved, for a run that does not come to its end.
+    pub fn run(self, reps: usize, seed: u64, touch: bool, directory: &Path) -> Result<Results> {
         ensure!(!self.cells.is_empty(), "no benchmark has such a name");
         if touch {
             self.launcher.touch()?;
         }
         let progress = ProgressBar::new((self.cells.len() * reps) as u64);
         progress.set_style(ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} runs, {eta} left: {msg}")?);
-        let outcome = plan::interleaved(self.cells.len(), reps, seed, |cell, done| {
+        let perform = |cell, done: f64| {
             let run = self.perform(cell, &progress);
             // Rounds that replace dropped runs make the bar longer, so it goes by the plan and not by the count.
             progress.set_position((done * progress.length().unwrap_or(0) as f64) as u64);
@@ -197,23 +216,25 @@ impl<'a> Session<'a> {
                 progress.suspend(|| eprintln!("FAILED: {error:#}"));
             }
             run
-        });
+        };
+        let round_done = |outcome: &Outcome<Run>| self.results(outcome).save(directory);
+        let outcome = plan::interleaved(self.cells.len(), reps, seed, perform, round_done)?;
         progress.finish_and_clear();
-        let mut results = Results { facts: self.facts, runs: Vec::new() };
-        for planned in outcome.runs {
-            results.runs.push(Run { round: planned.round, kept: planned.kept, ..planned.run });
-        }
-        for (cell, error) in outcome.failures {
-            let Some((cell, row)) =
-                self.cells.get(cell).and_then(|cell| Some((cell, results.facts.rows.get(cell.row)?)))
-            else {
-                continue;
-            };
+        Ok(self.results(&outcome))
+    }
+
+    fn results(&self, outcome: &Outcome<Run>) -> Results {
+        let as_run = |planned: &Planned<Run>| Run { round: planned.round, kept: planned.kept, ..planned.run.clone() };
+        let mut results = Results { facts: self.facts.clone(), runs: outcome.runs.iter().map(as_run).collect() };
+        let as_failure = |(cell, error): &(usize, anyhow::Error)| {
+            let cell = self.cells.get(*cell)?;
+            let row = self.facts.rows.get(cell.row)?;
             let (suite, benchmark) = (row.suite, row.name.clone());
             let why = format!("{:#}", error.root_cause());
-            results.facts.failures.push(Failure { suite, benchmark, allocator: cell.allocator.clone(), why });
-        }
-        Ok(results)
+            Some(Failure { suite, benchmark, allocator: cell.allocator.clone(), why })
+        };
+        results.facts.failures.extend(outcome.failures.iter().filter_map(as_failure));
+        results
     }
 
     fn perform(&self, cell: usize, progress: &ProgressBar) -> Result<Run> {

@@ -61,11 +61,8 @@ pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
     let usual = || options.output.clone().unwrap_or_else(|| project.target().join("bench").join("sweep"));
     let (results, directory) = match &options.report {
         Some(directory) => (Results::load(directory)?, directory.clone()),
-        None => (run(project, options)?, usual()),
+        None => (run(project, options, &usual())?, usual()),
     };
-    if options.report.is_none() {
-        results.save(&directory)?;
-    }
     let table = merged(&results)?;
     std::fs::write(directory.join("sweep.csv"), csv(&table)).context("cannot write sweep.csv")?;
     let rows = rows(&table);
@@ -80,7 +77,7 @@ pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(if results.facts.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run(project: &Project, options: &Options) -> Result<Results> {
+fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results> {
     ensure!(options.reps > 0 && options.scale > 0, "nothing to measure");
     let settings = if options.set.is_empty() { of_switches(&options.switch)? } else { of_texts(&options.set)? };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -100,7 +97,7 @@ fn run(project: &Project, options: &Options) -> Result<Results> {
             session.miss_what_is_not_there(&choice);
         }
     }
-    session.run(options.reps, options.seed, !options.no_touch)
+    session.run(options.reps, options.seed, !options.no_touch, directory)
 }
 
 /// The default, and each value of the switches that were asked for.

@@ -12,27 +12,32 @@ use crate::tls::{self, Holder};
 
 /// The thread's heap; a newcomer gets one. `None` for a leaver, when there is no memory for a record, and at the hardened
 /// level, which has no heaps.
+#[inline]
 pub(crate) fn heap_for_thread() -> Option<&'static HeapRecord> {
     match tls::holder() {
         Holder::Heap(record) => Some(record),
         Holder::Leaver => None,
-        Holder::Newcomer => {
-            if !GLOBAL.ensure_ready() {
-                return None;
-            }
-            if hardened::is_on() {
-                hooks::install_once();
-                return None;
-            }
-            let record = GLOBAL.take_record()?;
-            record.exit_rounds.set(0);
-            // From here on allocations of this thread work, those of the following calls included.
-            tls::set(record);
-            hooks::watch_thread(record);
-            hooks::install_once();
-            Some(record)
-        }
+        Holder::Newcomer => join_slow(),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn join_slow() -> Option<&'static HeapRecord> {
+    if !GLOBAL.ensure_ready() {
+        return None;
+    }
+    if hardened::is_on() {
+        hooks::install_once();
+        return None;
+    }
+    let record = GLOBAL.take_record()?;
+    record.exit_rounds.set(0);
+    // From here on allocations of this thread work, those of the following calls included.
+    tls::set(record);
+    hooks::watch_thread(record);
+    hooks::install_once();
+    Some(record)
 }
 
 /// Runs `work` with a heap that is taken for this purpose and given up again: for threads late in their end.

@@ -5,7 +5,7 @@ use hakmem_base::{
     BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr,
 };
 use hakmem_ownership::Route;
-use hakmem_tiny_front::{Heap, Pop, Remote, Spill};
+use hakmem_tiny_front::{Heap, Pop, Spill};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
@@ -278,9 +278,19 @@ unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Reque
     if !GLOBAL.front.is_block_of(address, class) {
         fatal_ptr("free of a pointer into a block, not to its start", address);
     }
+    // SAFETY: a block of the class begins there.
+    unsafe { come_back_from_use(block, class, claim) };
+}
+
+/// [`come_back`] for the start of a block of `class`; reports one that looks free.
+///
+/// # Safety
+/// - `block` is the start of a block of `class` in the window.
+#[inline]
+unsafe fn come_back_from_use(block: NonNull<u8>, class: SizeClass, claim: Request) {
     // SAFETY: a block begins there, large enough for a mark.
     if class.block_bytes() >= MARKED_MIN_BYTES && !unsafe { come_back(GLOBAL.front.mark_key(), block, claim) } {
-        fatal_ptr("double free", address);
+        fatal_ptr("double free", block.addr().get());
     }
 }
 
@@ -350,28 +360,45 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
     }
 }
 
-/// Everything that is not a block of the thread's own slabs: the free gate's routing, once.
+/// Everything that is not a block of the thread's own slabs: the free gate's routing, once. Slabs first.
 ///
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
+    if let Some(word) = GLOBAL.front.route_of(block.addr().get())
+        && let Some(bin) = word.owner()
+        && let Some(class) = hakmem_ownership::class_of_bin(bin)
+    {
+        if tls::record().heap.own_bin(bin).is_some() {
+            // SAFETY: passed on to the caller.
+            unsafe { free_own_slow(block, class, claim) };
+        } else {
+            // SAFETY: the route says that the block lies in a slab of this class, which is another heap's.
+            unsafe { free_remote(block, class, claim) };
+        }
+        return Freed::Done;
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { free_unowned_slow(block, claim) }
+}
+
+/// What lies in no slab that has an owner.
+///
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
-    let front = &GLOBAL.front;
-    let Some(word) = front.route_of(address) else {
+    let Some(word) = GLOBAL.front.route_of(address) else {
         return if GLOBAL.big.outside_free(address).is_some() { Freed::Done } else { Freed::Foreign(block) };
     };
-    let (remote, class) = match word.route() {
-        Route::Owned(bin) => {
-            let Some(class) = hakmem_ownership::class_of_bin(bin) else { return Freed::Foreign(block) };
-            if tls::record().heap.own_bin(bin).is_some() {
-                // SAFETY: passed on to the caller.
-                unsafe { free_own_slow(block, class, claim) };
-                return Freed::Done;
-            }
-            (Remote::Owned(bin), class)
-        }
-        Route::Orphan(class) => (Remote::Orphan(class), class),
+    match word.route() {
+        // SAFETY: the route says that the block lies in a slab of this class, which is nobody's.
+        Route::Orphan(class) => unsafe { free_remote(block, class, claim) },
+        // SAFETY: passed on to the caller. The slab was adopted since the look in `free_slow`.
+        Route::Owned(_) => return unsafe { free_slow(block, claim) },
         route @ (Route::Run { .. } | Route::Big { .. }) => {
             if !address.is_multiple_of(SLAB_BYTES) {
                 fatal_ptr("free of a pointer into a block, not to its start", address);
@@ -380,25 +407,29 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
                 fatal_ptr("double free", address);
             }
             large::free_claimed(block, route);
-            return Freed::Done;
         }
-        Route::Hardened(note) => {
-            hardened::free(block, note, claim);
-            return Freed::Done;
-        }
-        Route::Sampled(note) => {
-            sampler::free(block, note, claim);
-            return Freed::Done;
-        }
+        Route::Hardened(note) => hardened::free(block, note, claim),
+        Route::Sampled(note) => sampler::free(block, note, claim),
         Route::Unused => fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address),
-    };
-    // SAFETY: the route says that the block lies in a slab of this class.
-    unsafe { come_back_or_report(block, class, claim) };
-    let record = heap_for_thread();
-    // SAFETY: the route says that the block's slab is somebody else's; the caller hands the block over.
-    unsafe { front.free_remote_slow(record.map(|record| &record.heap), remote, block) };
-    pages::watch_purgeable();
+    }
     Freed::Done
+}
+
+/// Frees a block of a slab that is not this thread's.
+///
+/// # Safety
+/// - As for [`free`]; the block lies in a slab of `class`.
+#[inline(always)]
+unsafe fn free_remote(block: NonNull<u8>, class: SizeClass, claim: Request) {
+    let front = &GLOBAL.front;
+    let Some(slab) = front.slab_of(class, block) else { return };
+    // SAFETY: a block of this class begins there.
+    unsafe { come_back_from_use(block, class, claim) };
+    let heap = heap_for_thread().map(|record| &record.heap);
+    // SAFETY: the block is one of the slab's, the slab somebody else's; the caller hands the block over.
+    if unsafe { front.free_remote(heap, slab, class, block) } {
+        pages::watch_purgeable();
+    }
 }
 
 /// A block of an own slab that the fast path had doubts about: its slab has several units, or something is wrong.

@@ -41,6 +41,10 @@ fn checked<R>(kind: Call, call: impl FnOnce() -> R, is_failure: impl FnOnce(&R) 
     if is_refused(kind) {
         return Err(Refusal(libc::ENOMEM));
     }
+    without_errno(call, is_failure)
+}
+
+fn without_errno<R>(call: impl FnOnce() -> R, is_failure: impl FnOnce(&R) -> bool) -> Result<R, Refusal> {
     // SAFETY: always returns this thread's errno location.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the location is valid for this thread's life.
@@ -66,7 +70,16 @@ fn map_pages(hint: *mut u8, bytes: usize, protection: i32, extra_flags: i32) -> 
         || unsafe { libc::mmap(hint.cast::<c_void>(), bytes, protection, flags, -1, 0) },
         |address| *address == libc::MAP_FAILED,
     )?;
+    refuse_huge_pages(address, bytes);
     NonNull::new(address.cast::<u8>()).ok_or(Refusal(libc::ENOMEM))
+}
+
+/// Where the administrator gives huge pages to everything, the first byte of each table and of a small heap would bring 2 MiB. The
+/// pool asks for them where the heap has grown. A kernel without huge pages refuses, which changes nothing.
+fn refuse_huge_pages(start: *mut c_void, bytes: usize) {
+    // SAFETY: the advice changes how memory is backed, never what it holds.
+    let call = || unsafe { libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE) };
+    let _refused = without_errno(call, is_nonzero);
 }
 
 /// Zeroed, lazily touched memory of `bytes` bytes, aligned to an OS page.

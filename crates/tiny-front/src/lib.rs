@@ -31,7 +31,6 @@ pub use front::{Front, Tables};
 pub use heap::{Heap, Pop, View};
 pub use leave::Beat;
 pub use policy::FrontPolicy;
-pub use remote::Remote;
 pub use ring::{Ring, RingEvent};
 pub use slab_state::SlabState;
 pub use warm::Spill;

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_base::{SizeClass, SlabIndex, invariant};
-use hakmem_ownership::{BinPtr, Route};
+use hakmem_ownership::Route;
 use hakmem_publish_adopt::{SlabWords, notify};
 use hakmem_remote_queue::{Chain, TokenReleased};
 
@@ -13,46 +13,49 @@ use crate::raw;
 use crate::ring::RingEvent;
 use crate::warm::{Keep, check_block, full_to_partial};
 
-/// A slab that the caller does not own, as its route word names it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Remote {
-    /// It belongs to the heap of this bin.
-    Owned(BinPtr),
-    /// It belongs to nobody.
-    Orphan(SizeClass),
-}
-
-impl Remote {
-    fn class(self) -> Option<SizeClass> {
-        match self {
-            Self::Owned(bin) => hakmem_ownership::class_of_bin(bin),
-            Self::Orphan(class) => Some(class),
-        }
-    }
-}
-
 impl Front {
-    /// Frees a block of a slab that the caller does not own. With a heap it is collected in the outbox, without one it is
-    /// handed over at once.
-    ///
-    /// # Safety
-    /// - `block` lies in a slab that `remote` describes, and its user hands it back.
-    #[inline(never)]
-    pub unsafe fn free_remote_slow(&self, heap: Option<&Heap>, remote: Remote, block: NonNull<u8>) {
-        let (Some(tables), Some(class)) = (self.tables(), remote.class()) else { return };
+    /// The slab of `class` that `block` lies in. Reports a pointer that is not the start of one of its blocks.
+    #[inline]
+    #[must_use]
+    pub fn slab_of(&self, class: SizeClass, block: NonNull<u8>) -> Option<SlabIndex> {
+        let tables = self.tables()?;
         let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
         check_block(tables, slab, class, block);
+        Some(slab)
+    }
+
+    /// Frees a block of a slab that the caller does not own. With a heap it is collected in the outbox, without one it is
+    /// handed over at once. True if something was handed over: memory may have become purgeable.
+    ///
+    /// # Safety
+    /// - `block` is a block of `slab`, a slab of `class`, and its user hands it back.
+    #[inline]
+    pub unsafe fn free_remote(
+        &self,
+        heap: Option<&Heap>,
+        slab: SlabIndex,
+        class: SizeClass,
+        block: NonNull<u8>,
+    ) -> bool {
         let Some(heap) = heap else {
             self.heapless_frees.add_relaxed(1);
-            let chain = Chain { first: block.as_ptr(), last: block.as_ptr(), count: 1 };
-            return self.hand_over(tables, slab, chain);
+            self.hand_over_slow(slab, Chain { first: block.as_ptr(), last: block.as_ptr(), count: 1 });
+            return true;
         };
         heap.counters.remote_frees.add(1);
         crate::warm::count_flatten_fallbacks(heap, class, 1);
         let limit = heap.policy().outbox_limit(class);
         // SAFETY: the block is its user's no longer, and on no list.
-        if let Some((slab, chain)) = unsafe { heap.outbox.add(slab, block.as_ptr(), limit) } {
-            heap.counters.remote_pushes.add(1);
+        let Some((slab, chain)) = (unsafe { heap.outbox.add(slab, block.as_ptr(), limit) }) else { return false };
+        heap.counters.remote_pushes.add(1);
+        self.hand_over_slow(slab, chain);
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hand_over_slow(&self, slab: SlabIndex, chain: Chain) {
+        if let Some(tables) = self.tables() {
             self.hand_over(tables, slab, chain);
         }
     }
@@ -65,7 +68,10 @@ impl Front {
         if pushed.token_taken {
             self.announce(tables, slab);
         }
-        if let Route::Orphan(class) = tables.route_word(slab).route() {
+        let word = tables.route_word(slab);
+        if word.owner().is_none()
+            && let Route::Orphan(class) = word.route()
+        {
             self.freed_to_orphan(tables, u64::from(chain.count) * class.block_bytes() as u64);
         }
     }

@@ -1,5 +1,5 @@
 //! The whole front in every order of events around the adoption boundary: an owner that leaves, a stranger that frees, an
-//! adopter, a reaper. The code is the one that ships, from `free_remote_slow` down to the window's tables.
+//! adopter, a reaper. The code is the one that ships, from `free_remote` down to the window's tables.
 //!
 //! Blocks are real memory, which loom does not see: users probe them by address. What the owner knows about a slab and a bin
 //! stands in owned words, which are probed by themselves.

@@ -6,7 +6,7 @@
 use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SizeClass};
 use hakmem_ownership::{Route, class_of_bin};
 use hakmem_superslab_os::MetaArena;
-use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Remote, Spill};
+use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Spill};
 use std::ptr::NonNull;
 
 /// A front with a window of its own.
@@ -70,11 +70,12 @@ pub fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         }
         return;
     }
-    let remote = match word.route() {
-        Route::Owned(bin) => Remote::Owned(bin),
-        Route::Orphan(class) => Remote::Orphan(class),
+    let class = match word.route() {
+        Route::Owned(bin) => class_of_bin(bin).unwrap(),
+        Route::Orphan(class) => class,
         other => panic!("live block routes to {other:?}"),
     };
+    let slab = front.slab_of(class, block).unwrap();
     // SAFETY: the block is freed once, by its holder.
-    unsafe { front.free_remote_slow(heap, remote, block) };
+    let _handed_over = unsafe { front.free_remote(heap, slab, class, block) };
 }

@@ -16,7 +16,7 @@ pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
     let cpuinfo = read("/proc/cpuinfo");
     let memory_kib: f64 =
         field(&read("/proc/meminfo"), "MemTotal").split(' ').next().unwrap_or("").parse().unwrap_or(0.0);
-    let virtualised = if cpuinfo.contains(" hypervisor") { ", virtual" } else { "" };
+    let virtualised = if cpuinfo.contains(" hypervisor") { " virtual" } else { "" };
     let mode = read("/sys/kernel/mm/transparent_hugepage/enabled");
     let commit = printed(project.root(), "git", &["rev-parse", "--short=12", "HEAD"]);
     let changed = printed(project.root(), "git", &["status", "--porcelain", "--untracked-files=no"]);

@@ -34,10 +34,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<String>,
     /// Clean runs wanted of each benchmark at each setting.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     reps: usize,
     /// Percent of each Rust benchmark's usual operations.
-    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
     scale: u64,
     /// Seed of the order of runs.
     #[arg(long, default_value_t = 1)]

@@ -15,8 +15,8 @@ use crate::policy::FrontPolicy;
 pub struct Bin {
     /// First block of the cache's list, or null. Last in, first out.
     pub(crate) head: Cell<*mut u8>,
-    /// Pushes left until the next look at the length of the list: one down per push; negative only inside the slow path or
-    /// when the class is routed past the cache.
+    /// Pushes left until the next look at the length of the list: one down per push. Below zero it counts blocks that found no
+    /// room, and means nothing: a spill does not write it once more to undo the push.
     pub(crate) room: Cell<i32>,
     /// What `room` was at the last look.
     pub(crate) granted: Cell<i32>,
@@ -48,6 +48,9 @@ pub struct Bin {
 }
 
 const_assert!(size_of::<Bin>() == BIN_BYTES);
+
+/// `room` of a class that is routed past the cache.
+const NEVER: i32 = i32::MIN / 2;
 
 /// What a bin has handed out, as of its last slow path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,11 +93,11 @@ impl Bin {
         class_of_bin(BinPtr::new(core::ptr::from_ref(self).cast_mut().cast()))
     }
 
-    /// Blocks in the cache's list: as many as at the last look, and the pushes since, less the pops since.
+    /// Blocks in the cache's list: as many as at the last look, and the pushes since that found room, less the pops since.
     #[inline]
     #[must_use]
     pub fn cached(&self) -> u32 {
-        let pushes = self.granted.get().wrapping_sub(self.room.get()).cast_unsigned();
+        let pushes = (self.granted.get().max(0) - self.room.get().max(0)).cast_unsigned();
         let pops = self.ticks_seen.get().wrapping_sub(self.ticks.get());
         self.cached_seen.get().wrapping_add(pushes).wrapping_sub(pops)
     }
@@ -152,7 +155,7 @@ impl Bin {
         let (limit, length) = (u32::from(self.limit.get()), self.cached_seen.get());
         let room = match limit.checked_sub(length) {
             // A class routed past the cache never has room: every free visits its slab.
-            _ if self.cap.get() == 0 => i32::MIN / 2,
+            _ if self.cap.get() == 0 => NEVER,
             None | Some(0) => 0,
             Some(left) => left.max(u32::from(self.cap.get() / 4)).cast_signed(),
         };
@@ -166,14 +169,13 @@ impl Bin {
         self.ticks.get() != self.ticks_seen.get()
     }
 
-    /// Undoes what a push took that found `room` used up.
-    #[inline(always)]
-    pub(crate) fn undo_push(&self) {
-        self.room.set(self.room.get().wrapping_add(1));
+    /// Spills have taken `room` below zero: not for ever, or it would come round.
+    pub(crate) fn forget_overdraft(&self) {
+        let full = if self.cap.get() == 0 { NEVER } else { 0 };
+        self.room.set(self.room.get().max(full));
     }
 
-    /// A push found `room` used up, and has been undone. True if the list has become shorter since the last look: there is room
-    /// again.
+    /// A push found `room` used up. True if the list has become shorter since the last look: there is room again.
     #[inline]
     pub(crate) fn has_room_after_all(&self) -> bool {
         if !self.may_have_room() || self.cap.get() == 0 {
@@ -215,7 +217,6 @@ mod tests {
         if bin.room.get() >= 0 {
             return true;
         }
-        bin.undo_push();
         let has_room = bin.has_room_after_all();
         if has_room {
             bin.room.set(bin.room.get() - 1);
@@ -262,6 +263,21 @@ mod tests {
         assert!(looks < 100, "{looks}");
         while push(&bin) {}
         assert!(bin.cached() <= u32::from(bin.limit.get() + bin.cap.get() / 4));
+    }
+
+    #[test]
+    fn blocks_that_found_no_room_are_not_counted_as_cached() {
+        let bin = new_bin();
+        while push(&bin) {}
+        let cached = bin.cached();
+        (0..100).for_each(|_| assert!(!push(&bin)));
+        assert_eq!(bin.cached(), cached);
+        bin.forget_overdraft();
+        assert_eq!(bin.cached(), cached);
+        assert!(!push(&bin));
+        pop(&bin);
+        assert!(push(&bin));
+        assert_eq!(bin.cached(), cached);
     }
 
     #[test]

@@ -113,7 +113,6 @@ impl Front {
     ///   [`Heap::push`] has just taken below zero.
     #[inline(always)]
     pub unsafe fn spill(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> Spill {
-        bin.undo_push();
         let address = block.addr().get();
         if bin.may_have_room() || !heap.is_step(bin, address) {
             return Spill::Open;
@@ -124,7 +123,8 @@ impl Front {
         let (state, offset) = (heap.own_state_at(address), address as u32 & (SLAB_BYTES as u32 - 1));
         // SAFETY: the caller's block, not yet on any list.
         let (was_empty, used) = unsafe { return_to(state, heap, bin, class, block, offset) };
-        if was_empty || used == 0 || ends_run(heap, bin, class) { Spill::Rest } else { Spill::Done }
+        let is_run = spills.get() == run_of(bin);
+        if was_empty || used == 0 || is_run { Spill::Rest } else { Spill::Done }
     }
 
     /// What [`Front::spill`] did not decide: the cache has room after all, or the block goes to a slab of several units, or something
@@ -173,7 +173,10 @@ impl Front {
         if let Some(slab) = emptied {
             self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
         }
-        if ends_run(heap, bin, class) {
+        bin.forget_overdraft();
+        // With the smallest cap there is nothing left to empty: the count goes on, past the length of a run.
+        let can_shrink = bin.cap.get() > SMALLEST_CAP && heap.policy().cache_growth;
+        if can_shrink && heap.spills_of(class).get() >= run_of(bin) {
             self.empty_in_free_run(tables, heap, bin, class);
         }
         emptied.is_some()
@@ -184,11 +187,8 @@ impl Front {
     #[cold]
     #[inline(never)]
     fn empty_in_free_run(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
-        harvest_spills(heap, class);
-        if heap.policy().cache_growth && bin.cap.get() > SMALLEST_CAP {
-            bin.cap.set((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
-            self.flush_bin(tables, heap, bin, class, Keep::Policy);
-        }
+        bin.cap.set((bin.cap.get() / SHRINK).max(SMALLEST_CAP));
+        self.flush_bin(tables, heap, bin, class, Keep::Policy);
     }
 }
 
@@ -204,10 +204,10 @@ pub enum Spill {
     Open,
 }
 
-/// Whether the last spill of a class ends a run of them.
+/// Spills after the last refill that are a run.
 #[inline(always)]
-fn ends_run(heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
-    heap.spills_of(class).get() == u32::from(bin.cap.get()) * SPILL_RUN
+fn run_of(bin: &Bin) -> u32 {
+    u32::from(bin.cap.get()) * SPILL_RUN
 }
 
 /// Puts a block on the free list of its slab, which `heap` owns. Returns the slab if none of its blocks is out any more:

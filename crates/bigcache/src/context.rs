@@ -30,6 +30,17 @@ pub struct BigPolicy {
 }
 
 impl BigPolicy {
+    /// Of a record that has not been told one yet: all zero.
+    pub const UNSET: Self = Self {
+        retain_bytes: 0,
+        retain_ms: 0,
+        slack_permille: 0,
+        thp_bytes: 0,
+        room_permille: 0,
+        outside: false,
+        window_max_bytes: 0,
+    };
+
     /// The numbers used when nobody says otherwise.
     pub const DEFAULT: Self = Self {
         retain_bytes: 64 << 20,

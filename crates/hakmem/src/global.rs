@@ -14,23 +14,33 @@ use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{Front, Tables};
 
-use crate::hooks;
+use crate::hooks::{self, Hooks};
 use crate::record::HeapRecord;
+use crate::scavenger;
 
 pub(crate) static GLOBAL: Global = Global::new();
 
 /// Longest path (bytes) taken from a variable.
 const PATH_BYTES: usize = 512;
 
-/// Everything that threads share.
+/// Everything that threads share. In this order, so that what every process writes lies in few OS pages; the first one is
+/// written by the dynamic linker too, which relocates what stands before it.
+#[repr(C)]
 pub(crate) struct Global {
+    ready: Flag,
+    pub hooks: Hooks,
+    pub scavenger: scavenger::State,
+    pub setup: Lock<()>,
+    /// Numbers that other threads than a policy's publisher need at once.
+    pub scavenge_min_bytes: SharedUsize,
+    pub scavenger_mode: Shared32,
+    /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
+    pub physical_bytes: SharedUsize,
     pub front: Front,
-    pub big: BigCache,
-    pub hardened: Hardened,
-    pub sampled: SampledPool,
-    pub policy: PolicyCell,
     pub arena: MetaArena,
     pub registry: Registry,
+    pub big: BigCache,
+    pub policy: PolicyCell,
     pub heapless_runs: HeaplessRuns,
     /// Requests above 32 KiB that ended in null; relaxed, statistics.
     pub large_refused: Shared64,
@@ -38,13 +48,8 @@ pub(crate) struct Global {
     pub starts_refused: Shared64,
     /// Stays empty where the environment says nothing.
     boot: SetOnce<Boot>,
-    pub setup: Lock<()>,
-    ready: Flag,
-    /// Numbers that other threads than a policy's publisher need at once.
-    pub scavenge_min_bytes: SharedUsize,
-    pub scavenger_mode: Shared32,
-    /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
-    pub physical_bytes: SharedUsize,
+    pub sampled: SampledPool,
+    pub hardened: Hardened,
 }
 
 /// Bytes of runs that threads without a heap have taken and given back, for the statistics.
@@ -139,6 +144,8 @@ impl Global {
             boot: SetOnce::new(),
             setup: Lock::new(()),
             ready: Flag::new(false),
+            hooks: Hooks::new(),
+            scavenger: scavenger::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),
             physical_bytes: SharedUsize::new(usize::MAX),

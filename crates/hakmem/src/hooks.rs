@@ -21,23 +21,32 @@ const EXIT_ROUNDS: u32 = 2;
 /// No key has been created.
 const NO_KEY: u32 = u32::MAX;
 
-/// The pthread key whose destructor gives heaps up. Written once, before the first thread is watched.
-static EXIT_KEY: Shared32 = Shared32::new(NO_KEY);
-static INSTALLED: Flag = Flag::new(false);
-static FINISHED: Flag = Flag::new(false);
+/// What has been asked of the C library.
+pub(crate) struct Hooks {
+    /// The pthread key whose destructor gives heaps up. Written once, before the first thread is watched.
+    exit_key: Shared32,
+    are_installed: Flag,
+    are_finished: Flag,
+}
+
+impl Hooks {
+    pub const fn new() -> Self {
+        Self { exit_key: Shared32::new(NO_KEY), are_installed: Flag::new(false), are_finished: Flag::new(false) }
+    }
+}
 
 /// Creates the key. Allocates nothing.
 pub(crate) fn create_exit_key() {
     let mut key: libc::pthread_key_t = 0;
     // SAFETY: the key is a local to be filled; the destructor matches the value that `watch_thread` sets.
     if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) } == 0 {
-        EXIT_KEY.store_relaxed(key);
+        GLOBAL.hooks.exit_key.store_relaxed(key);
     }
 }
 
 /// Has the thread's heap given up at its end. May allocate.
 pub(crate) fn watch_thread(record: &'static HeapRecord) {
-    let key = EXIT_KEY.load_relaxed();
+    let key = GLOBAL.hooks.exit_key.load_relaxed();
     if key != NO_KEY {
         // SAFETY: the key exists; the value is only compared with null.
         unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) };
@@ -62,7 +71,7 @@ pub(crate) fn install_once() {
         return;
     }
     // ORDERING: decides who installs; nothing travels.
-    if INSTALLED.is_set_relaxed() || !INSTALLED.try_set_acq_rel() {
+    if GLOBAL.hooks.are_installed.is_set_relaxed() || !GLOBAL.hooks.are_installed.try_set_acq_rel() {
         return;
     }
     // SAFETY: the handlers take and release locks of this library and are unregistered with it.
@@ -117,19 +126,17 @@ extern "C" fn after_fork_in_child() {
 
 /// The process exits or the library is unloaded: exit statistics, and nothing may call into it afterwards.
 pub(crate) fn finish() {
+    // A process that has never allocated has nothing to finish, and writes to no page of its own for it.
     // ORDERING: decides who finishes; nothing travels.
-    if !FINISHED.try_set_acq_rel() {
-        return;
-    }
-    if GLOBAL.is_ready() {
+    if GLOBAL.is_ready() && GLOBAL.hooks.are_finished.try_set_acq_rel() {
         report::at_exit();
         hardened::sweep();
         sampler::sweep();
         scavenger::stop();
         segv::uninstall();
-        let key = EXIT_KEY.load_relaxed();
+        let key = GLOBAL.hooks.exit_key.load_relaxed();
         if key != NO_KEY {
-            EXIT_KEY.store_relaxed(NO_KEY);
+            GLOBAL.hooks.exit_key.store_relaxed(NO_KEY);
             // SAFETY: the key exists; its destructor, which lies in this library, is not called any more.
             unsafe { libc::pthread_key_delete(key) };
         }

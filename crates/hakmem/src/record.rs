@@ -40,12 +40,14 @@ const _: () = assert!(core::mem::offset_of!(HeapRecord, heap) == 0);
 unsafe impl Sync for HeapRecord {}
 
 impl HeapRecord {
+    /// All zero: the two static records then take no page of the library's file, and a small process reads one of them. Whoever
+    /// takes a record tells it the policy.
     pub const fn new() -> Self {
         Self {
-            heap: Heap::new(),
+            heap: Heap::unset(),
             runs: RunCache::new(),
-            run_policy: Cell::new(RunPolicy::DEFAULT),
-            big_policy: Cell::new(BigPolicy::DEFAULT),
+            run_policy: Cell::new(RunPolicy::UNSET),
+            big_policy: Cell::new(BigPolicy::UNSET),
             picking_up: Cell::new(false),
             is_sampling: Cell::new(false),
             passed_fault: Cell::new((0, 0)),

@@ -27,21 +27,37 @@ const SLEEP_MAX_MS: u32 = 500;
 /// How long (ms) it stays parked before it asks whether the program still holds much.
 const PARK_MS: u32 = 10_000;
 
-static RUNNING: Flag = Flag::new(false);
-/// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
-static THREAD: SharedUsize = SharedUsize::new(0);
-static STOP: Flag = Flag::new(false);
-/// Rung by frees when much memory waits, and at the end.
-static WORK: Bell = Bell::new();
-/// Rung at the end.
-static END: Bell = Bell::new();
-static STARTS: Shared32 = Shared32::new(0);
+/// What is known of the thread.
+pub(crate) struct State {
+    running: Flag,
+    /// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
+    thread: SharedUsize,
+    stop: Flag,
+    /// Rung by frees when much memory waits, and at the end.
+    work: Bell,
+    /// Rung at the end.
+    end: Bell,
+    starts: Shared32,
+}
+
+impl State {
+    pub const fn new() -> Self {
+        Self {
+            running: Flag::new(false),
+            thread: SharedUsize::new(0),
+            stop: Flag::new(false),
+            work: Bell::new(),
+            end: Bell::new(),
+            starts: Shared32::new(0),
+        }
+    }
+}
 
 /// On an allocation's slow path: has a scavenger stand by if the program holds enough memory for one to be of use.
 #[inline]
 pub(crate) fn stand_by() {
     let held = GLOBAL.front.os.in_use_bytes() + GLOBAL.front.os.purgeable_bytes();
-    if held >= GLOBAL.scavenge_min_bytes.load_relaxed() && !RUNNING.is_set_relaxed() {
+    if held >= GLOBAL.scavenge_min_bytes.load_relaxed() && !GLOBAL.scavenger.running.is_set_relaxed() {
         start_slow();
     }
 }
@@ -49,8 +65,8 @@ pub(crate) fn stand_by() {
 /// On any path: much memory waits to be purged.
 #[inline]
 pub(crate) fn wake() {
-    if RUNNING.is_set_relaxed() {
-        WORK.ring();
+    if GLOBAL.scavenger.running.is_set_relaxed() {
+        GLOBAL.scavenger.work.ring();
     }
 }
 
@@ -60,11 +76,11 @@ fn start_slow() {
     let mode = GLOBAL.scavenger_mode.load_relaxed();
     let is_threaded = GLOBAL.registry.peak.load_relaxed() > 1;
     let wanted = mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && is_threaded);
-    if !wanted || STOP.is_set_relaxed() {
+    if !wanted || GLOBAL.scavenger.stop.is_set_relaxed() {
         return;
     }
     // ORDERING: one starter; pairs with the store at the thread's end.
-    if !RUNNING.try_set_acq_rel() {
+    if !GLOBAL.scavenger.running.try_set_acq_rel() {
         return;
     }
     let started = keeping_errno_uncancelled(|| {
@@ -73,7 +89,7 @@ fn start_slow() {
     });
     if !started {
         // ORDERING: as above.
-        RUNNING.store_release(false);
+        GLOBAL.scavenger.running.store_release(false);
     }
 }
 
@@ -94,30 +110,30 @@ fn keeping_errno_uncancelled<R>(work: impl FnOnce() -> R) -> R {
 
 /// Times the scavenger was started.
 pub(crate) fn starts() -> u32 {
-    STARTS.load_relaxed()
+    GLOBAL.scavenger.starts.load_relaxed()
 }
 
 /// A forked child has no scavenger, whatever the parent had.
 pub(crate) fn forget_in_child() {
-    THREAD.store_relaxed(0);
-    WORK.reset();
-    END.reset();
+    GLOBAL.scavenger.thread.store_relaxed(0);
+    GLOBAL.scavenger.work.reset();
+    GLOBAL.scavenger.end.reset();
     // ORDERING: the child has one thread; release only because flags have no relaxed store.
-    RUNNING.store_release(false);
+    GLOBAL.scavenger.running.store_release(false);
 }
 
 /// Ends the scavenger and waits for it: its code may be about to be unloaded.
 pub(crate) fn stop() {
     // ORDERING: pairs with the bells, which the thread looks at next.
-    STOP.store_release(true);
-    WORK.ring();
-    END.ring();
+    GLOBAL.scavenger.stop.store_release(true);
+    GLOBAL.scavenger.work.ring();
+    GLOBAL.scavenger.end.ring();
     join_ended();
 }
 
 fn join_ended() {
     // ORDERING: pairs with `spawn`; one caller takes the number.
-    let thread = THREAD.swap_acquire(0);
+    let thread = GLOBAL.scavenger.thread.swap_acquire(0);
     if thread != 0 {
         // SAFETY: the number came from pthread_create, and only one caller takes it.
         unsafe { libc::pthread_join(thread as libc::pthread_t, ptr::null_mut()) };
@@ -147,9 +163,9 @@ fn spawn() -> bool {
     // SAFETY: restores what was there.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
     if result == 0 {
-        STARTS.add_relaxed(1);
+        GLOBAL.scavenger.starts.add_relaxed(1);
         // ORDERING: pairs with `join_ended`.
-        THREAD.store_release(thread as usize);
+        GLOBAL.scavenger.thread.store_release(thread as usize);
     }
     result == 0
 }
@@ -157,22 +173,26 @@ fn spawn() -> bool {
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     let least = GLOBAL.scavenge_min_bytes.load_relaxed();
     let mut idle_looks = 0;
-    while !STOP.is_set_relaxed() {
+    while !GLOBAL.scavenger.stop.is_set_relaxed() {
         if pages::waiting_bytes() <= least / LEFT_SHARE || idle_looks >= IDLE_LOOKS {
             idle_looks = 0;
-            let is_needed = WORK.wait(PARK_MS) || GLOBAL.front.os.in_use_bytes() + pages::waiting_bytes() >= least;
+            let is_needed =
+                GLOBAL.scavenger.work.wait(PARK_MS) || GLOBAL.front.os.in_use_bytes() + pages::waiting_bytes() >= least;
             if !is_needed {
                 break;
             }
             continue;
         }
-        END.wait(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
+        GLOBAL
+            .scavenger
+            .end
+            .wait(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
         let purged = GLOBAL.front.os.purge_due();
         idle_looks = if evicted + purged == 0 { idle_looks + 1 } else { 0 };
     }
     // ORDERING: pairs with `start_slow`: the next starter joins this thread, which has nothing left to do.
-    RUNNING.store_release(false);
+    GLOBAL.scavenger.running.store_release(false);
     ptr::null_mut()
 }

@@ -35,6 +35,10 @@ pub struct RunPolicy {
 }
 
 impl RunPolicy {
+    /// Of a record that has not been told one yet: all zero.
+    pub const UNSET: Self =
+        Self { cache_bytes: 0, cache_runs: 0, w_max_permille: 0, bundle_runs: 0, large_cap: [0; LARGE_CLASS_COUNT] };
+
     /// The numbers used when nobody says otherwise.
     pub const DEFAULT: Self = Self {
         cache_bytes: 2 << 20,

@@ -4,20 +4,32 @@
 //! superslabs without a free one that is not room, so that a search skips 8 GiB per summary word.
 
 use crate::table::FlatTable;
+use hakmem_base::ZeroValid;
 
 const WORD_BITS: u32 = 64;
+/// Words in a group: as many as a summary word has bits.
+const GROUP_WORDS: usize = WORD_BITS as usize;
 
 /// The superslabs of a window.
 #[derive(Debug)]
 pub(crate) struct FreeMap {
-    used: FlatTable<u64>,
-    /// Kept behind an extent for it to grow into: avoided while there is another place.
-    room: FlatTable<u64>,
-    full: FlatTable<u64>,
+    groups: FlatTable<Group>,
     superslab_count: u32,
     /// No word before this one has a superslab that is neither used nor room.
     low_word: u32,
 }
+
+/// The bits of 4096 superslabs, side by side: all that a small process needs of them lies in one OS page.
+#[derive(Debug)]
+struct Group {
+    used: [u64; GROUP_WORDS],
+    /// Kept behind an extent for it to grow into: avoided while there is another place.
+    room: [u64; GROUP_WORDS],
+    full: u64,
+}
+
+// SAFETY: arrays of plain numbers: zero is a value and nothing is dropped.
+unsafe impl ZeroValid for Group {}
 
 /// Which superslabs a search may return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +40,8 @@ pub(crate) enum Avoid {
     UsedAndRoom,
 }
 
-fn word(table: &FlatTable<u64>, index: u32) -> u64 {
-    table.get(index as usize).copied().unwrap_or(u64::MAX)
-}
-
-fn set_bit(table: &mut FlatTable<u64>, bit: u32, value: bool) {
-    if let Some(word) = table.get_mut((bit / WORD_BITS) as usize) {
+fn set_bit(word: Option<&mut u64>, bit: u32, value: bool) {
+    if let Some(word) = word {
         let flag = 1 << (bit % WORD_BITS);
         *word = if value { *word | flag } else { *word & !flag };
     }
@@ -41,33 +49,45 @@ fn set_bit(table: &mut FlatTable<u64>, bit: u32, value: bool) {
 
 impl FreeMap {
     pub(crate) const fn empty() -> Self {
-        Self {
-            used: FlatTable::empty(),
-            room: FlatTable::empty(),
-            full: FlatTable::empty(),
-            superslab_count: 0,
-            low_word: 0,
-        }
+        Self { groups: FlatTable::empty(), superslab_count: 0, low_word: 0 }
     }
 
     /// A map of `superslab_count` free superslabs.
     pub(crate) fn reserve(superslab_count: u32) -> Option<Self> {
         let words = superslab_count.div_ceil(WORD_BITS);
-        let mut map = Self {
-            used: FlatTable::reserve(words as usize)?,
-            room: FlatTable::reserve(words as usize)?,
-            full: FlatTable::reserve(words.div_ceil(WORD_BITS) as usize)?,
-            superslab_count,
-            low_word: 0,
-        };
+        let groups = FlatTable::reserve((words as usize).div_ceil(GROUP_WORDS))?;
+        let mut map = Self { groups, superslab_count, low_word: 0 };
         for beyond in superslab_count..words * WORD_BITS {
-            set_bit(&mut map.used, beyond, true);
+            set_bit(map.used_word_mut(beyond), beyond, true);
         }
         Some(map)
     }
 
+    fn group_of(&self, word: u32) -> Option<&Group> {
+        self.groups.get(word as usize / GROUP_WORDS)
+    }
+
+    /// Superslabs beyond the window count as used.
+    fn used_word(&self, word: u32) -> u64 {
+        self.group_of(word).and_then(|group| group.used.get(word as usize % GROUP_WORDS)).map_or(u64::MAX, |bits| *bits)
+    }
+
+    fn room_word(&self, word: u32) -> u64 {
+        self.group_of(word).and_then(|group| group.room.get(word as usize % GROUP_WORDS)).map_or(u64::MAX, |bits| *bits)
+    }
+
+    fn used_word_mut(&mut self, superslab: u32) -> Option<&mut u64> {
+        let word = (superslab / WORD_BITS) as usize;
+        self.groups.get_mut(word / GROUP_WORDS)?.used.get_mut(word % GROUP_WORDS)
+    }
+
+    fn room_word_mut(&mut self, superslab: u32) -> Option<&mut u64> {
+        let word = (superslab / WORD_BITS) as usize;
+        self.groups.get_mut(word / GROUP_WORDS)?.room.get_mut(word % GROUP_WORDS)
+    }
+
     pub(crate) fn is_used(&self, superslab: u32) -> bool {
-        word(&self.used, superslab / WORD_BITS) & (1 << (superslab % WORD_BITS)) != 0
+        self.used_word(superslab / WORD_BITS) & (1 << (superslab % WORD_BITS)) != 0
     }
 
     /// Whether `count` superslabs from `first` on are free, room or not.
@@ -78,13 +98,13 @@ impl FreeMap {
 
     /// Marks as used; a use ends the hint that the superslab is room.
     pub(crate) fn set_used(&mut self, superslab: u32) {
-        set_bit(&mut self.used, superslab, true);
-        set_bit(&mut self.room, superslab, false);
+        set_bit(self.used_word_mut(superslab), superslab, true);
+        set_bit(self.room_word_mut(superslab), superslab, false);
         self.summarise(superslab / WORD_BITS);
     }
 
     pub(crate) fn set_free(&mut self, superslab: u32) {
-        set_bit(&mut self.used, superslab, false);
+        set_bit(self.used_word_mut(superslab), superslab, false);
         self.summarise(superslab / WORD_BITS);
     }
 
@@ -93,7 +113,7 @@ impl FreeMap {
         let end = first.saturating_add(count).min(self.superslab_count);
         for superslab in first..end {
             let is_free = !self.is_used(superslab);
-            set_bit(&mut self.room, superslab, is_room && is_free);
+            set_bit(self.room_word_mut(superslab), superslab, is_room && is_free);
             if superslab + 1 == end || (superslab + 1) % WORD_BITS == 0 {
                 self.summarise(superslab / WORD_BITS);
             }
@@ -123,13 +143,14 @@ impl FreeMap {
     }
 
     fn taken_word(&self, index: u32, avoid: Avoid) -> u64 {
-        let used = word(&self.used, index);
-        if avoid == Avoid::UsedAndRoom { used | word(&self.room, index) } else { used }
+        let used = self.used_word(index);
+        if avoid == Avoid::UsedAndRoom { used | self.room_word(index) } else { used }
     }
 
     fn summarise(&mut self, index: u32) {
         let is_full = self.taken_word(index, Avoid::UsedAndRoom) == u64::MAX;
-        set_bit(&mut self.full, index, is_full);
+        let full = self.groups.get_mut(index as usize / GROUP_WORDS).map(|group| &mut group.full);
+        set_bit(full, index, is_full);
         if !is_full {
             self.low_word = self.low_word.min(index);
         }
@@ -154,7 +175,7 @@ impl FreeMap {
     fn next_word_not_full(&self, from: u32, words: u32) -> u32 {
         let mut index = from;
         while index < words {
-            let full = word(&self.full, index / WORD_BITS) >> (index % WORD_BITS);
+            let full = self.group_of(index).map_or(u64::MAX, |group| group.full) >> (index % WORD_BITS);
             if full.trailing_ones() < WORD_BITS - index % WORD_BITS {
                 return index + full.trailing_ones();
             }

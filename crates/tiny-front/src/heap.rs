@@ -91,6 +91,13 @@ impl Heap {
         }
     }
 
+    /// As [`Heap::new`], but without a policy, so that it is all zero: such a static takes no room in a file, and none in memory
+    /// until it is written. It gets a policy before it serves a thread.
+    #[must_use]
+    pub const fn unset() -> Self {
+        Self { policy: Cell::new(FrontPolicy::UNSET), ..Self::new() }
+    }
+
     /// The bin of a class.
     #[inline(always)]
     #[must_use]

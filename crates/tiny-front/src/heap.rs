@@ -34,6 +34,8 @@ pub struct Heap {
     pub counters: FrontCounters,
     /// Heartbeats since the last idle trim.
     pub(crate) beats_since_trim: Cell<u32>,
+    /// Slabs taken since the last look at idle classes.
+    pub(crate) slabs_since_trim: Cell<u32>,
     /// Low bits of each class's allocation count at the last idle trim.
     pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
     /// Countdowns to guarded samples.
@@ -85,6 +87,7 @@ impl Heap {
             policy: Cell::new(FrontPolicy::DEFAULT),
             counters: FrontCounters::new(),
             beats_since_trim: Cell::new(0),
+            slabs_since_trim: Cell::new(0),
             trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
             spills: [const { Cell::new(0) }; CLASS_COUNT],
             pace: Pace::new(),

@@ -21,6 +21,9 @@ pub struct Beat {
     pub is_routine: bool,
 }
 
+/// Slabs that a heap takes from one look at its idle classes to the next, if memory waits to be used again.
+const SLABS_PER_TRIM: u32 = 8;
+
 /// Why idle classes are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Trim {
@@ -60,10 +63,14 @@ impl Front {
         }
     }
 
-    /// The heap needs a slab and no memory waits to be used again: what classes hold that have allocated nothing since the last
-    /// trim serves better than memory that the process has to ask for.
+    /// The heap needs a slab: what classes hold that have allocated nothing since the last trim serves better than memory that the
+    /// process has to ask for. Where memory waits to be used again, this is asked every few slabs only: a heap whose slabs go from
+    /// class to class would leave some behind in each.
     pub(crate) fn trim_before_growth(&self, tables: &Tables, heap: &Heap) {
-        if heap.policy().idle_trim && self.os.purgeable_bytes() == 0 {
+        let slabs = heap.slabs_since_trim.get() + 1;
+        heap.slabs_since_trim.set(slabs);
+        if heap.policy().idle_trim && (slabs >= SLABS_PER_TRIM || self.os.purgeable_bytes() == 0) {
+            heap.slabs_since_trim.set(0);
             self.trim_idle(tables, heap, Trim::BeforeGrowth);
         }
     }

@@ -17,7 +17,7 @@ use super::{machine, preload, rust};
 use crate::project::Project;
 
 /// What every program runs under first.
-pub const REFERENCE: &str = "the C library's malloc, beforehand";
+const REFERENCE: &str = "the C library's malloc, beforehand";
 
 /// hakmem under some of its variables.
 #[derive(Clone, PartialEq, Eq, Debug)]

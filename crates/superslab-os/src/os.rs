@@ -219,20 +219,27 @@ impl SuperslabOs {
             self.wait_for_purger();
             extent = self.try_take_extent(superslabs, room, align_superslabs);
         }
+        let (extent, grown) = extent.ok()?;
+        if grown > 0 {
+            self.purge_for_growth(grown.saturating_mul(SLABS_PER_SUPERSLAB));
+        }
         self.purge_due();
-        extent.ok()
+        Some(extent)
     }
 
-    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Result<Extent, Refused> {
+    /// The extent, and how many of its superslabs make the process grow.
+    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Result<(Extent, u32), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
         let first = pool.place_extent(superslabs, room, align).ok_or(Refused::NoPlace)?;
         self.ensure_committed(&mut pool, first + superslabs)?;
+        let fresh_before = pool.fresh_superslabs;
         let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, now as u32);
+        let grown = (pool.fresh_superslabs - fresh_before) as u32;
         pool.describe_extent(first, superslabs, room);
         self.publish(&pool, now);
-        Ok(Extent { first: index_of_superslab(first), superslabs, zeroed })
+        Ok((Extent { first: index_of_superslab(first), superslabs, zeroed }, grown))
     }
 
     /// Takes an extent back.
@@ -381,6 +388,15 @@ impl SuperslabOs {
     pub fn purge_due(&self) -> usize {
         let due_at = self.due_at_ms.load_relaxed();
         if due_at == NEVER || sys::coarse_clock_ms() < due_at { 0 } else { self.purge_due_slow() }
+    }
+
+    /// The process has grown by `units`: as many that have idled for a while are purged, so that it does not hold both.
+    fn purge_for_growth(&self, units: u32) {
+        if self.purgeable_bytes() != 0
+            && let Some(mut batch) = self.purger.try_lock()
+        {
+            let _bytes = self.purge_batch(&mut batch, Scope::Growth(units));
+        }
     }
 
     #[cold]

@@ -15,6 +15,9 @@ const BATCH_SUPERSLABS: usize = 16;
 /// short range costs up to 20 us.
 const BATCH_RANGES: u32 = 64;
 
+/// What has been free for so long (ms) while a big block found no place in it makes way for that block.
+const IDLE_MS: u32 = 20;
+
 /// Units of one superslab in the purger's hands.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -38,6 +41,8 @@ pub(crate) struct Batch {
 pub(crate) enum Scope {
     /// Those that have waited long enough; the warm pool is spared.
     Due,
+    /// As many units as an extent has just made the process grow by, of what has idled for [`IDLE_MS`].
+    Growth(u32),
     /// All that have anything dirty.
     All,
 }
@@ -106,11 +111,19 @@ impl Pool {
     /// Fills an empty batch; `false` if there is nothing to purge.
     pub(crate) fn collect(&mut self, batch: &mut Batch, scope: Scope, now: u32) -> bool {
         (batch.len, batch.ranges) = (0, 0);
+        let mut collected = 0;
         while self.oldest != 0 && !batch.is_full() {
             let superslab = self.oldest;
             let record = self.read(superslab);
+            let age_ms = now.wrapping_sub(record.freed_at);
+            if let Scope::Growth(units) = scope {
+                if age_ms < IDLE_MS || self.policy.purge_delay_ms == u32::MAX || collected >= units {
+                    break;
+                }
+                collected += record.free_dirty().count_ones();
+            }
             if scope == Scope::Due && !record.has(URGENT) {
-                if !self.is_old_enough(now.wrapping_sub(record.freed_at)) {
+                if !self.is_old_enough(age_ms) {
                     break;
                 }
                 if record.kind == Kind::Warm && self.parked < self.policy.warm_superslabs {

@@ -413,3 +413,15 @@ fn threads_never_share_a_unit() {
     });
     os.check_invariants();
 }
+
+#[test]
+fn what_idles_makes_way_for_an_extent_that_finds_no_place_in_it() {
+    let os = os_with(OsPolicy { purge_delay_ms: 60_000, ..never() });
+    let idle = os.take_run(31, 1).unwrap();
+    let _held = os.take_run(1, 1).unwrap();
+    os.give_run(idle.first, 31);
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    assert_eq!(os.purge_due(), 0, "the delay is far from over");
+    assert!(os.take_extent(2, 0, 1).is_some());
+    assert_eq!((os.stats().purged_bytes, os.purgeable_bytes()), (31 * SLAB_BYTES as u64, 0));
+}

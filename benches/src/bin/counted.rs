@@ -1,7 +1,7 @@
 //! The fast paths of the Rust front, each in a function of its own that callgrind counts (`cargo xtask instructions`).
 //!
 //! **Not here.** The counting, and the C front (`benches/programs/counted.c`, which does the same).
-//! **Invariants.** Every function is entered equally often and does its operation once; [`counted_nothing`] does all but that.
+//! **Invariants.** Every function is entered equally often and does its operation once; `counted_nothing` does all but that.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::hint::black_box;

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use hakmem_base::{SlabIndex, client_check, write_link};
 
 /// Slabs that an outbox collects for at the same time.
-const ENTRIES: usize = 16;
+const ENTRIES: usize = 32;
 
 /// Chains of blocks that this thread has freed and other threads own, one per target slab.
 ///

@@ -397,8 +397,12 @@ unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
     match word.route() {
         // SAFETY: the route says that the block lies in a slab of this class, which is nobody's.
         Route::Orphan(class) => unsafe { free_remote(block, class, claim) },
-        // SAFETY: passed on to the caller. The slab was adopted since the look in `free_slow`.
-        Route::Owned(_) => return unsafe { free_slow(block, claim) },
+        // Adopted since the look in `free_slow`.
+        Route::Owned(bin) if hakmem_ownership::class_of_bin(bin).is_some() => {
+            // SAFETY: passed on to the caller.
+            return unsafe { free_slow(block, claim) };
+        }
+        Route::Owned(_) => fatal_ptr("the route of a slab names no bin: metadata is damaged", address),
         route @ (Route::Run { .. } | Route::Big { .. }) => {
             if !address.is_multiple_of(SLAB_BYTES) {
                 fatal_ptr("free of a pointer into a block, not to its start", address);

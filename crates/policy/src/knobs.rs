@@ -114,7 +114,7 @@ knobs! {
     cache_max_bytes: u32 = 256 << 10, bytes(KIB, GIB), "HAKMEM_CACHE_MAX_BYTES";
     /// The cache of a class grows from its first to its largest cap while it is in use.
     cache_growth: bool = true, Kind::Switch, "HAKMEM_CACHE_GROWTH";
-    /// The cap of a class is halved when the class was not used between two idle trims.
+    /// At an idle trim the cap of a class is halved that was not used since idle classes were last looked for.
     cache_shrink: bool = true, Kind::Switch, "HAKMEM_CACHE_SHRINK";
     /// Fresh bytes that one refill carves from a slab; at least one block.
     refill_bytes: u32 = 4096, bytes(16, MIB), "HAKMEM_REFILL_BYTES";

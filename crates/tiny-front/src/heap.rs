@@ -36,7 +36,7 @@ pub struct Heap {
     pub(crate) beats_since_trim: Cell<u32>,
     /// Slabs taken since the last look at idle classes.
     pub(crate) slabs_since_trim: Cell<u32>,
-    /// Low bits of each class's allocation count at the last idle trim.
+    /// Low bits of each class's allocation count at the last look at idle classes, a heartbeat's or one before growth.
     pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
     /// Countdowns to guarded samples.
     pub(crate) pace: Pace,

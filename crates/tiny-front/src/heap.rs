@@ -36,6 +36,8 @@ pub struct Heap {
     pub(crate) beats_since_trim: Cell<u32>,
     /// Slabs taken since the last look at idle classes.
     pub(crate) slabs_since_trim: Cell<u32>,
+    /// Allocations of the heap at which growth may look for idle classes again.
+    pub(crate) next_growth_trim: Cell<u64>,
     /// Low bits of each class's allocation count at the last look at idle classes, a heartbeat's or one before growth.
     pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
     /// Countdowns to guarded samples.
@@ -88,6 +90,7 @@ impl Heap {
             counters: FrontCounters::new(),
             beats_since_trim: Cell::new(0),
             slabs_since_trim: Cell::new(0),
+            next_growth_trim: Cell::new(0),
             trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
             spills: [const { Cell::new(0) }; CLASS_COUNT],
             pace: Pace::new(),

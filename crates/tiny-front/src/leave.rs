@@ -23,6 +23,9 @@ pub struct Beat {
 
 /// Slabs that a heap takes from one look at its idle classes to the next, if memory waits to be used again.
 const SLABS_PER_TRIM: u32 = 8;
+/// Allocations that pass before growth looks for idle classes again, for each class that its last look found idle: where sizes
+/// alternate, every class is idle for a moment, and its slab would wander from class to class.
+const ALLOCS_PER_TRIMMED_CLASS: u64 = 256;
 
 /// Why idle classes are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +62,7 @@ impl Front {
         heap.beats_since_trim.set(beats);
         if heap.policy().idle_trim && beats >= heap.policy().idle_trim_beats {
             heap.beats_since_trim.set(0);
-            self.trim_idle(tables, heap, Trim::Routine);
+            let _trimmed = self.trim_idle(tables, heap, Trim::Routine);
         }
     }
 
@@ -70,16 +73,24 @@ impl Front {
         let slabs = heap.slabs_since_trim.get() + 1;
         heap.slabs_since_trim.set(slabs);
         if heap.policy().idle_trim && (slabs >= SLABS_PER_TRIM || self.os.purgeable_bytes() == 0) {
+            self.settle_counts(heap);
+            let allocs: u64 = heap.classes().map(|(_, bin)| bin.allocs.get()).sum();
+            if allocs < heap.next_growth_trim.get() {
+                return;
+            }
             heap.slabs_since_trim.set(0);
-            self.trim_idle(tables, heap, Trim::BeforeGrowth);
+            let trimmed = self.trim_idle(tables, heap, Trim::BeforeGrowth);
+            heap.next_growth_trim.set(allocs + u64::from(trimmed) * ALLOCS_PER_TRIMMED_CLASS);
         }
     }
 
     /// Classes that have allocated nothing since the last trim give their cached blocks back; at a routine trim their cap halves.
+    /// Returns how many had something to give.
     #[cold]
     #[inline(never)]
-    fn trim_idle(&self, tables: &Tables, heap: &Heap, trim: Trim) {
+    fn trim_idle(&self, tables: &Tables, heap: &Heap, trim: Trim) -> u32 {
         let policy = heap.policy();
+        let mut trimmed = 0;
         for (class, bin) in heap.classes() {
             if !bin.is_set_up() {
                 continue;
@@ -90,7 +101,7 @@ impl Front {
                 continue;
             }
             if bin.cached() != 0 || bin.carve.get() != 0 {
-                heap.counters.idle_trims.add(1);
+                trimmed += 1;
                 self.flush_bin(tables, heap, bin, class, Keep::Nothing);
             }
             let smallest = policy.initial_cap(class) / 4;
@@ -98,6 +109,8 @@ impl Front {
                 bin.cap.set((bin.cap.get() / 2).max(2));
             }
         }
+        heap.counters.idle_trims.add(u64::from(trimmed));
+        trimmed
     }
 
     /// Gives back everything that the heap holds and nobody uses: outbox, mail, caches, empty slabs.

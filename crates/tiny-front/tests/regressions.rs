@@ -101,3 +101,17 @@ fn a_slab_that_an_idle_class_only_caches_serves_another_class_before_memory_grow
     assert_eq!(held(256).1, 2, "its slab serves now");
     assert_eq!(front.os.stats().in_use_peak_bytes >> 16, 2);
 }
+
+#[test]
+fn slabs_do_not_wander_between_classes_that_take_turns() {
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
+    // Each class is idle between its turns, and a look at that moment finds its slab unused.
+    let turns = if cfg!(miri) { 400 } else { 20_000 };
+    for turn in 0..turns {
+        let block = take(front, heap, class(16 + turn * 7919 % 63 * 16));
+        give(front, Some(heap), block);
+    }
+    let fresh = heap.counters.fresh_slabs.get();
+    assert!(fresh < 200, "{fresh} slabs were taken for 32 classes with one block each");
+}

@@ -74,7 +74,7 @@ enum Task {
     },
     /// Run the fuzz targets of `fuzz/` on top of the corpus that is kept there.
     Fuzz {
-        /// Only this target (may be repeated): family, facade, environment.
+        /// Only this target (may be repeated): family, facade, environment, policy_file.
         #[arg(long, value_name = "NAME")]
         target: Vec<String>,
         /// How long each target runs.

@@ -5,7 +5,7 @@
 //! variables, except that of two equal names the first counts, as for `getenv`. Nothing is allocated.
 
 use crate::registry::{
-    EnvVar, PREFIX, PROFILE_NAME, TOOL_PREFIXES, aliases, find, nearest_name, variable_of, write_escaped,
+    EnvVar, PREFIX, PROFILE_NAME, TOOL_PREFIXES, aliases, find, nearest_name, variable_of, write_quoted,
 };
 use crate::settings::Settings;
 use crate::value::{Kind, ValueError};
@@ -49,9 +49,6 @@ pub struct Complaint<'a> {
     pub problem: Problem,
 }
 
-/// Longest part (bytes) of a name or value that a complaint repeats.
-const QUOTED_BYTES: usize = 64;
-
 impl Complaint<'_> {
     /// Writes one line without its end and without the formatting machinery, for use before allocation works.
     ///
@@ -93,16 +90,6 @@ impl Complaint<'_> {
 impl Display for Complaint<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         self.write_line(out)
-    }
-}
-
-fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
-    match text.split_at_checked(QUOTED_BYTES) {
-        Some((beginning, rest)) if !rest.is_empty() => {
-            write_escaped(out, beginning)?;
-            out.write_str("...")
-        }
-        _ => write_escaped(out, text),
     }
 }
 

@@ -20,6 +20,7 @@
 mod cell;
 mod env_table;
 mod environment;
+pub mod file;
 mod knobs;
 mod registry;
 mod settings;

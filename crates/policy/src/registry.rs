@@ -190,9 +190,18 @@ pub(crate) fn find(name: &[u8]) -> Option<(usize, &'static EnvVar)> {
     variables().enumerate().find(|(_, variable)| variable.name.as_bytes() == name)
 }
 
+/// Number of knobs.
+pub(crate) const KNOB_COUNT: usize = KNOB_VARIABLES.len();
+
+/// The variable that sets the knob of this name, with its position among the knobs.
+pub(crate) fn knob_at(field: &[u8]) -> Option<(usize, &'static EnvVar)> {
+    let is_it = |variable: &EnvVar| variable.field.is_some_and(|name| name.as_bytes() == field);
+    KNOB_VARIABLES.iter().enumerate().find(|(_, variable)| is_it(variable))
+}
+
 /// The variable that sets this knob.
 pub(crate) fn variable_of(field: &str) -> Option<&'static EnvVar> {
-    KNOB_VARIABLES.iter().find(|variable| variable.field == Some(field))
+    knob_at(field.as_bytes()).map(|(_, variable)| variable)
 }
 
 impl EnvVar {
@@ -226,6 +235,20 @@ pub(crate) fn write_escaped(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
     Ok(())
 }
 
+/// Longest part (bytes) of a foreign text that a complaint repeats.
+const QUOTED_BYTES: usize = 64;
+
+/// [`write_escaped`], cut where it gets long.
+pub(crate) fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
+    match text.split_at_checked(QUOTED_BYTES) {
+        Some((beginning, rest)) if !rest.is_empty() => {
+            write_escaped(out, beginning)?;
+            out.write_str("...")
+        }
+        _ => write_escaped(out, text),
+    }
+}
+
 /// Edits (insert, delete, replace) that a mistyped name may be away from a known one.
 const NEAR_EDITS: u8 = 2;
 /// Longest name that is compared.
@@ -234,7 +257,16 @@ const NEAR_BYTES: usize = 48;
 /// The known name nearest to `name`, if at most two edits away.
 #[must_use]
 pub fn nearest_name(name: &[u8]) -> Option<&'static str> {
-    let names = variables().map(|variable| variable.name).chain(aliases().map(|alias| alias.name));
+    nearest_of(variables().map(|variable| variable.name).chain(aliases().map(|alias| alias.name)), name)
+}
+
+/// The knob that may have been meant by `name`: the one whose variable it is, or one at most two edits away.
+pub(crate) fn nearest_field(name: &[u8]) -> Option<&'static str> {
+    let of_variable = find(name).and_then(|(_, variable)| variable.field);
+    of_variable.or_else(|| nearest_of(KNOB_VARIABLES.iter().filter_map(|variable| variable.field), name))
+}
+
+fn nearest_of(names: impl Iterator<Item = &'static str>, name: &[u8]) -> Option<&'static str> {
     let distances = names.filter_map(|known| Some((edit_distance(known.as_bytes(), name)?, known)));
     distances
         .min_by_key(|(distance, _)| *distance)

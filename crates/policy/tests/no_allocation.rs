@@ -1,5 +1,6 @@
 //! What the crate promises not to allocate, under an allocator that counts.
 
+use hakmem_policy::file::{Knobs, parse_policy, write_policy};
 use hakmem_policy::{FrozenPolicy, PolicyCell, parse_environment};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -33,8 +34,8 @@ fn allocations_of<R>(work: impl FnOnce() -> R) -> (R, u64) {
     (result, ALLOCATIONS.get() - before)
 }
 
-/// A fixed place that complaints are written to.
-struct Fixed([u8; 512], usize);
+/// A fixed place that complaints and files are written to.
+struct Fixed([u8; 4096], usize);
 
 impl std::fmt::Write for Fixed {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
@@ -58,12 +59,25 @@ fn the_environment_is_read_without_allocating() {
     let mut complaints = 0;
     let (settings, allocations) = allocations_of(|| {
         parse_environment(pairs.into_iter(), &mut |complaint| {
-            complaint.write_line(&mut Fixed([0; 512], 0)).unwrap();
+            complaint.write_line(&mut Fixed([0; 4096], 0)).unwrap();
             complaints += 1;
         })
     });
     assert_eq!((allocations, complaints), (0, 3));
     assert!(settings.policy.pool_flatten);
+}
+
+#[test]
+fn a_policy_file_is_read_and_written_without_allocating() {
+    let ((), allocations) = allocations_of(|| {
+        let policy = FrozenPolicy { mid_cap: [1, 2, 3, 4, 5], route_pool_classes: 0xf0, ..FrozenPolicy::DEFAULT };
+        let mut file = Fixed([0; 4096], 0);
+        write_policy(&policy, Knobs::All, &mut file).unwrap();
+        assert_eq!(parse_policy(&file.0[..file.1], &FrozenPolicy::DEFAULT), Ok(policy));
+        let error = parse_policy(b"version = 1\n[knobs]\ncache_bloks = 3", &FrozenPolicy::DEFAULT).unwrap_err();
+        error.write_line(b"policy.toml", &mut Fixed([0; 4096], 0)).unwrap();
+    });
+    assert_eq!(allocations, 0);
 }
 
 #[test]

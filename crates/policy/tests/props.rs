@@ -3,7 +3,10 @@
 
 #[path = "support/environment.rs"]
 mod environment;
+#[path = "support/policy_file.rs"]
+mod policy_file;
 
+use hakmem_policy::file::{Knobs, parse_policy};
 use hakmem_policy::{BootError, FrozenPolicy, PolicyCell, Settings, parse_environment, variables};
 use hakmem_testkit::cases;
 use hakmem_testkit::model::corpus;
@@ -105,6 +108,87 @@ proptest! {
             prop_assert_eq!(settings.policy, FrozenPolicy::DEFAULT);
             prop_assert_eq!(complaints.len(), 1);
         }
+    }
+}
+
+/// A line as somebody might write it into a policy file, right or wrong.
+fn file_line() -> impl Strategy<Value = String> {
+    let fields: Vec<_> = variables().filter_map(|variable| variable.field).collect();
+    let value = prop_oneof![
+        4 => "[0-9]{1,4}",
+        2 => "\"[0-9]{1,4}(K|M|G|ms|s)?\"",
+        2 => "\\[[0-9]{1,2}(, ?[0-9]{1,2}){0,5}\\]",
+        2 => "[0-9]\\.[0-9]{1,4}",
+        2 => "(true|false|\"never\"|\"none\"|\"0-3,7\"|'tiny-only'|\"auto\")",
+        1 => "[ -~]{0,20}",
+    ];
+    prop_oneof![
+        12 => (proptest::sample::select(fields), value).prop_map(|(field, value)| format!("{field} = {value}")),
+        1 => Just("[knobs]".to_owned()),
+        1 => "\\[{1,2}[a-z\". ]{1,12}\\]{1,2}( #.*)?",
+        1 => "[a-z_.\" ]{1,9} ?= ?[ -~]{0,20}",
+        1 => "[ -~]{0,40}",
+        1 => any::<String>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(512), ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_to_a_file_is_read_back_whatever_stood_before(policy in pairs(), base in pairs()) {
+        let (policy, base) = (parse(&policy).0.policy, parse(&base).0.policy);
+        let all = policy_file::written(&policy, Knobs::All);
+        prop_assert_eq!(parse_policy(all.as_bytes(), &base), Ok(policy.clone()));
+        let changed = policy_file::written(&policy, Knobs::Changed);
+        prop_assert_eq!(parse_policy(changed.as_bytes(), &FrozenPolicy::DEFAULT), Ok(policy));
+    }
+
+    #[test]
+    fn any_lines_are_a_policy_or_a_complaint(head in 0..8, lines in vec(file_line(), 0..12)) {
+        let head = if head == 0 { "" } else { "version = 1\n[knobs]\n" };
+        let _either = policy_file::check(format!("{head}{}", lines.join("\n")).as_bytes());
+    }
+
+    #[test]
+    fn any_bytes_are_a_policy_or_a_complaint(policy in pairs(), text in vec(any::<u8>(), 0..60), at in any::<usize>()) {
+        let _either = policy_file::check(&text);
+        // A valid file with a hole of any bytes.
+        let mut file = policy_file::written(&parse(&policy).0.policy, Knobs::All).into_bytes();
+        let at = at % file.len();
+        let end = (at + text.len() / 8).min(file.len());
+        file.splice(at..end, text);
+        let _either = policy_file::check(&file);
+    }
+}
+
+#[test]
+fn the_fuzzers_corpus_of_files_is_replayed() {
+    let (mut changed, mut complaints) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for (name, script) in corpus("policy_file") {
+        println!("{name}");
+        match policy_file::check(&script) {
+            Ok(policy) => policy.for_each_difference(&FrozenPolicy::DEFAULT, &mut |field| _ = changed.insert(field)),
+            // Without place, names and values.
+            Err(complaint) => _ = complaints.insert(complaint.split(':').nth(2).unwrap_or_default().to_owned()),
+        }
+    }
+    let untouched: Vec<_> = FrozenPolicy::FIELDS.iter().filter(|field| !changed.contains(**field)).collect();
+    assert!(untouched.is_empty(), "the corpus does not set these knobs: {untouched:?}");
+    let expected = [
+        "not understood",
+        "no `version = 1`",
+        "this hakmem reads version",
+        "stands outside",
+        "for the second time",
+        "is not a knob",
+        "did you mean",
+        "is not understood",
+        "is out of range",
+        "does not fit",
+    ];
+    for part in expected {
+        assert!(complaints.iter().any(|complaint| complaint.contains(part)), "the corpus lacks a file that `{part}`");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::project::Project;
 use crate::table;
 
 /// Names of the targets; each has its corpus under that name.
-pub const TARGETS: [&str; 3] = ["family", "facade", "environment"];
+pub const TARGETS: [&str; 4] = ["family", "facade", "environment", "policy_file"];
 
 /// Longest input (bytes): long ones say little more and take long to understand.
 const INPUT_BYTES: u32 = 1000;

@@ -94,6 +94,7 @@ const RUNS: &[Run] = &[
 
 /// What the interpreter cannot run at all.
 const LEFT_OUT: &[(&str, &str)] = &[
+    ("hakmem-learner", "safe code without threads, and much arithmetic"),
     ("hakmem-preload", "a shared library: assembly for its thread-local word, symbols that C programs call"),
     (
         "hakmem (tests other than model_checked and whole_lives)",

@@ -92,6 +92,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "hakmem-preload",
         "it takes the place of malloc, and so do the tools' runtimes; its own code is seen by `cargo xtask valgrind`",
     ),
+    ("hakmem-learner", "safe code without threads"),
     ("hakmem-base", "has no threads, and no memory but its callers'"),
     ("hakmem (other tests)", "measure resident memory, load libraries, or run the same code for longer"),
 ];

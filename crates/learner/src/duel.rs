@@ -1,0 +1,444 @@
+//! A trial: two policies take turns, and the differences decide.
+//!
+//! One window under the new policy compared with one under the old compares two moments of the program, not two policies. So the
+//! two run in the order A B, B A, A B, …: each pair lies close together in time, and a steady trend of the program cancels out
+//! over two pairs. What is kept of a pair is one number, the gain `ln(cost of A / cost of B)`.
+//!
+//! The number of pairs is not fixed: after each the gains are judged, and the trial ends as soon as they say something. Two
+//! judges look at them, and either may find the new policy better:
+//! - **Student's t** (1908), at a level of 0.2 % for one look: quick where the effect is large beside the noise;
+//! - **a bet on the signs** (Ville 1939; Shafer and Vovk, "Game-theoretic probability", 2019): a gambler bets a part of his
+//!   wealth on "B is better" at each pair. If B is not better more often than every other time, his wealth reaches 1 / α with a
+//!   probability of at most α, however often one looks. It asks nothing of the noise but its median: one window in which
+//!   the program did something else cannot decide, and cannot hide what all other pairs show.
+//!
+//! A policy that is worse by more than a limit (2 %) in the median of the first pairs, or by far in a single turn, is taken back
+//! at once. A trial in which a gain worth having has become unlikely ends too: a tie,
+//! as is what stays undecided to the end, and the old policy stays.
+
+use crate::Window;
+use crate::score::{Rates, Tally, Weights};
+
+/// Pairs at most.
+pub const MAX_PAIRS: usize = 16;
+
+/// Which of the two policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// A, the old one.
+    Base,
+    /// B, the one on trial.
+    Trial,
+}
+
+impl Side {
+    const fn other(self) -> Self {
+        match self {
+            Self::Base => Self::Trial,
+            Self::Trial => Self::Base,
+        }
+    }
+}
+
+/// How a trial ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// B is better by at least the smallest gain worth having.
+    Better,
+    /// B is worse by more than the limit: a rollback.
+    Worse,
+    /// Nothing that could be told.
+    Tie,
+}
+
+/// How long the turns are. A turn ends when all its three conditions are met.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Pace {
+    /// Windows that are left out after a change of sides, because they still see the other side's work.
+    pub settle_windows: u32,
+    /// Time that is left out after a change of sides.
+    pub settle_ns: u64,
+    /// Windows of a turn, at least.
+    pub windows: u32,
+    /// Events of a turn, at least.
+    pub events: u64,
+    /// Time of a turn, at least.
+    pub elapsed_ns: u64,
+}
+
+/// When a trial ends.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Limits {
+    /// Gains below this are not worth a change (0.005 is half a percent).
+    pub min_gain: f64,
+    /// Losses above this end the trial (0.02).
+    pub rollback: f64,
+    /// A loss above this in a single turn ends it (0.5).
+    pub brake: f64,
+    /// Pairs at most; up to [`MAX_PAIRS`].
+    pub pairs: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { min_gain: 0.005, rollback: 0.02, brake: 0.5, pairs: MAX_PAIRS }
+    }
+}
+
+/// The gains of the pairs so far.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Gains {
+    values: [f64; MAX_PAIRS],
+    count: usize,
+}
+
+impl Gains {
+    /// Adds one; beyond [`MAX_PAIRS`] it is forgotten.
+    pub fn push(&mut self, gain: f64) {
+        if let Some(place) = self.values.get_mut(self.count) {
+            *place = gain;
+            self.count += 1;
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[f64] {
+        self.values.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Their median; 0 of none.
+    #[must_use]
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.values;
+        let Some(sorted) = sorted.get_mut(..self.count) else { return 0.0 };
+        sorted.sort_unstable_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let upper = sorted.get(middle).copied().unwrap_or(0.0);
+        if sorted.len() % 2 == 1 {
+            return upper;
+        }
+        let lower = middle.checked_sub(1).and_then(|index| sorted.get(index)).copied().unwrap_or(0.0);
+        (lower + upper) / 2.0
+    }
+
+    /// Their mean and its standard error; none of fewer than two.
+    fn mean_and_error(&self) -> Option<(f64, f64)> {
+        let (count, freedom) = (self.count as f64, self.count.checked_sub(1).filter(|freedom| *freedom > 0)? as f64);
+        let mean = self.as_slice().iter().sum::<f64>() / count;
+        let squares: f64 = self.as_slice().iter().map(|gain| (gain - mean) * (gain - mean)).sum();
+        Some((mean, (squares / freedom / count).sqrt()))
+    }
+
+    /// Whether Student's t finds the mean above 0.
+    fn t_test_is_won(&self) -> bool {
+        let critical = self.count.checked_sub(1).and_then(|freedom| T_CRITICAL.get(freedom));
+        let Some((critical, (mean, error))) = critical.zip(self.mean_and_error()) else { return false };
+        mean > critical * error
+    }
+
+    /// Whether a gain worth having has become unlikely.
+    fn is_hopeless(&self, limits: &Limits) -> bool {
+        let near_all = self.mean_and_error().is_some_and(|(mean, error)| mean + 2.0 * error < limits.min_gain);
+        (self.count >= 4 && near_all) || (self.count >= 6 && self.median() < 0.0)
+    }
+
+    /// Whether the gambler on signs has multiplied his wealth by 1 / α.
+    fn bet_is_won(&self) -> bool {
+        let mut wealth = 1.0;
+        self.as_slice().iter().any(|&gain| {
+            wealth *= if gain > 0.0 { 1.0 + STAKE } else { 1.0 - STAKE };
+            wealth >= WEALTH_THAT_CONVINCES
+        })
+    }
+
+    /// What they say.
+    fn verdict(&self, limits: &Limits) -> Option<Verdict> {
+        let median = self.median();
+        let is_loss = |gain: &f64| *gain < -limits.rollback;
+        if self.count >= 2
+            && median < -limits.rollback
+            && self.as_slice().iter().filter(|gain| is_loss(gain)).count() >= 2
+        {
+            return Some(Verdict::Worse);
+        }
+        if self.count >= MIN_PAIRS && median >= limits.min_gain && (self.t_test_is_won() || self.bet_is_won()) {
+            return Some(Verdict::Better);
+        }
+        (self.is_hopeless(limits) || self.count >= limits.pairs.min(MAX_PAIRS)).then_some(Verdict::Tie)
+    }
+}
+
+/// Pairs before anything is accepted.
+const MIN_PAIRS: usize = 3;
+/// Part of his wealth that the gambler bets.
+const STAKE: f64 = 0.7;
+/// 1 / α for α = 1.5 %: eight pairs in a row, or twelve with one against.
+const WEALTH_THAT_CONVINCES: f64 = 66.0;
+/// One-sided 0.2 % points of Student's t by degrees of freedom; below two, never.
+const T_CRITICAL: [f64; MAX_PAIRS] = [
+    f64::INFINITY,
+    f64::INFINITY,
+    15.764,
+    8.053,
+    5.951,
+    5.030,
+    4.524,
+    4.207,
+    3.991,
+    3.835,
+    3.716,
+    3.624,
+    3.550,
+    3.489,
+    3.438,
+    3.395,
+];
+
+/// A trial under way.
+#[derive(Clone, Debug)]
+pub struct Duel {
+    pace: Pace,
+    limits: Limits,
+    weights: Weights,
+    baseline: Rates,
+    side: Side,
+    to_settle: Settle,
+    tally: Tally,
+    /// The first turn of the pair under way.
+    first: Option<f64>,
+    gains: Gains,
+    costs: [CostSum; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Settle {
+    windows: u32,
+    elapsed_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct CostSum {
+    sum: f64,
+    turns: u32,
+}
+
+impl Duel {
+    /// A trial that begins with A, which runs already.
+    #[must_use]
+    pub fn new(pace: Pace, limits: Limits, weights: Weights, baseline: Rates) -> Self {
+        Self {
+            pace,
+            limits,
+            weights,
+            baseline,
+            side: Side::Base,
+            to_settle: Settle::default(),
+            tally: Tally::default(),
+            first: None,
+            gains: Gains::default(),
+            costs: [CostSum::default(); 2],
+        }
+    }
+
+    /// The same, where something else ran before.
+    #[must_use]
+    pub fn from_elsewhere(pace: Pace, limits: Limits, weights: Weights, baseline: Rates) -> Self {
+        let to_settle = Settle { windows: pace.settle_windows, elapsed_ns: pace.settle_ns };
+        Self { to_settle, ..Self::new(pace, limits, weights, baseline) }
+    }
+
+    /// The policy that has to run in the next window.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The gains so far.
+    #[must_use]
+    pub const fn gains(&self) -> &Gains {
+        &self.gains
+    }
+
+    /// Mean cost of a side's turns; 0 before its first.
+    #[must_use]
+    pub fn mean_cost(&self, side: Side) -> f64 {
+        let [base, trial] = self.costs;
+        let costs = if side == Side::Base { base } else { trial };
+        if costs.turns == 0 { 0.0 } else { costs.sum / f64::from(costs.turns) }
+    }
+
+    /// Takes a window that [`Duel::side`]'s policy ran in. The verdict, when there is one.
+    pub fn observe(&mut self, window: &Window) -> Option<Verdict> {
+        if self.to_settle.windows > 0 || self.to_settle.elapsed_ns > 0 {
+            self.to_settle.windows = self.to_settle.windows.saturating_sub(1);
+            self.to_settle.elapsed_ns = self.to_settle.elapsed_ns.saturating_sub(window.elapsed_ns.max(1));
+            return None;
+        }
+        self.tally.add(window);
+        let pace = &self.pace;
+        let is_whole = self.tally.windows >= pace.windows
+            && self.tally.events >= pace.events.max(1)
+            && self.tally.elapsed_ns >= pace.elapsed_ns;
+        if !is_whole {
+            return None;
+        }
+        let cost = self.tally.rates().map_or(1.0, |rates| self.weights.cost(&rates, &self.baseline));
+        self.tally = Tally::default();
+        self.end_of_turn(cost)
+    }
+
+    fn end_of_turn(&mut self, cost: f64) -> Option<Verdict> {
+        let [base, trial] = &mut self.costs;
+        let costs = if self.side == Side::Base { base } else { trial };
+        costs.sum += cost;
+        costs.turns += 1;
+        if self.side == Side::Trial && (cost / self.mean_cost(Side::Base)).ln() > self.limits.brake {
+            return Some(Verdict::Worse);
+        }
+        let Some(first) = self.first.take() else {
+            self.first = Some(cost);
+            self.change_sides();
+            return None;
+        };
+        // The second turn of this pair is also the side on which the next one begins: A B, B A.
+        self.gains.push(match self.side {
+            Side::Trial => (first / cost).ln(),
+            Side::Base => (cost / first).ln(),
+        });
+        self.gains.verdict(&self.limits)
+    }
+
+    fn change_sides(&mut self) {
+        self.side = self.side.other();
+        self.to_settle = Settle { windows: self.pace.settle_windows, elapsed_ns: self.pace.settle_ns };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use proptest::prelude::*;
+
+    const PACE: Pace = Pace { settle_windows: 1, settle_ns: 0, windows: 1, events: 1, elapsed_ns: 0 };
+    const BASELINE: Rates = Rates { cpu_ns: 100.0, faults: 0.0, resident_per_live: 0.0 };
+
+    fn duel() -> Duel {
+        Duel::new(PACE, Limits::default(), Weights { cpu: 1.0, faults: 0.0, memory: 0.0 }, BASELINE)
+    }
+
+    fn window(cpu_per_event: f64) -> Window {
+        Window { elapsed_ns: 1000, allocs: 100_000, cpu_ns: (cpu_per_event * 100_000.0) as u64, ..Window::EMPTY }
+    }
+
+    /// Runs a trial in a program whose cost per event in a window is `cost(side, number of the window)`.
+    fn run(mut cost: impl FnMut(Side, u32) -> f64) -> (Verdict, u32, Duel) {
+        let mut duel = duel();
+        for number in 0.. {
+            if let Some(verdict) = duel.observe(&window(cost(duel.side(), number))) {
+                return (verdict, number + 1, duel);
+            }
+        }
+        unreachable!("a trial has an end");
+    }
+
+    fn of(base: f64, trial: f64) -> impl Fn(Side) -> f64 {
+        move |side| if side == Side::Base { base } else { trial }
+    }
+
+    #[test]
+    fn a_clear_gain_is_accepted_after_three_pairs() {
+        let cost = of(100.0, 90.0);
+        let mut rng = Random::new(1);
+        let (verdict, windows, duel) = run(|side, _| cost(side) * (1.0 + 0.005 * rng.normal()));
+        assert_eq!(verdict, Verdict::Better);
+        assert!(windows <= 16, "{windows}");
+        assert!((duel.gains().median() - 0.105).abs() < 0.02);
+        assert!(duel.mean_cost(Side::Trial) < duel.mean_cost(Side::Base));
+    }
+
+    #[test]
+    fn a_loss_is_taken_back_after_two_pairs_and_a_disaster_after_one_turn() {
+        let cost = of(100.0, 105.0);
+        let (verdict, windows, _) = run(|side, _| cost(side));
+        assert_eq!(verdict, Verdict::Worse);
+        assert_eq!(windows, 6);
+        let cost = of(100.0, 300.0);
+        let (verdict, windows, _) = run(|side, _| cost(side));
+        assert_eq!(verdict, Verdict::Worse);
+        assert_eq!(windows, 3);
+    }
+
+    #[test]
+    fn what_makes_no_difference_is_a_tie() {
+        let (verdict, ..) = run(|_, _| 100.0);
+        assert_eq!(verdict, Verdict::Tie);
+        // Better, but by too little to be worth a change.
+        let cost = of(100.0, 99.8);
+        assert_eq!(run(|side, _| cost(side)).0, Verdict::Tie);
+    }
+
+    #[test]
+    fn a_trend_of_the_program_is_no_difference_between_policies() {
+        for trend in [0.97, 1.03_f64] {
+            let (verdict, ..) = run(|_, number| 100.0 * trend.powi(number as i32));
+            assert_ne!(verdict, Verdict::Better, "trend {trend}");
+        }
+    }
+
+    #[test]
+    fn one_outlier_neither_decides_nor_hides() {
+        let (verdict, ..) = run(|_, number| if number == 5 { 40.0 } else { 100.0 });
+        assert_eq!(verdict, Verdict::Tie);
+        let cost = of(100.0, 95.0);
+        let (verdict, ..) = run(|side, number| if number == 6 { 120.0 } else { cost(side) });
+        assert_eq!(verdict, Verdict::Better);
+    }
+
+    /// How many of 2000 trials between equal policies end as "better", in permille.
+    fn false_gains(mut noise: impl FnMut(&mut Random) -> f64) -> u32 {
+        let mut rng = Random::new(77);
+        let mut better = 0;
+        for _ in 0..2000 {
+            let (verdict, ..) = run(|_, _| 100.0 * noise(&mut rng).exp());
+            better += u32::from(verdict == Verdict::Better);
+        }
+        better / 2
+    }
+
+    #[test]
+    fn noise_alone_is_rarely_taken_for_a_gain() {
+        let normal = false_gains(|rng| 0.05 * rng.normal());
+        assert!(normal < 25, "{normal}");
+        // Heavy tails: one window in ten is out by a fifth.
+        let heavy = false_gains(|rng| if rng.below(10) == 0 { 0.2 * rng.normal() } else { 0.01 * rng.normal() });
+        assert!(heavy < 25, "{heavy}");
+        // Phases that last many windows.
+        let mut level = 0.0;
+        let wandering = false_gains(|rng| {
+            level = 0.95 * level + 0.03 * rng.normal();
+            level
+        });
+        assert!(wandering < 25, "{wandering}");
+    }
+
+    #[test]
+    fn a_gain_as_large_as_the_noise_is_mostly_found() {
+        let mut rng = Random::new(3);
+        let cost = of(100.0, 95.0);
+        let found =
+            (0..200).filter(|_| run(|side, _| cost(side) * (0.03 * rng.normal()).exp()).0 == Verdict::Better).count();
+        assert!(found > 120, "{found}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_trial_ends_within_its_pairs(costs in prop::collection::vec(1.0..1e6_f64, 1..50)) {
+            let (_, windows, duel) = run(|_, number| costs[number as usize % costs.len()]);
+            prop_assert!(duel.gains().as_slice().len() <= MAX_PAIRS);
+            // Two measured windows and at most one settling window a pair.
+            prop_assert!(windows as usize <= 3 * MAX_PAIRS + 1);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Why each knob is where it is.
+
+use crate::knob::{KNOBS, Knob, KnobValue};
+use core::fmt::{self, Display, Formatter};
+
+/// Why a knob has its value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reason {
+    /// Its turn has not come.
+    #[default]
+    Untried,
+    /// Its learner is switched off.
+    Off,
+    /// The mechanism behind it did nothing.
+    NotExercised,
+    /// Trials showed no difference.
+    NoDifference,
+    /// What was tried was worse and taken back.
+    RolledBack,
+    /// What was tried was better.
+    Better,
+    /// It came with a whole policy that was better.
+    Strategy,
+    /// It was learned earlier, when the program behaved like this before.
+    Recalled,
+}
+
+impl Reason {
+    /// The reason as a sentence.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Untried => "its turn has not come, so the value is that of the start",
+            Self::Off => "its learner is switched off, so the value is that of the start",
+            Self::NotExercised => "the program did nothing that it matters for, so no other value was tried",
+            Self::NoDifference => "other values made no difference that could be told from noise, so it stays",
+            Self::RolledBack => "other values were tried, were worse, and were taken back",
+            Self::Better => "this value was better in paired trials",
+            Self::Strategy => "it belongs to a whole policy that was better in paired trials",
+            Self::Recalled => "the program behaves as it did before, and this was better then",
+        }
+    }
+}
+
+impl Display for Reason {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(self.sentence())
+    }
+}
+
+/// What is known about a knob.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Evidence {
+    /// The knob.
+    pub knob: Knob,
+    /// Its value in the boot policy.
+    pub before: KnobValue,
+    /// Its value in the best policy known.
+    pub now: KnobValue,
+    /// Trials of other values, whole policies included that would have changed it.
+    pub trials: u32,
+    /// Mean cost of the latest trial that decided: with the value that was tried. 0 when there was none.
+    pub with: f64,
+    /// The same without it.
+    pub without: f64,
+    /// Why it is where it is.
+    pub reason: Reason,
+}
+
+/// What is written down about a knob.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) trials: u32,
+    pub(crate) with: f64,
+    pub(crate) without: f64,
+    pub(crate) reason: Reason,
+}
+
+/// What is written down about all knobs.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Ledger([Entry; KNOBS]);
+
+impl Ledger {
+    pub(crate) fn of(&self, knob: Knob) -> Entry {
+        self.0.get(knob.index()).copied().unwrap_or_default()
+    }
+
+    /// The reason, unless a trial has given a better one.
+    pub(crate) fn explain(&mut self, knob: Knob, reason: Reason) {
+        if let Some(entry) = self.0.get_mut(knob.index())
+            && (entry.trials == 0 || matches!(reason, Reason::Recalled))
+        {
+            entry.reason = reason;
+        }
+    }
+
+    /// A trial that changed the knob has ended with these mean costs.
+    pub(crate) fn tried(&mut self, knob: Knob, with: f64, without: f64, reason: Reason) {
+        let Some(entry) = self.0.get_mut(knob.index()) else { return };
+        entry.trials = entry.trials.saturating_add(1);
+        // What made a knob better stays on record when its next neighbour is no better still.
+        let keeps = matches!(entry.reason, Reason::Better | Reason::Strategy)
+            && !matches!(reason, Reason::Better | Reason::Strategy);
+        if !keeps {
+            (entry.with, entry.without, entry.reason) = (with, without, reason);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the allocator learns about the program it serves: windows of numbers in, a better policy out.
+//!
+//! **Not here.** Clocks, files, threads, atomics, statics, the allocator itself: whoever holds a [`Learner`] measures a
+//! [`Window`], calls [`Learner::observe`], and publishes what comes back. Nothing here is ever called from a fast path.
+//! **Invariants.** What is published is valid (`FrozenPolicy::validate`) and within its [`Options`]' bounds; what was on trial and
+//! did not win is taken back; the same windows and seed give the same decisions; a step in the steady state allocates nothing.
+//! **Access.** One thread, by `&mut`.
+//! **Why.** docs/decisions/0009-dynamic-classes-not-built.md says what is not learned.
+//!
+//! # Reading order
+//! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that
+//! does not hold still. `bandit`, `elo` and `selector` say what to try next, `moves` makes steps of it, `drift` says when
+//! the program has become another one, and `learner` is the life that these add up to.
+
+#![forbid(unsafe_code)]
+
+mod bandit;
+mod drift;
+mod duel;
+mod elo;
+mod knob;
+mod learner;
+mod ledger;
+mod moves;
+mod options;
+mod random;
+mod score;
+mod selector;
+mod window;
+
+pub use bandit::{Arm, Bandit, MAX_ARMS, Rule};
+pub use drift::{PageHinkley, Shape, ShapeWatch};
+pub use duel::{Duel, Gains, Limits, MAX_PAIRS, Pace, Side, Verdict};
+pub use elo::{Elo, EloOptions, Rating};
+pub use knob::{Bounds, Direction, KNOBS, Knob, KnobValue, NEVER};
+pub use learner::{Decision, Learner, Phase};
+pub use ledger::{Evidence, Reason};
+pub use moves::{Move, Moves};
+pub use options::Options;
+pub use random::Random;
+pub use score::{Rates, Tally, Weights};
+pub use selector::{Method, Selector, reward_of};
+pub use window::{ClassWindow, GroupWindow, Window};

@@ -1,0 +1,116 @@
+//! What is learned, and how.
+
+use crate::duel::Limits;
+use crate::knob::{Bounds, KNOBS, Knob};
+use crate::score::Weights;
+use crate::selector::Method;
+
+/// What is learned, and how. [`Options::default`] is what mode LEARN runs with.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Options {
+    /// Capacities of caches, by hit rate.
+    pub cap: bool,
+    /// Bytes that a thread caches per class.
+    pub cache: bool,
+    /// Rounding limits.
+    pub w_max: bool,
+    /// From which size on the heap gets huge pages.
+    pub thp: bool,
+    /// Purge delay.
+    pub purge: bool,
+    /// Bytes of a refill.
+    pub refill: bool,
+    /// Size of the outbox for remote frees.
+    pub outbox: bool,
+    /// Warm superslabs.
+    pub warm: bool,
+    /// How long big blocks are retained.
+    pub retention: bool,
+    /// Beats between idle trims.
+    pub idle_trim: bool,
+    /// Whole policies.
+    pub strategies: bool,
+    /// How the next try is chosen.
+    pub method: Method,
+    /// What counts how much.
+    pub weights: Weights,
+    /// Smallest and largest value of each knob, by [`Knob::index`].
+    pub bounds: [Bounds; KNOBS],
+    /// When a trial ends.
+    pub limits: Limits,
+    /// Windows that make the baseline.
+    pub baseline_windows: u32,
+    /// Events that a turn of a trial has at least.
+    pub turn_events: u64,
+    /// A turn is as long as the delays that are on trial, but no longer than this.
+    pub turn_longest_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cap: true,
+            cache: true,
+            w_max: true,
+            thp: true,
+            purge: true,
+            refill: true,
+            outbox: true,
+            warm: true,
+            retention: true,
+            idle_trim: true,
+            strategies: true,
+            method: Method::UCB1,
+            weights: Weights::default(),
+            bounds: [Bounds::OPEN; KNOBS],
+            limits: Limits::default(),
+            baseline_windows: 4,
+            turn_events: 10_000,
+            turn_longest_ns: 2_000_000_000,
+        }
+    }
+}
+
+impl Options {
+    /// Nothing is learned: what the single learners are compared with.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            cap: false,
+            cache: false,
+            w_max: false,
+            thp: false,
+            purge: false,
+            refill: false,
+            outbox: false,
+            warm: false,
+            retention: false,
+            idle_trim: false,
+            strategies: false,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a knob is learned on its own.
+    #[must_use]
+    pub const fn learns(&self, knob: Knob) -> bool {
+        match knob {
+            Knob::CacheBytes => self.cache,
+            Knob::RefillBytes => self.refill,
+            Knob::IdleTrim => self.idle_trim,
+            Knob::MidCap | Knob::LargeCap => self.cap,
+            Knob::WMaxMid | Knob::WMaxLarge => self.w_max,
+            Knob::Outbox => self.outbox,
+            Knob::PurgeDelay => self.purge,
+            Knob::Warm => self.warm,
+            Knob::Thp => self.thp,
+            Knob::BigRetain => self.retention,
+        }
+    }
+
+    /// Bounds of a knob.
+    #[must_use]
+    pub fn bounds_of(&self, knob: Knob) -> Bounds {
+        self.bounds.get(knob.index()).copied().unwrap_or(Bounds::OPEN)
+    }
+}

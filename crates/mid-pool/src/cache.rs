@@ -1,6 +1,6 @@
 //! A thread's cache of freed runs.
 
-use crate::context::{Block, RunContext, Shape, large_class};
+use crate::context::{Block, LARGE_CLASS_COUNT, RunContext, Shape, large_class};
 use crate::shared::{self, hand_out, low_bits};
 use crate::slots::{CachedRun, SLOT_COUNT, Slots};
 use core::cell::Cell;
@@ -22,14 +22,23 @@ pub struct RunCache {
     tick: Cell<bool>,
     missed_units: Cell<u8>,
     miss_streak: Cell<u8>,
-    hits: Owned64,
-    misses: Owned64,
+    requests: [Owned64; LARGE_CLASS_COUNT],
+    hits: [Owned64; LARGE_CLASS_COUNT],
     bundles: Owned64,
     allocated_bytes: Owned64,
     freed_bytes: Owned64,
 }
 
 const_assert!(size_of::<RunCache>() <= 1024);
+
+/// Requests for runs of one class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunFlow {
+    /// Requests.
+    pub requests: u64,
+    /// Of these, requests that a cached run served.
+    pub hits: u64,
+}
 
 impl RunCache {
     /// An empty cache.
@@ -40,8 +49,8 @@ impl RunCache {
             tick: Cell::new(false),
             missed_units: Cell::new(0),
             miss_streak: Cell::new(0),
-            hits: Owned64::new(0),
-            misses: Owned64::new(0),
+            requests: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
+            hits: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
             bundles: Owned64::new(0),
             allocated_bytes: Owned64::new(0),
             freed_bytes: Owned64::new(0),
@@ -53,8 +62,10 @@ impl RunCache {
     pub fn allocate(&self, cx: &RunContext<'_>, bytes: usize, align: usize) -> Option<Block> {
         let shape = Shape::of(bytes, align)?;
         let widest = shape.widest(cx.policy.w_max_permille);
+        let class = large_class(shape.units);
+        count(&self.requests, class);
         let block = if let Some(run) = self.slots.take_fit(shape.units, widest, shape.align_units) {
-            self.hits.add(1);
+            count(&self.hits, class);
             hand_out(cx, run.first, u32::from(run.units), &shape, run.zeroed)
         } else {
             self.allocate_slow(cx, &shape)
@@ -113,16 +124,26 @@ impl RunCache {
         self.slots.units() as usize * SLAB_BYTES
     }
 
+    /// Requests so far, by class of the size asked for, and how many of them a cached run served. Any thread may ask.
+    #[must_use]
+    pub fn flow(&self) -> [RunFlow; LARGE_CLASS_COUNT] {
+        let mut flow = [RunFlow::default(); LARGE_CLASS_COUNT];
+        for (flow, (requests, hits)) in flow.iter_mut().zip(self.requests.iter().zip(&self.hits)) {
+            *flow = RunFlow { requests: requests.get(), hits: hits.get() };
+        }
+        flow
+    }
+
     /// Requests served by a cached run. Any thread may ask.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.hits.get()
+        self.hits.iter().map(Owned64::get).sum()
     }
 
     /// Requests that went to the OS box. Any thread may ask.
     #[must_use]
     pub fn misses(&self) -> u64 {
-        self.misses.get()
+        self.requests.iter().map(Owned64::get).sum::<u64>().saturating_sub(self.hits())
     }
 
     /// Misses that took several runs at once. Any thread may ask.
@@ -151,7 +172,6 @@ impl RunCache {
     #[cold]
     #[inline(never)]
     fn allocate_slow(&self, cx: &RunContext<'_>, shape: &Shape) -> Option<Block> {
-        self.misses.add(1);
         if let Some(block) = self.allocate_bundle(cx, shape) {
             return Some(block);
         }
@@ -224,6 +244,13 @@ impl RunCache {
         if !self.slots.push(run) {
             cx.os.give_run(run.first, units);
         }
+    }
+}
+
+#[inline]
+fn count(counts: &[Owned64; LARGE_CLASS_COUNT], class: usize) {
+    if let Some(count) = counts.get(class) {
+        count.add(1);
     }
 }
 

@@ -17,5 +17,5 @@ mod context;
 pub mod shared;
 mod slots;
 
-pub use cache::RunCache;
+pub use cache::{RunCache, RunFlow};
 pub use context::{Block, LARGE_CLASS_COUNT, RunContext, RunPolicy, large_class};

@@ -6,7 +6,7 @@ mod support;
 
 use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, fatal};
-use hakmem_mid_pool::{RunCache, RunPolicy, shared};
+use hakmem_mid_pool::{RunCache, RunFlow, RunPolicy, large_class, shared};
 use hakmem_ownership::Route;
 use support::{Heap, fill, is_filled};
 
@@ -34,6 +34,11 @@ fn a_freed_run_is_the_next_one_of_its_size() {
     assert!(!second.zeroed);
     assert_eq!((cache.hits(), cache.misses(), cache.cached_bytes()), (1, 1, 0));
     assert_eq!((cache.allocated_bytes(), cache.freed_bytes()), (430_000, 200_000));
+    let of_class = large_class(4);
+    for (class, flow) in cache.flow().into_iter().enumerate() {
+        let expected = if class == of_class { RunFlow { requests: 2, hits: 1 } } else { RunFlow::default() };
+        assert_eq!(flow, expected, "class {class}");
+    }
     assert_eq!(heap.run_of(second).2, 230_000);
 }
 

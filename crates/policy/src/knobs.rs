@@ -168,7 +168,7 @@ knobs! {
     bundle_runs: u32 = 1, count(1, 16), "HAKMEM_BUNDLE_RUNS";
     /// Capacity of a thread's cache for each class of the mid size groups up to 2, 4, 8, 16 and 32 KiB, in OS pages.
     mid_cap: [u32; SIZE_GROUPS] = [60; SIZE_GROUPS], Kind::Five { min: 0, max: MIB }, "HAKMEM_MID_CAP";
-    /// Capacity of the large size groups up to 128, 256 and 512 KiB, 1 and 2 MiB, in runs that a thread caches.
+    /// Capacity of the large size groups up to 64, 128, 256 and 512 KiB, and above, in runs that a thread caches.
     large_cap: [u32; SIZE_GROUPS] = [16, 12, 8, 6, 4], Kind::Five { min: 0, max: MIB }, "HAKMEM_LARGE_CAP";
     /// What the capacities of the mid size groups may add up to.
     mid_budget: u32 = 300, count(0, 8 * MIB), "HAKMEM_MID_BUDGET";

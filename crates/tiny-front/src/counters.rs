@@ -1,6 +1,7 @@
 //! What a heap counts, on slow paths only.
 
-use hakmem_atomic_ops::Owned64;
+use core::cell::Cell;
+use hakmem_atomic_ops::{Owned32, Owned64};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
@@ -82,6 +83,37 @@ counters! {
     pool_flatten_fallbacks,
     /// Refills that found no memory.
     out_of_memory,
+}
+
+/// What slow paths note of one class of one heap. Together, so that a refill finds it in one cache line.
+#[derive(Debug)]
+pub(crate) struct ClassTally {
+    /// Blocks returned to their slabs, because the list had no room, since the last refill.
+    pub(crate) spills: Cell<u32>,
+    /// Low bits of the allocation count at the last look at idle classes, a heartbeat's or one before growth.
+    pub(crate) trimmed_at: Cell<u32>,
+    /// Refills so far; wraps.
+    pub(crate) refills: Owned32,
+    /// Spills up to the last refill or flush; wraps.
+    pub(crate) spilled: Owned32,
+}
+
+impl ClassTally {
+    pub(crate) const fn new() -> Self {
+        Self { spills: Cell::new(0), trimmed_at: Cell::new(0), refills: Owned32::new(0), spilled: Owned32::new(0) }
+    }
+}
+
+/// What has gone through one class of one heap since the record was made, whichever threads held it. A reader takes
+/// differences: the 32-bit counts wrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassFlow {
+    /// Allocations.
+    pub allocs: u64,
+    /// Of these, allocations that found the cache empty.
+    pub refills: u32,
+    /// Blocks that went back to their slab because the cache had no room.
+    pub spills: u32,
 }
 
 /// One class of one heap, for a dump.

@@ -12,7 +12,7 @@ use hakmem_remote_queue::Outbox;
 use static_assertions::const_assert_eq;
 
 use crate::bin::Bin;
-use crate::counters::FrontCounters;
+use crate::counters::{ClassFlow, ClassTally, FrontCounters};
 use crate::pace::Pace;
 use crate::policy::FrontPolicy;
 use crate::raw;
@@ -38,12 +38,10 @@ pub struct Heap {
     pub(crate) slabs_since_trim: Cell<u32>,
     /// Allocations of the heap at which growth may look for idle classes again.
     pub(crate) next_growth_trim: Cell<u64>,
-    /// Low bits of each class's allocation count at the last look at idle classes, a heartbeat's or one before growth.
-    pub(crate) trimmed_at: [Cell<u32>; CLASS_COUNT],
+    /// What slow paths note of each class beside its bin.
+    tallies: [ClassTally; CLASS_COUNT],
     /// Countdowns to guarded samples.
     pub(crate) pace: Pace,
-    /// Blocks of each class returned to their slabs, because the list had no room, since the last refill.
-    pub(crate) spills: [Cell<u32>; CLASS_COUNT],
 }
 
 /// What a free has to know of the window that does not know its block's size, or does not find room: a heap's own copy, next to its bins.
@@ -91,8 +89,7 @@ impl Heap {
             beats_since_trim: Cell::new(0),
             slabs_since_trim: Cell::new(0),
             next_growth_trim: Cell::new(0),
-            trimmed_at: [const { Cell::new(0) }; CLASS_COUNT],
-            spills: [const { Cell::new(0) }; CLASS_COUNT],
+            tallies: [const { ClassTally::new() }; CLASS_COUNT],
             pace: Pace::new(),
         }
     }
@@ -233,11 +230,24 @@ impl Heap {
         unsafe { &*self.view.as_ptr() }
     }
 
+    /// What slow paths have noted of a class.
+    #[inline]
+    pub(crate) fn tally(&self, class: SizeClass) -> &ClassTally {
+        // SAFETY: a SizeClass is below CLASS_COUNT, the length of the array.
+        unsafe { self.tallies.get_unchecked(class.index()) }
+    }
+
     /// Spills of a class since its last refill.
     #[inline]
     pub(crate) fn spills_of(&self, class: SizeClass) -> &Cell<u32> {
-        // SAFETY: a SizeClass is below CLASS_COUNT, the length of the array.
-        unsafe { self.spills.get_unchecked(class.index()) }
+        &self.tally(class).spills
+    }
+
+    /// What has gone through a class so far, as of its last slow path. Any thread may ask.
+    #[must_use]
+    pub fn flow(&self, class: SizeClass) -> ClassFlow {
+        let tally = self.tally(class);
+        ClassFlow { allocs: self.bin(class).counts().allocs, refills: tally.refills.get(), spills: tally.spilled.get() }
     }
 
     /// Every class of this heap with its bin.

@@ -97,7 +97,7 @@ impl Front {
             }
             heap.rewind(bin);
             let allocs = bin.allocs.get() as u32;
-            if heap.trimmed_at.get(class.index()).is_none_or(|at| at.replace(allocs) != allocs) {
+            if heap.tally(class).trimmed_at.replace(allocs) != allocs {
                 continue;
             }
             if bin.cached() != 0 || bin.carve.get() != 0 {

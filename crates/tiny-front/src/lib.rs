@@ -26,7 +26,7 @@ mod slab_state;
 mod warm;
 
 pub use bin::{Bin, BinCounts};
-pub use counters::{ClassReport, FrontCounters, FrontReport};
+pub use counters::{ClassFlow, ClassReport, FrontCounters, FrontReport};
 pub use front::{Front, Tables};
 pub use heap::{Heap, Pop, View};
 pub use leave::Beat;

@@ -39,6 +39,7 @@ impl Front {
             bin.set_up(heap.policy(), class, heap.first_beat(class));
         }
         heap.counters.refills.add(1);
+        heap.tally(class).refills.add(1);
         count_flatten_fallbacks(heap, class, 1);
         if self.supply(tables, heap, bin, class) {
             match heap.pop(class) {
@@ -283,6 +284,7 @@ fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
 pub(crate) fn harvest_spills(heap: &Heap, class: SizeClass) -> u32 {
     let spills = heap.spills_of(class).replace(0);
     heap.counters.spills.add(u64::from(spills));
+    heap.tally(class).spilled.add(spills);
     count_flatten_fallbacks(heap, class, spills);
     spills
 }

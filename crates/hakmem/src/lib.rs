@@ -17,6 +17,7 @@
 //! **Why.** docs/architecture.md, docs/life-of-a-block.md
 
 mod attach;
+mod background;
 mod check;
 mod dump;
 mod finding;

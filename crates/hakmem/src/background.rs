@@ -1,0 +1,149 @@
+//! A thread of the library's own: one that no program notices, started by an allocation and joined at the end.
+//!
+//! It has all signals blocked and a small stack. A free must not start one: the C library frees with its own stack lock held,
+//! which `pthread_create` takes too. A forked child has none, whatever its parent had.
+//!
+//! **Not here.** What the thread does, what wakes it, whether the program should have it.
+//! **Invariants.** At most one thread runs per [`Background`]. Who starts one joins its predecessor, which has nothing left to do.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr;
+use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
+use hakmem_base::keeping_errno;
+
+/// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
+const STACK_BYTES: usize = 256 << 10;
+
+/// What is known of the thread.
+pub(crate) struct Background {
+    running: Flag,
+    /// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
+    thread: SharedUsize,
+    stop: Flag,
+    starts: Shared32,
+}
+
+/// What such a thread runs. It calls [`Background::begins`] first and [`Background::ended`] last.
+pub(crate) type Body = extern "C" fn(*mut c_void) -> *mut c_void;
+
+impl Background {
+    pub const fn new() -> Self {
+        Self {
+            running: Flag::new(false),
+            thread: SharedUsize::new(0),
+            stop: Flag::new(false),
+            starts: Shared32::new(0),
+        }
+    }
+
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.running.is_set_relaxed()
+    }
+
+    /// Whether the library is about to go.
+    pub fn is_to_stop(&self) -> bool {
+        self.stop.is_set_relaxed()
+    }
+
+    /// Times that a thread was started.
+    pub fn starts(&self) -> u32 {
+        self.starts.load_relaxed()
+    }
+
+    /// Starts the thread unless it runs or the library is about to go. False: the system has no thread to give.
+    pub fn start(&self, body: Body) -> bool {
+        // ORDERING: one starter; pairs with the store at the thread's end.
+        if self.is_to_stop() || !self.running.try_set_acq_rel() {
+            return true;
+        }
+        let started = keeping_errno_uncancelled(|| {
+            self.join_ended();
+            self.spawn(body)
+        });
+        if !started {
+            self.ended();
+        }
+        started
+    }
+
+    /// The thread's first act: the name under which tools show it, at most fifteen bytes of it.
+    pub fn begins(name: &CStr) {
+        // SAFETY: reads the name, of this thread alone.
+        let _unnamed_if_refused = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+
+    /// The thread's last act.
+    pub fn ended(&self) {
+        // ORDERING: pairs with `start`: the next starter joins this thread, which has nothing left to do.
+        self.running.store_release(false);
+    }
+
+    /// Ends the thread, which `wake` wakes, and waits for it: its code may be about to be unloaded.
+    pub fn stop(&self, wake: impl FnOnce()) {
+        // ORDERING: pairs with what wakes the thread, which looks at the flag next.
+        self.stop.store_release(true);
+        wake();
+        self.join_ended();
+    }
+
+    /// In a forked child, which has no such thread.
+    pub fn forget_in_child(&self) {
+        self.thread.store_relaxed(0);
+        self.ended();
+    }
+
+    fn join_ended(&self) {
+        // ORDERING: pairs with `spawn`; one caller takes the number.
+        let thread = self.thread.swap_acquire(0);
+        if thread != 0 {
+            // SAFETY: the number came from pthread_create, and only one caller takes it.
+            unsafe { libc::pthread_join(thread as libc::pthread_t, ptr::null_mut()) };
+        }
+    }
+
+    /// Creates the thread with all signals blocked. May allocate: called with no lock held.
+    fn spawn(&self, body: Body) -> bool {
+        // SAFETY: an all-zero signal set is a valid place for the calls below to fill.
+        let (mut all, mut before) = unsafe { core::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>() };
+        // SAFETY: an all-zero attribute is a valid place for pthread_attr_init to fill.
+        let mut attributes = unsafe { core::mem::zeroed::<libc::pthread_attr_t>() };
+        // SAFETY: the set is this function's.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: both sets are this function's.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        // SAFETY: the attribute is this function's.
+        unsafe { libc::pthread_attr_init(&raw mut attributes) };
+        // SAFETY: initialised in the line before.
+        unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, STACK_BYTES) };
+        let mut thread: libc::pthread_t = 0;
+        // SAFETY: the attribute is initialised; the function takes no argument and lives as long as the library, which
+        // joins the thread before it goes.
+        let result = unsafe { libc::pthread_create(&raw mut thread, &raw const attributes, body, ptr::null_mut()) };
+        // SAFETY: initialised above, not used afterwards.
+        unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
+        // SAFETY: restores what was there.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+        if result == 0 {
+            self.starts.add_relaxed(1);
+            // ORDERING: pairs with `join_ended`.
+            self.thread.store_release(thread as usize);
+        }
+        result == 0
+    }
+}
+
+/// An allocation is no cancellation point and leaves `errno` alone, whatever it starts.
+fn keeping_errno_uncancelled<R>(work: impl FnOnce() -> R) -> R {
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+    }
+    const PTHREAD_CANCEL_DISABLE: c_int = 1;
+    let mut before = 0;
+    // SAFETY: changes this thread's own state, and back below.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+    let result = keeping_errno(work);
+    // SAFETY: as above.
+    unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
+    result
+}

@@ -1,0 +1,212 @@
+//! `simulator`: makes traces, records them from programs, and replays them in the model or in the real allocator.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use hakmem_policy::{FrozenPolicy, parse_environment};
+use hakmem_simulator::model::{Costs, Machine};
+use hakmem_simulator::trace::Trace;
+use hakmem_simulator::{execute, raw_log, synthetic};
+
+/// Traces of allocations, and a model of hakmem that replays them.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Writes a made-up trace.
+    Make {
+        /// Name of the workload.
+        workload: String,
+        /// Seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// File to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Runs a program under the recorder and writes a trace of each of its processes that did much.
+    Record {
+        /// Folder for the traces.
+        #[arg(long)]
+        out: PathBuf,
+        /// The recorder (`cargo build --release -p hakmem-recorder`); beside this program if not given.
+        #[arg(long)]
+        recorder: Option<PathBuf>,
+        /// hakmem's library, to record under mode OBSERVE; without it the system's allocator serves the program.
+        #[arg(long)]
+        library: Option<PathBuf>,
+        /// Processes with fewer events leave no trace.
+        #[arg(long, default_value_t = 50_000)]
+        min_events: usize,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// What is in a trace.
+    Show {
+        /// Trace files, or names of workloads.
+        traces: Vec<String>,
+    },
+    /// Replays traces in the model, under the policy that the variables HAKMEM_* say.
+    Replay {
+        /// Trace files, or names of workloads.
+        #[arg(default_values_t = synthetic::ALL.iter().map(|workload| workload.name.to_owned()))]
+        traces: Vec<String>,
+    },
+    /// Executes a trace with the real allocator in this process, under the policy that the variables HAKMEM_* say.
+    Execute {
+        /// Trace file, or name of a workload.
+        trace: String,
+        /// Runs this many times as fast as the trace says.
+        #[arg(long, default_value_t = 1)]
+        speed: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("simulator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Make { workload, seed, out } => synthetic::find(&workload)?.make(seed)?.save(&out),
+        Task::Record { out, recorder, library, min_events, command } => {
+            record(&out, recorder, library.as_deref(), min_events, &command)
+        }
+        Task::Show { traces } => traces.iter().try_for_each(|name| show(&trace(name)?)),
+        Task::Replay { traces } => {
+            let policy = policy_of_environment()?;
+            println!(
+                "trace, events, seconds, cpu_ms, system_ms, faults, huge_faults, madvise_calls, mean_mib, ns_per_event"
+            );
+            traces.iter().try_for_each(|name| replay(&trace(name)?, &policy))
+        }
+        Task::Execute { trace: name, speed } => {
+            let measured = execute::run(&trace(&name)?.faster(speed))?;
+            println!(
+                "{name}, faults {}, mean {:.2} MiB, peak {:.2} MiB, user {:.1} ms, system {:.1} ms",
+                measured.faults,
+                mebibytes(measured.mean_resident_bytes),
+                mebibytes(measured.peak_resident_bytes as f64),
+                measured.user_ns as f64 / 1e6,
+                measured.system_ns as f64 / 1e6
+            );
+            Ok(())
+        }
+    }
+}
+
+/// A trace file, or a made-up trace by its name.
+fn trace(name: &str) -> Result<Trace> {
+    if Path::new(name).exists() { Trace::load(Path::new(name)) } else { synthetic::find(name)?.make(1) }
+}
+
+fn policy_of_environment() -> Result<FrozenPolicy> {
+    let variables: Vec<(Vec<u8>, Vec<u8>)> = std::env::vars_os()
+        .map(|(name, value)| (name.into_encoded_bytes(), value.into_encoded_bytes()))
+        .filter(|(name, _)| name.starts_with(b"HAKMEM_"))
+        .collect();
+    let mut complaints = Vec::new();
+    let pairs = variables.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let settings = parse_environment(pairs, &mut |complaint| complaints.push(complaint.to_string()));
+    ensure!(complaints.is_empty(), "{}", complaints.join("; "));
+    Ok(settings.policy)
+}
+
+fn replay(trace: &Trace, policy: &FrozenPolicy) -> Result<()> {
+    let started = Instant::now();
+    let mut machine = Machine::new(trace, policy, &Costs::MEASURED);
+    trace.events().iter().for_each(|event| machine.step(event));
+    let took_ns = started.elapsed().as_nanos() as f64;
+    let totals = machine.totals();
+    println!(
+        "{}, {}, {:.1}, {:.1}, {:.1}, {}, {}, {}, {:.2}, {:.0}",
+        trace.name,
+        totals.events,
+        totals.elapsed_ns as f64 / 1e9,
+        totals.cpu_ns / 1e6,
+        totals.system_ns / 1e6,
+        totals.counters.faults,
+        totals.counters.huge_faults,
+        totals.counters.madvises,
+        mebibytes(totals.mean_resident_bytes()),
+        took_ns / totals.events.max(1) as f64
+    );
+    Ok(())
+}
+
+fn show(trace: &Trace) -> Result<()> {
+    println!(
+        "{}: {} events in {:.1} s, {} threads, at most {} blocks at a time",
+        trace.name,
+        trace.events().len(),
+        trace.elapsed_ns() as f64 / 1e9,
+        trace.thread_count(),
+        trace.block_count()
+    );
+    Ok(())
+}
+
+fn record(
+    out: &Path,
+    recorder: Option<PathBuf>,
+    library: Option<&Path>,
+    min_events: usize,
+    command: &[String],
+) -> Result<()> {
+    let recorder = match recorder {
+        Some(recorder) => recorder,
+        None => std::env::current_exe()?.with_file_name("libhakmem_recorder.so"),
+    };
+    let mut preload = recorder.canonicalize().with_context(|| recorder.display().to_string())?.into_os_string();
+    if let Some(library) = library {
+        preload.push(":");
+        preload.push(library.canonicalize().with_context(|| library.display().to_string())?);
+    }
+    std::fs::create_dir_all(out)?;
+    let logs = out.join("logs");
+    std::fs::create_dir_all(&logs)?;
+    let [program, arguments @ ..] = command else { bail!("a program to record") };
+    let status = Command::new(program)
+        .args(arguments)
+        .env("LD_PRELOAD", preload)
+        .env("HAKMEM_TEST_RECORD_DIR", logs.canonicalize()?)
+        .env("HAKMEM_MODE", "OBSERVE")
+        .status()
+        .with_context(|| program.clone())?;
+    let mut recorded = 0;
+    for entry in std::fs::read_dir(&logs)? {
+        let log = entry?.path();
+        let trace = raw_log::convert(&log)?;
+        if trace.events().len() >= min_events {
+            let process = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            trace.save(&out.join(format!("{}-{process}.trace", trace.name.replace('/', "_"))))?;
+            show(&trace)?;
+            recorded += 1;
+        }
+    }
+    std::fs::remove_dir_all(&logs)?;
+    ensure!(status.success(), "{program} ended with {status}");
+    ensure!(recorded > 0, "no process of {program} had {min_events} events");
+    Ok(())
+}
+
+fn mebibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}

@@ -22,6 +22,7 @@ mod run;
 mod soak;
 mod table;
 mod tidy;
+mod tune;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -140,6 +141,12 @@ enum Task {
         /// Only models whose name contains this.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
+    },
+    /// Search a policy for a program: `hakmem-tune run` with a fresh library; write policy.toml with its evidence.
+    Tune {
+        /// Options of `hakmem-tune run`, then `--`, then the program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[OPTIONS] -- CMD")]
+        arguments: Vec<OsString>,
     },
     /// Put libhakmem.so and hakmem.h into target/dist.
     Dist,
@@ -275,6 +282,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             checking::valgrind(&project, &checking::ValgrindOptions { share, allow_missing })
         }
         Task::Loom { weaken, long, only } => loom::loom(&project, &loom::Options { weaken, long, only }),
+        Task::Tune { arguments } => tune::tune(&project, &arguments),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
         Task::Compat { allow_missing, only, full, level: levels, install, baseline, sabotage, stress_seconds } => {

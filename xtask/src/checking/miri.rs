@@ -95,6 +95,7 @@ const RUNS: &[Run] = &[
 /// What the interpreter cannot run at all.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("hakmem-learner", "safe code without threads, and much arithmetic"),
+    ("hakmem-tune", "a tool that starts programs; no part of the allocator"),
     ("hakmem-preload", "a shared library: assembly for its thread-local word, symbols that C programs call"),
     (
         "hakmem (tests other than model_checked and whole_lives)",

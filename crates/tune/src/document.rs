@@ -1,0 +1,238 @@
+//! A policy file with its evidence: what the allocator reads, and what only people and tools do.
+//!
+//! **Invariants.** The allocator's own reader takes every text that [`Document::to_text`] makes, as the same policy. What a tool
+//! of another version added to the evidence is skipped, and what it left out is empty.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use hakmem_policy::FrozenPolicy;
+use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy, write_policy};
+use serde::{Deserialize, Deserializer, Serialize};
+
+const HEADER: &str = "# A policy of hakmem; `hakmem-tune explain FILE` says what it does and why.\n";
+
+/// Where a policy comes from.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// What wrote it.
+    pub tool: String,
+    /// The program it was made for.
+    pub command: String,
+    /// The machine.
+    pub host: String,
+    /// Processors of the machine.
+    pub cpus: u64,
+    /// Runs of the program that it rests on; its weight when policies are merged.
+    pub runs: u64,
+    /// Median cost with it, where the defaults cost 1; 0 if nobody compared.
+    pub cost: f64,
+    /// Pairs of runs, defaults and policy, that confirmed it.
+    pub pairs: u64,
+    /// Those in which the policy was cheaper.
+    pub wins: u64,
+    /// What counted how much.
+    pub weights: String,
+    /// The files that it was merged from.
+    pub files: Vec<String>,
+}
+
+/// Why a knob has its value.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// Value of the defaults.
+    #[serde(deserialize_with = "any_scalar")]
+    pub before: String,
+    /// Value of the policy.
+    #[serde(deserialize_with = "any_scalar")]
+    pub now: String,
+    /// Runs or windows that were looked at.
+    pub trials: u64,
+    /// Cost with this value, where the defaults cost 1.
+    pub score_with: f64,
+    /// Cost of the same policy with the value before.
+    pub score_without: f64,
+    /// A sentence.
+    pub reason: String,
+    /// Who found something else, when policies were merged.
+    pub dissent: Vec<String>,
+}
+
+/// Takes `300`, `true` and `"300"` for the same.
+fn any_scalar<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    Ok(match toml::Value::deserialize(input)? {
+        toml::Value::String(text) => text,
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Boolean(switch) => if switch { "1" } else { "0" }.to_owned(),
+        toml::Value::Array(items) => {
+            let items: Vec<String> =
+                items.iter().filter_map(toml::Value::as_integer).map(|item| item.to_string()).collect();
+            items.join(",")
+        }
+        _ => return Err(serde::de::Error::custom("expected a value of a knob")),
+    })
+}
+
+/// What the allocator's reader skips.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Notes {
+    source: Source,
+    evidence: BTreeMap<String, Evidence>,
+}
+
+/// A policy with its evidence.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Document {
+    /// The policy; knobs that the file does not name have their default.
+    pub policy: FrozenPolicy,
+    /// Where it comes from.
+    pub source: Source,
+    /// Why each knob has its value, also for knobs that were tried and kept.
+    pub evidence: BTreeMap<String, Evidence>,
+}
+
+impl Document {
+    /// Reads a file as the allocator would, and its evidence.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::from_text(&text, &path.display().to_string())
+    }
+
+    /// The same for a text; `name` is what complaints call it.
+    pub fn from_text(text: &[u8], name: &str) -> Result<Self> {
+        let policy = parse_policy(text, &FrozenPolicy::DEFAULT).map_err(|error| {
+            let mut line = String::new();
+            let _infallible = error.write_line(name.as_bytes(), &mut line);
+            anyhow!("{line}")
+        })?;
+        let text = std::str::from_utf8(text).with_context(|| format!("{name} is no text"))?;
+        let notes: Notes = toml::from_str(text).with_context(|| format!("{name}: the evidence cannot be read"))?;
+        Ok(Self { policy, source: notes.source, evidence: notes.evidence })
+    }
+
+    /// The text of the file.
+    pub fn to_text(&self) -> Result<String> {
+        let mut text = HEADER.to_owned();
+        write_policy(&self.policy, Knobs::Changed, &mut text).context("cannot write the knobs")?;
+        let notes = Notes { source: plain_source(&self.source), evidence: plain_evidence(&self.evidence) };
+        text.push('\n');
+        text.push_str(&toml::to_string(&notes).context("cannot write the evidence")?);
+        ensure!(text.len() <= POLICY_FILE_BYTES, "{} bytes are more than a policy file may have", text.len());
+        let again =
+            Self::from_text(text.as_bytes(), "what was written").context("a policy file that cannot be read")?;
+        ensure!(again.policy == self.policy, "the policy file does not say what it should");
+        Ok(text)
+    }
+
+    /// Writes the file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, self.to_text()?).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn plain_source(source: &Source) -> Source {
+    Source {
+        tool: plain(&source.tool),
+        command: plain(&source.command),
+        host: plain(&source.host),
+        weights: plain(&source.weights),
+        files: source.files.iter().map(|file| plain(file)).collect(),
+        cost: rounded(source.cost),
+        ..source.clone()
+    }
+}
+
+fn plain_evidence(evidence: &BTreeMap<String, Evidence>) -> BTreeMap<String, Evidence> {
+    let one = |found: &Evidence| Evidence {
+        reason: plain(&found.reason),
+        dissent: found.dissent.iter().map(|text| plain(text)).collect(),
+        score_with: rounded(found.score_with),
+        score_without: rounded(found.score_without),
+        ..found.clone()
+    };
+    evidence.iter().map(|(field, found)| (field.clone(), one(found))).collect()
+}
+
+/// A text that TOML needs no escapes and no second line for.
+fn plain(text: &str) -> String {
+    const LONGEST: usize = 400;
+    let plain = |letter: char| match letter {
+        '"' | '\'' | '\\' => '`',
+        letter if letter.is_control() => ' ',
+        letter => letter,
+    };
+    text.chars().take(LONGEST).map(plain).collect()
+}
+
+fn rounded(value: f64) -> f64 {
+    if value.is_finite() { (value * 1e4).round() / 1e4 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> Document {
+        let evidence = Evidence {
+            before: "300".into(),
+            now: "1000".into(),
+            trials: 7,
+            score_with: 0.912_345_6,
+            score_without: 1.0,
+            reason: "fewer \"faults\",\nas '''said'''".into(),
+            dissent: vec!["b.toml: 10".into()],
+        };
+        Document {
+            policy: FrozenPolicy { purge_delay_ms: 1000, mid_cap: [1, 2, 3, 4, 5], ..FrozenPolicy::DEFAULT },
+            source: Source {
+                command: "sh -c 'a \"b\" \\ [knobs]'\n[knobs]".into(),
+                runs: 12,
+                cost: f64::NAN,
+                ..Source::default()
+            },
+            evidence: BTreeMap::from([("purge_delay_ms".to_owned(), evidence)]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_whatever_the_texts_say() {
+        let document = document();
+        let again = Document::from_text(document.to_text().unwrap().as_bytes(), "x").unwrap();
+        assert_eq!(again.policy, document.policy);
+        assert_eq!(again.source.runs, 12);
+        let evidence = &again.evidence["purge_delay_ms"];
+        assert_eq!((evidence.trials, evidence.score_with), (7, 0.9123));
+        assert_eq!(evidence.reason, "fewer `faults`, as ```said```");
+        assert_eq!(again.to_text().unwrap(), document.to_text().unwrap());
+    }
+
+    #[test]
+    fn evidence_of_other_tools_may_say_less_and_more() {
+        let text = b"version = 1\n[knobs]\nmid_cap = [1, 2, 3, 4, 5]\n[evidence.mid_cap]\nbefore = [9, 9]\nnow = true\nweather = \"mild\"\n";
+        let document = Document::from_text(text, "x").unwrap();
+        let evidence = &document.evidence["mid_cap"];
+        assert_eq!((evidence.before.as_str(), evidence.now.as_str(), evidence.trials), ("9,9", "1", 0));
+        assert_eq!(document.source, Source::default());
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_its_name_and_line() {
+        let error = Document::from_text(b"version = 3\n", "fleet.toml").unwrap_err();
+        assert_eq!(error.to_string(), "fleet.toml:1: version 3; this hakmem reads version 1");
+        let error = Document::from_text(b"version = 1\n[knobs]\n\noutbox_blocks = 0\n", "b.toml").unwrap_err();
+        assert!(error.to_string().starts_with("b.toml:4: outbox_blocks = 0 is out of range"), "{error}");
+    }
+
+    #[test]
+    fn evidence_for_every_knob_fits_into_a_file() {
+        let mut document = document();
+        let long = Evidence { reason: "r".repeat(400), dissent: vec!["d".repeat(100); 3], ..Evidence::default() };
+        document.evidence = FrozenPolicy::FIELDS.iter().map(|field| ((*field).to_owned(), long.clone())).collect();
+        document.to_text().unwrap();
+    }
+}

@@ -1,0 +1,186 @@
+//! One run of a program: how long it took, what it cost the processor, how often it faulted, and how much memory it held when.
+//!
+//! **Not here.** Which allocator it runs with, and what the numbers mean.
+//! **Invariants.** A started program is reaped exactly once. One that outlives its limit is killed with its process group, and so
+//! is whatever a program leaves running. Memory is that of the program and its descendants as long as each has its parent: what
+//! a program starts and orphans is not counted, so that a load generator can stay out of the figures.
+
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Looks at memory per run, about: the time between two grows with the run, within these bounds.
+const LOOKS: u32 = 250;
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// What one run took.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Seconds from start to end.
+    pub wall: f64,
+    /// Seconds of processor, of the program and the descendants that it waited for.
+    pub cpu: f64,
+    /// Page faults of the same, those that read a disk included.
+    pub faults: f64,
+    /// Largest resident set of one of them, in bytes.
+    pub peak_rss: f64,
+    /// Resident set of all of them over time, in bytes; the peak where a run was over before it was looked at.
+    pub mean_rss: f64,
+    /// Seconds since the start, and bytes resident then.
+    pub curve: Vec<(f64, f64)>,
+}
+
+/// How a run ended, with its figures.
+pub struct Finished {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// It was killed because its time was up.
+    pub timed_out: bool,
+    /// What it took.
+    pub usage: Usage,
+}
+
+impl Finished {
+    /// What is wrong with the end, if anything is.
+    pub fn trouble(&self) -> Option<String> {
+        if self.timed_out {
+            return Some(format!("it was killed after {:.0} s", self.usage.wall));
+        }
+        match (self.status.code(), self.status.signal()) {
+            (Some(0), _) => None,
+            (Some(code), _) => Some(format!("exit status {code}")),
+            (None, signal) => Some(format!("killed by signal {}", signal.unwrap_or(0))),
+        }
+    }
+}
+
+/// Runs `command` to its end, for `limit` at most.
+pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
+    let begin = Instant::now();
+    let child = command.process_group(0).spawn()?;
+    let mut timed_out = false;
+    let mut curve = Vec::new();
+    loop {
+        if let Some((status, usage)) = reap(&child)? {
+            // What the program left running would disturb the next run.
+            kill_group(&child);
+            let usage = finish(&usage, begin.elapsed(), curve);
+            return Ok(Finished { status, timed_out, usage });
+        }
+        let elapsed = begin.elapsed();
+        curve.push((elapsed.as_secs_f64(), resident_of_tree(child.id())));
+        if !timed_out && elapsed > limit {
+            timed_out = true;
+            kill_group(&child);
+        }
+        std::thread::sleep((elapsed / LOOKS).clamp(SHORTEST, LONGEST));
+    }
+}
+
+fn finish(usage: &libc::rusage, wall: Duration, curve: Vec<(f64, f64)>) -> Usage {
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let wall = wall.as_secs_f64();
+    let peak_rss = usage.ru_maxrss as f64 * 1024.0;
+    Usage {
+        wall,
+        cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        faults: (usage.ru_minflt + usage.ru_majflt) as f64,
+        peak_rss,
+        mean_rss: mean_over_time(&curve, wall).unwrap_or(peak_rss),
+        curve,
+    }
+}
+
+/// The mean of a curve whose values each hold until the next one; `None` where there are too few to say.
+fn mean_over_time(curve: &[(f64, f64)], end: f64) -> Option<f64> {
+    const FEWEST: usize = 5;
+    let (first, _) = curve.first().filter(|_| curve.len() >= FEWEST)?;
+    let ends = curve.iter().skip(1).map(|(time, _)| *time).chain([end]);
+    let area: f64 = curve.iter().zip(ends).map(|((time, bytes), end)| bytes * (end - time)).sum();
+    (end > *first).then(|| area / (end - first))
+}
+
+fn kill_group(child: &Child) {
+    let Ok(group) = libc::pid_t::try_from(child.id()) else { return };
+    // SAFETY: kill takes two numbers; the group is the one that `child` was started as leader of, or it is gone already.
+    let _gone_already = unsafe { libc::kill(-group, libc::SIGKILL) };
+}
+
+fn reap(child: &Child) -> io::Result<Option<(ExitStatus, libc::rusage)>> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: rusage consists of integers, for which all bits zero is a value.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    loop {
+        // SAFETY: `pid` is our child, which nobody else waits for (`Child::wait` is never called); both pointers are to live locals.
+        let reaped = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+        if reaped == pid {
+            return Ok(Some((ExitStatus::from_raw(status), usage)));
+        }
+        if reaped == 0 {
+            return Ok(None);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Bytes resident in a process and its descendants. A process that ends meanwhile counts nothing.
+fn resident_of_tree(pid: u32) -> f64 {
+    let mut waiting = vec![pid];
+    let mut pages = 0_u64;
+    while let Some(pid) = waiting.pop() {
+        let directory = format!("/proc/{pid}");
+        let directory = Path::new(&directory);
+        let statm = std::fs::read_to_string(directory.join("statm")).unwrap_or_default();
+        pages += statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+        for thread in std::fs::read_dir(directory.join("task")).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            waiting.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    // SAFETY: sysconf takes a number and returns one.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages as f64 * page_bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Finished {
+        run(Command::new("sh").args(["-c", script]), Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn the_mean_weighs_each_value_with_the_time_it_held() {
+        let curve = [(0.0, 10.0), (1.0, 20.0), (2.0, 20.0), (3.0, 0.0), (9.0, 100.0)];
+        assert_eq!(mean_over_time(&curve, 10.0), Some(15.0));
+        assert_eq!(mean_over_time(&curve[..4], 10.0), None);
+    }
+
+    #[test]
+    fn a_program_is_measured_with_what_it_started() {
+        let alone = shell("sleep 0.2");
+        // 64 MiB in a child: `head` and `tail` hold what they were given.
+        let more = shell("head -c 67108864 /dev/zero | tail -c 67108864 | (sleep 0.3; wc -c)");
+        assert!(alone.trouble().is_none() && more.trouble().is_none());
+        let highest = more.usage.curve.iter().map(|(_, bytes)| *bytes).fold(0.0, f64::max);
+        assert!(highest > 64e6 && more.usage.peak_rss > 64e6, "{highest} {}", more.usage.peak_rss);
+        assert!(more.usage.faults > alone.usage.faults + 10_000.0, "{} {}", more.usage.faults, alone.usage.faults);
+        assert!(alone.usage.mean_rss > 0.0 && alone.usage.mean_rss < 64e6);
+    }
+
+    #[test]
+    fn a_bad_end_is_named() {
+        assert_eq!(shell("exit 3").trouble().unwrap(), "exit status 3");
+        assert_eq!(shell("kill -9 $$").trouble().unwrap(), "killed by signal 9");
+        let late = run(Command::new("sh").args(["-c", "sleep 600; true"]), Duration::from_millis(50)).unwrap();
+        assert!(late.timed_out && late.trouble().unwrap().starts_with("it was killed after"));
+    }
+}

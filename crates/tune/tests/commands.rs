@@ -1,0 +1,71 @@
+//! The commands as people call them: files, words and exit statuses. No time is looked at.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn tune(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hakmem-tune")).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn file(directory: &Path, name: &str, text: &str) {
+    std::fs::write(directory.join(name), text).unwrap();
+}
+
+#[test]
+fn policies_are_merged_by_the_runs_behind_them_and_conflicts_are_stated() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    file(at, "a.toml", "version = 1\n[knobs]\npurge_delay_ms = 10\n[source]\nruns = 5\n");
+    file(at, "b.toml", "version = 1\n[knobs]\npurge_delay_ms = 1000\noutbox_blocks = 64\n[source]\nruns = 9\n");
+    let output = tune(at, &["merge", "a.toml", "b.toml", "--out", "fleet.toml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for part in ["conflict: purge_delay_ms=1000 (9 runs) was taken", "a.toml: purge_delay_ms=10 (5 runs)"] {
+        assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
+    }
+    let fleet = std::fs::read_to_string(at.join("fleet.toml")).unwrap();
+    assert!(fleet.contains("purge_delay_ms = 1000\n") && fleet.contains("outbox_blocks = 64\n"), "{fleet}");
+    let output = tune(at, &["explain", "fleet.toml"]);
+    assert!(output.status.success() && said(&output).contains("purge_delay_ms: 300 -> 1000"), "{}", said(&output));
+}
+
+#[test]
+fn wrong_files_are_refused_by_name_and_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    file(at, "good.toml", "version = 1\n");
+    file(at, "version.toml", "version = 2\n");
+    file(at, "range.toml", "version = 1\n[knobs]\ncache_bytes = \"2G\"\n");
+    for (name, complaint) in [
+        ("version.toml", "version.toml:1: version 2; this hakmem reads version 1"),
+        ("range.toml", "range.toml:3: cache_bytes = 2G is out of range; accepted: bytes, 1K to 1G"),
+        ("absent.toml", "cannot read absent.toml"),
+    ] {
+        for arguments in [vec!["explain", name], vec!["merge", "good.toml", name, "--out", "out.toml"]] {
+            let output = tune(at, &arguments);
+            assert!(!output.status.success() && said(&output).contains(complaint), "{}", said(&output));
+        }
+    }
+    assert!(!at.join("out.toml").exists());
+}
+
+#[test]
+fn a_program_that_ignores_the_library_or_fails_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    // A library that is none: the loader says so and goes on without it, as for a static program.
+    file(at, "libhakmem.so", "not a library");
+    let run = |rest: &[&str]| tune(at, &[&["run", "--library", "libhakmem.so", "--budget", "8", "--"], rest].concat());
+    let output = run(&["true"]);
+    assert!(!output.status.success() && said(&output).contains("did not use"), "{}", said(&output));
+    let output = run(&["sh", "-c", "echo broken >&2; exit 3"]);
+    assert!(said(&output).contains("exit status 3") && said(&output).contains("broken"), "{}", said(&output));
+    let output = tune(at, &["run", "--", "true"]);
+    assert!(!output.status.success() && said(&output).contains("name it with --library"), "{}", said(&output));
+    let output = tune(at, &["run", "--only", "speed", "--", "true"]);
+    assert!(said(&output).contains("no dimension `speed`; there are purge_delay_ms"), "{}", said(&output));
+}

@@ -106,6 +106,18 @@ fn total_variation(one: &[f64; BINS], other: &[f64; BINS]) -> f64 {
     one.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
 }
 
+/// What a window says about the phase.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+pub enum Fit {
+    /// It belongs to it.
+    Same,
+    /// It does not; whether it is a moment or another phase, the next one will tell.
+    Strange,
+    /// Another phase has begun, with this shape.
+    Another(Shape),
+}
+
 /// Follows the shape of one phase and says when another has begun.
 #[derive(Clone, Debug, Default)]
 pub struct ShapeWatch {
@@ -124,11 +136,11 @@ const STRANGE_SPREADS: f64 = 3.0;
 const FOLLOW: f64 = 0.1;
 
 impl ShapeWatch {
-    /// Takes a window's shape. The shape of the new phase, if one has begun.
-    pub fn observe(&mut self, shape: &Shape) -> Option<Shape> {
+    /// Takes a window's shape.
+    pub fn observe(&mut self, shape: &Shape) -> Fit {
         let Some(phase) = &mut self.phase else {
             self.begin(*shape);
-            return None;
+            return Fit::Same;
         };
         let distance = phase.distance(shape);
         let limit = STRANGE.max(STRANGE_SPREADS * self.spread);
@@ -136,18 +148,18 @@ impl ShapeWatch {
             phase.approach(shape, FOLLOW);
             self.spread += FOLLOW * (distance - self.spread);
             self.stranger = None;
-            return None;
+            return Fit::Same;
         }
         // Two in a row that are like each other: not a moment of something else, but something else.
         match self.stranger.replace(*shape) {
             Some(before) if before.distance(shape) <= limit => {
                 self.begin(*shape);
-                Some(*shape)
+                Fit::Another(*shape)
             }
             // A program that is never alike makes a phase that is wide.
             _ => {
                 self.spread += FOLLOW * (distance - self.spread);
-                None
+                Fit::Strange
             }
         }
     }
@@ -223,12 +235,12 @@ mod tests {
         let mut watch = ShapeWatch::default();
         for _ in 0..500 {
             let now = window(&[(3, noisy(&mut rng, 600.0)), (20, noisy(&mut rng, 400.0))], 100_000);
-            assert!(watch.observe(&Shape::of(&now)).is_none());
+            assert_eq!(watch.observe(&Shape::of(&now)), Fit::Same);
         }
         let other = Shape::of(&window(&[(3, 100), (50, 900)], 100_000));
-        assert!(watch.observe(&other).is_none());
-        assert!(watch.observe(&other).is_some());
-        assert!(watch.observe(&other).is_none());
+        assert_eq!(watch.observe(&other), Fit::Strange);
+        assert_eq!(watch.observe(&other), Fit::Another(other));
+        assert_eq!(watch.observe(&other), Fit::Same);
     }
 
     #[test]
@@ -238,7 +250,7 @@ mod tests {
         let odd = Shape::of(&window(&[(60, 1000)], 100_000));
         for number in 0..50 {
             let shape = if number % 7 == 3 { &odd } else { &usual };
-            assert!(watch.observe(shape).is_none());
+            assert!(!matches!(watch.observe(shape), Fit::Another(_)));
         }
     }
 
@@ -247,10 +259,10 @@ mod tests {
         let mut watch = ShapeWatch::default();
         let (day, night) = (window(&[(3, 1000)], 100_000), window(&[(3, 1000)], 10_000));
         for _ in 0..5 {
-            assert!(watch.observe(&Shape::of(&day)).is_none());
+            assert_eq!(watch.observe(&Shape::of(&day)), Fit::Same);
         }
-        assert!(watch.observe(&Shape::of(&night)).is_none());
-        assert!(watch.observe(&Shape::of(&night)).is_some());
+        assert_eq!(watch.observe(&Shape::of(&night)), Fit::Strange);
+        assert!(matches!(watch.observe(&Shape::of(&night)), Fit::Another(_)));
     }
 
     #[test]

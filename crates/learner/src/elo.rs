@@ -9,7 +9,7 @@ use crate::bandit::MAX_ARMS;
 use crate::random::{Random, members};
 
 /// Where everyone starts.
-pub const START: f64 = 1500.0;
+pub(crate) const START: f64 = 1500.0;
 /// Difference of ratings at which the stronger wins ten games for each one it loses.
 const TEN_TO_ONE: f64 = 400.0;
 

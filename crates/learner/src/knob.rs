@@ -218,7 +218,7 @@ impl Knob {
     #[must_use]
     pub fn is_exercised(self, window: &Window) -> bool {
         match self {
-            Self::CacheBytes => window.refills() + window.spills() > 0,
+            Self::CacheBytes => window.refills() > 0 || window.spills() > 0,
             Self::RefillBytes => window.refills() > 0,
             Self::IdleTrim => window.beats > 0,
             Self::MidCap => {

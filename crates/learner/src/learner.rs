@@ -1,25 +1,28 @@
 //! The life of a learner: a baseline, trials, and a watch over what was learned.
 //!
 //! ```text
-//!   LEARN: baseline --> next proposal --> CANARY: trial --+--> better: it is the best now
-//!              ^            |   ^                         |
-//!              |            |   +-------------------------+--> worse or a tie: the best runs again
-//!              |            v
-//!              |        FROZEN: nothing left to try; watch
-//!              +--- the program has changed ----+
+//!   LEARN: baseline --> what next? --> CANARY: trial --+--> better: it is the best now
+//!              ^          |    ^                       |
+//!              |          |    +-----------------------+--> worse or a tie: the best runs again
+//!              |          v
+//!              |      FROZEN: nothing left to try; watch
+//!              +---------+--- the cost has risen, or another phase of the program has begun
 //! ```
 //!
 //! One window goes in, and what must run in the next one comes out. There is no clock but the windows' own.
 
 use crate::Window;
-use crate::drift::{PageHinkley, Shape, ShapeWatch};
-use crate::duel::{Duel, Pace, Side, Verdict};
+use crate::cap::{CapController, CapOptions};
+use crate::drift::{Fit, PageHinkley, Shape, ShapeWatch};
+use crate::duel::{Duel, Limits, Pace, Side, Verdict};
 use crate::knob::Knob;
-use crate::ledger::{Evidence, Ledger, Reason};
-use crate::moves::{Move, Moves};
+use crate::league::Candidate;
+use crate::ledger::{Evidence, Reason};
 use crate::options::Options;
+use crate::page::{Next, Outcome, Page, Proposal};
 use crate::random::Random;
-use crate::score::{Rates, Tally};
+use crate::score::Tally;
+use crate::window::{mid_demands, run_demands};
 use hakmem_policy::FrozenPolicy;
 
 /// Where a learner is in its life.
@@ -46,70 +49,84 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub struct Learner {
     options: Options,
-    rng: Random,
+    random: Random,
     boot: FrozenPolicy,
-    best: FrozenPolicy,
     running: FrozenPolicy,
-    baseline: Option<Rates>,
-    /// Knobs (one bit each) whose mechanism has worked since the phase began.
-    exercised: u32,
+    windows: u64,
     shape: ShapeWatch,
     cost: PageHinkley,
     stage: Stage,
-    moves: Moves,
-    ledger: Ledger,
+    page: Page,
+    /// The pages of other phases: all the memory that a learner ever has is taken when it is made.
+    others: Vec<Page>,
 }
 
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and it must not be allocated")]
 enum Stage {
     Baseline { to_settle: u32, tally: Tally },
-    Trial { duel: Duel, candidate: FrozenPolicy, proposal: Proposal },
-    Watch { tally: Tally },
+    Steer(Steering),
+    Compare { duel: Duel, base: FrozenPolicy, candidate: FrozenPolicy, proposal: Proposal },
+    Rest { tally: Tally },
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Proposal {
-    /// Does what was learned still hold?
-    Boot,
-    Step(Move),
+/// The controllers of capacities at work.
+#[derive(Clone, Debug)]
+struct Steering {
+    mid: CapController,
+    large: CapController,
+    draft: FrozenPolicy,
+    windows: u32,
+    /// Windows since a capacity was last moved.
+    still: u32,
 }
 
+/// Phases of a program that are remembered, the present one included.
+const PAGES: usize = 8;
+/// Two shapes this near are the same phase.
+const SAME_PHASE: f64 = 0.25;
 /// Windows after a start or a change that are not like those that follow.
 const SETTLE_WINDOWS: u32 = 1;
 /// A rise of the cost's logarithm that is let pass, and the sum of rises that is not.
 const COST_TOLERANCE: f64 = 0.02;
 const COST_THRESHOLD: f64 = 0.5;
+/// Capacities are steered until nothing has moved for some windows, or for so many.
+const STEER_STILL: u32 = 3;
+const STEER_WINDOWS: u32 = 24;
+/// Pairs of turns in a game between two strategies.
+const GAME_PAIRS: usize = 3;
 
 impl Learner {
-    /// A learner that begins with the policy that runs. The same windows and seed give the same decisions.
+    /// A learner that begins with the policy that runs. The same windows and seed give the same decisions. Everything that it
+    /// will ever need is allocated here.
     #[must_use]
     pub fn new(boot: &FrozenPolicy, options: &Options, seed: u64) -> Self {
         Self {
             options: options.clone(),
-            rng: Random::new(seed),
+            random: Random::new(seed),
             boot: boot.clone(),
-            best: boot.clone(),
             running: boot.clone(),
-            baseline: None,
-            exercised: 0,
+            windows: 0,
             shape: ShapeWatch::default(),
             cost: PageHinkley::new(COST_TOLERANCE, COST_THRESHOLD),
             stage: Stage::BEGIN,
-            moves: Moves::new(options),
-            ledger: Ledger::default(),
+            page: Page::new(boot, options),
+            others: Vec::with_capacity(PAGES - 1),
         }
     }
 
     /// Takes a window, which the policy ran in that was published last.
     pub fn observe(&mut self, window: &Window) -> Decision {
-        for knob in Knob::ALL {
-            self.exercised |= u32::from(knob.is_exercised(window)) << knob.index();
-        }
-        if self.shape.observe(&Shape::of(window)).is_some() {
-            self.program_has_changed();
-        } else {
-            self.advance(window);
+        self.windows += 1;
+        match self.shape.observe(&Shape::of(window)) {
+            Fit::Same => {
+                self.page.shape = self.shape.phase().copied();
+                self.page.look(window);
+                self.advance(window);
+            }
+            // Whatever it was, it says nothing about what is on trial.
+            Fit::Strange => {}
+            Fit::Another(shape) => self.turn_to(&shape),
         }
         let wanted = self.wanted();
         let publish = (*wanted != self.running && wanted.validate().is_ok()).then(|| wanted.clone());
@@ -123,39 +140,67 @@ impl Learner {
     #[must_use]
     pub const fn phase(&self) -> Phase {
         match self.stage {
-            Stage::Baseline { .. } => Phase::Learn,
-            Stage::Trial { .. } => Phase::Canary,
-            Stage::Watch { .. } => Phase::Frozen,
+            Stage::Baseline { .. } | Stage::Steer(_) => Phase::Learn,
+            Stage::Compare { .. } => Phase::Canary,
+            Stage::Rest { .. } => Phase::Frozen,
         }
     }
 
-    /// The best policy known: what is exported.
+    /// What is exported: the best policy known for the phase in which the program has spent most windows.
     #[must_use]
-    pub const fn best(&self) -> &FrozenPolicy {
-        &self.best
+    pub fn best(&self) -> &FrozenPolicy {
+        &self.longest().best
     }
 
-    /// What is known about each knob.
+    /// The best policy known for the present phase of the program.
+    #[must_use]
+    pub const fn best_now(&self) -> &FrozenPolicy {
+        &self.page.best
+    }
+
+    /// How many phases of the program are remembered.
+    #[must_use]
+    pub const fn phases(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    /// What is known about each knob, in the phase whose policy is exported.
     pub fn evidence(&self) -> impl Iterator<Item = Evidence> {
-        Knob::ALL.into_iter().map(|knob| {
-            let entry = self.ledger.of(knob);
-            let untried = if self.options.learns(knob) { entry.reason } else { Reason::Off };
+        let page = self.longest();
+        Knob::ALL.into_iter().map(move |knob| {
+            let entry = page.ledger.of(knob);
+            let is_off = entry.trials == 0 && !self.options.learns(knob);
             Evidence {
                 knob,
                 before: knob.value(&self.boot),
-                now: knob.value(&self.best),
+                now: knob.value(&page.best),
                 trials: entry.trials,
                 with: entry.with,
                 without: entry.without,
-                reason: if entry.trials == 0 { untried } else { entry.reason },
+                reason: if is_off { Reason::Off } else { entry.reason },
             }
         })
     }
 
+    /// The strategies of the present phase, with their ratings (or mean rewards, when a bandit chooses).
+    pub fn standings(&self) -> impl Iterator<Item = (&Candidate, f64)> {
+        self.page.league().standings()
+    }
+
+    fn longest(&self) -> &Page {
+        self.others.iter().fold(&self.page, |most, page| if page.windows > most.windows { page } else { most })
+    }
+
     fn wanted(&self) -> &FrozenPolicy {
         match &self.stage {
-            Stage::Trial { duel, candidate, .. } if duel.side() == Side::Trial => candidate,
-            _ => &self.best,
+            Stage::Compare { duel, base, candidate, .. } => match duel.side() {
+                Side::Base => base,
+                Side::Trial => candidate,
+            },
+            Stage::Steer(steering) => &steering.draft,
+            // A sum of ratios favours whom it is relative to: a policy must not be judged by its own baseline.
+            Stage::Baseline { .. } => &self.boot,
+            Stage::Rest { .. } => &self.page.best,
         }
     }
 
@@ -168,93 +213,130 @@ impl Learner {
                 }
                 tally.add(window);
                 if tally.windows >= self.options.baseline_windows && tally.events >= self.options.turn_events {
-                    self.baseline = tally.rates();
-                    self.next_trial();
+                    self.page.baseline = tally.rates();
+                    self.go_on();
                 }
             }
-            Stage::Trial { duel, candidate, proposal } => {
-                let Some(verdict) = duel.observe(window) else { return };
-                let (duel, candidate, proposal) = (duel.clone(), candidate.clone(), *proposal);
-                self.end_trial(&duel, verdict, candidate, proposal);
-                self.next_trial();
+            Stage::Steer(steering) => {
+                if steering.observe(window) {
+                    let draft = steering.draft.clone();
+                    self.page.caps_are_steered();
+                    if draft == self.page.best {
+                        self.go_on();
+                    } else {
+                        self.compare(Proposal::Caps, self.page.best.clone(), draft);
+                    }
+                }
             }
-            Stage::Watch { tally } => {
+            Stage::Compare { duel, candidate, proposal, .. } => {
+                let Some(verdict) = duel.observe(window) else { return };
+                let outcome = Outcome {
+                    proposal: *proposal,
+                    candidate,
+                    gain: duel.gain(),
+                    with: duel.mean_cost(Side::Trial),
+                    without: duel.mean_cost(Side::Base),
+                    is_better: verdict == Verdict::Better,
+                    is_worse: verdict == Verdict::Worse,
+                };
+                self.page.ended(&outcome, &self.options);
+                self.go_on();
+            }
+            Stage::Rest { tally } => {
                 tally.add(window);
                 if tally.events < self.options.turn_events {
                     return;
                 }
                 let rates = core::mem::take(tally).rates();
-                let (Some(rates), Some(baseline)) = (rates, self.baseline) else { return };
+                let Some((rates, baseline)) = rates.zip(self.page.baseline) else { return };
                 if self.cost.observe(self.options.weights.cost(&rates, &baseline).ln()) {
-                    self.moves.reopen();
+                    self.page.doubt(&self.boot, &self.options);
                     self.stage = Stage::BEGIN;
-                    if self.best != self.boot {
-                        self.begin(Proposal::Boot, self.boot.clone());
-                    }
                 }
             }
         }
     }
 
-    fn next_trial(&mut self) {
-        let exercised = self.exercised;
-        let is_exercised = |knob: Knob| exercised >> knob.index() & 1 == 1;
-        match self.moves.next(&self.best, &self.options, is_exercised, &mut self.rng) {
-            Some((step, candidate)) => self.begin(Proposal::Step(step), candidate),
-            None => {
-                for knob in Knob::ALL {
-                    let reason = if is_exercised(knob) { Reason::NoDifference } else { Reason::NotExercised };
-                    self.ledger.explain(knob, reason);
-                }
+    /// Begins what comes next on this page.
+    fn go_on(&mut self) {
+        match self.page.next(&self.boot, &self.options, &mut self.random) {
+            Next::SteerCaps => self.stage = Stage::Steer(Steering::new(&self.page.best, &self.options)),
+            Next::Compare { proposal, base, candidate } => self.compare(proposal, base, candidate),
+            Next::Rest => {
                 self.cost = PageHinkley::new(COST_TOLERANCE, COST_THRESHOLD);
-                self.stage = Stage::Watch { tally: Tally::default() };
+                self.stage = Stage::Rest { tally: Tally::EMPTY };
             }
         }
     }
 
-    fn begin(&mut self, proposal: Proposal, candidate: FrozenPolicy) {
-        let Some(baseline) = self.baseline else { return };
-        let pace = pace_of(&self.best, &candidate, &self.options);
-        let limits = self.options.limits;
-        let duel = if self.running == self.best {
-            Duel::new(pace, limits, self.options.weights, baseline)
+    fn compare(&mut self, proposal: Proposal, base: FrozenPolicy, candidate: FrozenPolicy) {
+        let Some(baseline) = self.page.baseline else { return };
+        let pace = pace_of(&base, &candidate, &self.options);
+        let limits = match proposal {
+            Proposal::Game(..) => Limits { pairs: GAME_PAIRS, ..self.options.limits },
+            _ => self.options.limits,
+        };
+        let make = if self.running == base { Duel::new } else { Duel::from_elsewhere };
+        let duel = make(pace, limits, self.options.weights, baseline);
+        self.stage = Stage::Compare { duel, base, candidate, proposal };
+    }
+
+    /// The program has entered another phase: opens its page, if it was there before, or a new one.
+    fn turn_to(&mut self, shape: &Shape) {
+        self.page.left_at = self.windows;
+        let distance = |page: &Page| page.shape.map_or(1.0, |known| known.distance(shape));
+        let nearest = self.others.iter_mut().min_by(|one, other| distance(one).total_cmp(&distance(other)));
+        match nearest.filter(|page| distance(page) <= SAME_PHASE) {
+            Some(known) => core::mem::swap(&mut self.page, known),
+            None => {
+                let left = core::mem::replace(&mut self.page, Page::new(&self.boot, &self.options));
+                if self.others.len() + 1 < PAGES {
+                    self.others.push(left);
+                } else if let Some(oldest) = self.others.iter_mut().min_by_key(|page| page.left_at) {
+                    *oldest = left;
+                }
+            }
+        }
+        if self.page.baseline.is_some() {
+            self.go_on();
         } else {
-            Duel::from_elsewhere(pace, limits, self.options.weights, baseline)
-        };
-        self.stage = Stage::Trial { duel, candidate, proposal };
-    }
-
-    fn end_trial(&mut self, duel: &Duel, verdict: Verdict, candidate: FrozenPolicy, proposal: Proposal) {
-        let is_better = verdict == Verdict::Better;
-        let reason = match verdict {
-            Verdict::Better => Reason::Better,
-            Verdict::Worse => Reason::RolledBack,
-            Verdict::Tie => Reason::NoDifference,
-        };
-        for knob in Knob::ALL {
-            if knob.value(&self.best) != knob.value(&candidate) {
-                self.ledger.tried(knob, duel.mean_cost(Side::Trial), duel.mean_cost(Side::Base), reason);
-            }
+            self.stage = Stage::BEGIN;
         }
-        if let Proposal::Step(step) = proposal {
-            self.moves.ended(step, duel.gains().median(), is_better);
-        }
-        if is_better {
-            self.best = candidate;
-        }
-    }
-
-    /// A new phase of the program: what was learned was learned about another one.
-    fn program_has_changed(&mut self) {
-        self.best.clone_from(&self.boot);
-        self.exercised = 0;
-        self.moves.reopen();
-        self.stage = Stage::BEGIN;
     }
 }
 
 impl Stage {
     const BEGIN: Self = Self::Baseline { to_settle: SETTLE_WINDOWS, tally: Tally::EMPTY };
+}
+
+impl Steering {
+    fn new(best: &FrozenPolicy, options: &Options) -> Self {
+        Self {
+            mid: CapController::new(within(CapOptions::MID, Knob::MidCap, options)),
+            large: CapController::new(within(CapOptions::LARGE, Knob::LargeCap, options)),
+            draft: best.clone(),
+            windows: 0,
+            still: 0,
+        }
+    }
+
+    /// Takes a window; true when the controllers have come to rest, or had their time.
+    fn observe(&mut self, window: &Window) -> bool {
+        let before = (self.draft.mid_cap, self.draft.large_cap);
+        let draft = &mut self.draft;
+        draft.mid_cap = self.mid.step(&draft.mid_cap, &mid_demands(window), draft.mid_budget);
+        draft.large_cap = self.large.step(&draft.large_cap, &run_demands(window), draft.large_budget);
+        self.windows += 1;
+        self.still = if before == (draft.mid_cap, draft.large_cap) { self.still + 1 } else { 0 };
+        self.still >= STEER_STILL || self.windows >= STEER_WINDOWS
+    }
+}
+
+/// The controller's options within a knob's bounds, which hold for each capacity.
+fn within(cap: CapOptions, knob: Knob, options: &Options) -> CapOptions {
+    let bounds = options.bounds_of(knob);
+    let short = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
+    CapOptions { min: cap.min.max(short(bounds.min)), max: cap.max.min(short(bounds.max)), ..cap }
 }
 
 /// How long turns must be for the difference between two policies to show.
@@ -265,8 +347,14 @@ fn pace_of(base: &FrozenPolicy, candidate: &FrozenPolicy, options: &Options) -> 
         .any(|knob| knob.value(base) != knob.value(candidate));
     let delay_ms = |policy: &FrozenPolicy| policy.purge_delay_ms.max(policy.big_retain_ms);
     let delay_ns = u64::from(delay_ms(base).max(delay_ms(candidate))).saturating_mul(1_000_000);
-    let elapsed_ns = if keeps_other_memory { delay_ns.min(options.turn_longest_ns) } else { 0 };
-    Pace { settle_windows: SETTLE_WINDOWS, settle_ns: elapsed_ns, windows: 1, events: options.turn_events, elapsed_ns }
+    let settle_ns = if keeps_other_memory { delay_ns.min(options.settle_longest_ns) } else { 0 };
+    Pace {
+        settle_windows: SETTLE_WINDOWS,
+        settle_ns,
+        windows: 1,
+        events: options.turn_events,
+        elapsed_ns: settle_ns / 2,
+    }
 }
 
 #[cfg(test)]
@@ -308,7 +396,8 @@ mod tests {
 
     #[test]
     fn a_better_value_is_found_and_the_learner_comes_to_rest() {
-        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::default(), 1);
+        let options = Options { strategies: false, ..Options::default() };
+        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &options, 1);
         let windows = run(&mut learner, 2000, &mut Random::new(2));
         assert!(windows.is_some());
         assert_eq!(learner.best().purge_delay_ms, 30);

@@ -21,8 +21,8 @@ pub enum Reason {
     Better,
     /// It came with a whole policy that was better.
     Strategy,
-    /// It was learned earlier, when the program behaved like this before.
-    Recalled,
+    /// What was learned did not hold any more, and the value of the start is back.
+    Outdated,
 }
 
 impl Reason {
@@ -37,7 +37,7 @@ impl Reason {
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",
             Self::Strategy => "it belongs to a whole policy that was better in paired trials",
-            Self::Recalled => "the program behaves as it did before, and this was better then",
+            Self::Outdated => "what was learned did not hold any more, so the value of the start is back",
         }
     }
 }
@@ -85,10 +85,10 @@ impl Ledger {
         self.0.get(knob.index()).copied().unwrap_or_default()
     }
 
-    /// The reason, unless a trial has given a better one.
+    /// The reason, where there was no trial to give a better one.
     pub(crate) fn explain(&mut self, knob: Knob, reason: Reason) {
         if let Some(entry) = self.0.get_mut(knob.index())
-            && (entry.trials == 0 || matches!(reason, Reason::Recalled))
+            && entry.trials == 0
         {
             entry.reason = reason;
         }
@@ -100,7 +100,7 @@ impl Ledger {
         entry.trials = entry.trials.saturating_add(1);
         // What made a knob better stays on record when its next neighbour is no better still.
         let keeps = matches!(entry.reason, Reason::Better | Reason::Strategy)
-            && !matches!(reason, Reason::Better | Reason::Strategy);
+            && !matches!(reason, Reason::Better | Reason::Strategy | Reason::Outdated);
         if !keeps {
             (entry.with, entry.without, entry.reason) = (with, without, reason);
         }

@@ -9,30 +9,36 @@
 //!
 //! # Reading order
 //! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that
-//! does not hold still. `bandit`, `elo` and `selector` say what to try next, `moves` makes steps of it, `drift` says when
-//! the program has become another one, and `learner` is the life that these add up to.
+//! does not hold still. `bandit`, `elo` and `selector` say what to try next; `cap` steers capacities, `league` lets whole policies
+//! compete, `moves` makes single steps. `drift` says when the program has become another one, `page` is what is known about one
+//! phase of it, and `learner` is the life that these add up to.
 
 #![forbid(unsafe_code)]
 
 mod bandit;
+mod cap;
 mod drift;
 mod duel;
 mod elo;
 mod knob;
+mod league;
 mod learner;
 mod ledger;
 mod moves;
 mod options;
+mod page;
 mod random;
 mod score;
 mod selector;
 mod window;
 
 pub use bandit::{Arm, Bandit, MAX_ARMS, Rule};
-pub use drift::{PageHinkley, Shape, ShapeWatch};
+pub use cap::{CapController, CapOptions, Demand, Surplus, water_fill};
+pub use drift::{Fit, PageHinkley, Shape, ShapeWatch};
 pub use duel::{Duel, Gains, Limits, MAX_PAIRS, Pace, Side, Verdict};
 pub use elo::{Elo, EloOptions, Rating};
 pub use knob::{Bounds, Direction, KNOBS, Knob, KnobValue, NEVER};
+pub use league::{Candidate, League, Match, STRATEGIES};
 pub use learner::{Decision, Learner, Phase};
 pub use ledger::{Evidence, Reason};
 pub use moves::{Move, Moves};

@@ -3,6 +3,7 @@
 //! Flows are differences between the looks, levels are what the later look saw. Blocks are counted, not bytes, unless the name
 //! says bytes. A number that its source cannot tell is 0, and the learners leave out what they would have made of it.
 
+use crate::cap::Demand;
 use hakmem_base::{CLASS_COUNT, SizeClass};
 use hakmem_policy::SIZE_GROUPS;
 
@@ -117,25 +118,25 @@ impl Window {
     /// Allocations that found a thread's cache empty.
     #[must_use]
     pub fn refills(&self) -> u64 {
-        self.classes.iter().map(|class| class.refills).sum()
+        self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.refills))
     }
 
     /// Frees that found a thread's cache full.
     #[must_use]
     pub fn spills(&self) -> u64 {
-        self.classes.iter().map(|class| class.spills).sum()
+        self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.spills))
     }
 
     /// Runs handed to the program.
     #[must_use]
     pub fn run_requests(&self) -> u64 {
-        self.run_groups.iter().map(|group| group.requests).sum()
+        self.run_groups.iter().fold(0, |sum, group| sum.saturating_add(group.requests))
     }
 
     /// Runs that no thread's cache could serve.
     #[must_use]
     pub fn run_misses(&self) -> u64 {
-        self.run_groups.iter().map(|group| group.requests.saturating_sub(group.cache_hits)).sum()
+        self.run_groups.iter().fold(0, |sum, group| sum.saturating_add(group.requests.saturating_sub(group.cache_hits)))
     }
 
     /// Each class with what it did.
@@ -148,6 +149,25 @@ impl Default for Window {
     fn default() -> Self {
         Self::EMPTY
     }
+}
+
+/// What the mid groups asked for, and what their caches did not have.
+pub(crate) fn mid_demands(window: &Window) -> [Demand; SIZE_GROUPS] {
+    let mut demands = [Demand::default(); SIZE_GROUPS];
+    for (class, seen) in window.by_class() {
+        if let Some(demand) = mid_group(class).and_then(|group| demands.get_mut(group)) {
+            demand.requests = demand.requests.saturating_add(seen.allocs);
+            demand.misses = demand.misses.saturating_add(seen.refills);
+        }
+    }
+    demands
+}
+
+/// The same for the groups of runs.
+pub(crate) fn run_demands(window: &Window) -> [Demand; SIZE_GROUPS] {
+    window
+        .run_groups
+        .map(|group| Demand { requests: group.requests, misses: group.requests.saturating_sub(group.cache_hits) })
 }
 
 /// The mid size group (up to 2, 4, 8, 16 and 32 KiB) of a class; none for tiny ones.

@@ -1,4 +1,4 @@
-//! A learner allocates nothing, from its first window on, under an allocator that counts.
+//! A learner allocates nothing after it was made, under an allocator that counts.
 
 use hakmem_learner::{Learner, Method, Options, Phase, Random, Window};
 use hakmem_policy::FrozenPolicy;
@@ -62,8 +62,8 @@ fn a_learner_allocates_nothing_in_any_phase_of_its_life_with_any_method() {
         let mut policy = FrozenPolicy::DEFAULT;
         let mut random = Random::new(1);
         let (mut has_tried, mut has_rested) = (false, false);
-        let before = ALLOCATIONS.get();
         let mut learner = Learner::new(&policy, &options, 1);
+        let before = ALLOCATIONS.get();
         for number in 0..5000 {
             let decision = learner.observe(&window(number, &policy, &mut random));
             if let Some(published) = decision.publish {

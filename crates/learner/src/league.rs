@@ -1,0 +1,348 @@
+//! Strategies: whole policies that compete, because a policy is more than the sum of its knobs and a large difference is seen
+//! sooner than a small one.
+//!
+//! Two ways to find the best of them, by the method of choice:
+//! - **Elo**: short games between pairs move ratings. After each round of games the best few survive; the others make way for
+//!   mutants of the survivors (one or two knobs to a neighbouring value). When the same one leads after two rounds, it is
+//!   tried against the policy that runs.
+//! - **a bandit**: it says which one is tried next against the policy that runs, each once.
+//!
+//! Either way no strategy becomes the policy without a whole trial against it, with rollback.
+
+use crate::knob::{Direction, KNOBS, Knob, NEVER};
+use crate::moves::Move;
+use crate::options::Options;
+use crate::random::{Random, members};
+use crate::selector::{Selector, reward_of};
+use hakmem_policy::FrozenPolicy;
+
+/// How many compete.
+pub const STRATEGIES: usize = 8;
+/// How many survive a round.
+const SURVIVORS: usize = 3;
+/// Games of a round.
+const GAMES: u32 = STRATEGIES as u32;
+/// Rounds after which the leader is taken, whether or not it has changed.
+const MOST_ROUNDS: u32 = 4;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What the first strategies change. What they leave out stays as it is.
+const FIRST: [(&str, &[(Knob, u64)]); STRATEGIES] = [
+    (
+        "lean",
+        &[
+            (Knob::CacheBytes, 64 * KIB),
+            (Knob::RefillBytes, 2048),
+            (Knob::IdleTrim, 4),
+            (Knob::PurgeDelay, 30),
+            (Knob::Warm, 0),
+        ],
+    ),
+    ("returns at once", &[(Knob::PurgeDelay, 10), (Knob::Warm, 0), (Knob::Thp, NEVER), (Knob::BigRetain, 0)]),
+    ("plain pages", &[(Knob::Thp, NEVER), (Knob::PurgeDelay, 100)]),
+    (
+        "throughput",
+        &[
+            (Knob::CacheBytes, MIB),
+            (Knob::RefillBytes, 16 * KIB),
+            (Knob::PurgeDelay, 3000),
+            (Knob::Warm, 8),
+            (Knob::Outbox, 64),
+        ],
+    ),
+    ("keeps", &[(Knob::PurgeDelay, 10_000), (Knob::Warm, 32), (Knob::BigRetain, 1000)]),
+    ("huge pages", &[(Knob::Thp, 4 * MIB), (Knob::PurgeDelay, 1000)]),
+    ("bursts", &[(Knob::CacheBytes, 512 * KIB), (Knob::RefillBytes, 32 * KIB), (Knob::Warm, 16), (Knob::IdleTrim, 64)]),
+    ("passes on", &[(Knob::Outbox, 64), (Knob::RefillBytes, 8192), (Knob::WMaxLarge, 2000)]),
+];
+
+/// A whole policy that competes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Candidate {
+    /// What it sets.
+    pub policy: FrozenPolicy,
+    /// Its name; a mutant has that of its first ancestor.
+    pub name: &'static str,
+}
+
+/// The next trial that the league asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Match {
+    /// A short game between two candidates.
+    Game(usize, usize),
+    /// A whole trial against the policy that runs.
+    Trial(usize),
+}
+
+/// Candidates and what is known of them.
+#[derive(Clone, Debug)]
+pub struct League {
+    candidates: [Candidate; STRATEGIES],
+    selector: Selector,
+    /// Candidates (one bit each) that had their trial.
+    tried: u64,
+    games: u32,
+    rounds: u32,
+    leader: Option<usize>,
+    is_over: bool,
+}
+
+impl League {
+    /// The first candidates, made from `boot`, within the bounds.
+    #[must_use]
+    pub fn new(boot: &FrozenPolicy, options: &Options) -> Self {
+        let candidates = FIRST.map(|(name, changes)| {
+            let mut policy = boot.clone();
+            for &(knob, value) in changes {
+                set_within(knob, &mut policy, value, options);
+            }
+            Candidate { policy, name }
+        });
+        Self {
+            candidates,
+            selector: Selector::new(options.method),
+            tried: 0,
+            games: 0,
+            rounds: 0,
+            leader: None,
+            is_over: !options.strategies,
+        }
+    }
+
+    /// A candidate's policy as it would run now: `best` with what the candidate changes of `boot`. Knobs whose mechanism does
+    /// nothing are left out, because nothing could be said about them. None if that is `best` itself.
+    #[must_use]
+    pub fn policy(
+        &self,
+        candidate: usize,
+        boot: &FrozenPolicy,
+        best: &FrozenPolicy,
+        is_exercised: impl Fn(Knob) -> bool,
+    ) -> Option<FrozenPolicy> {
+        let mut policy = best.clone();
+        let candidate = &self.candidates.get(candidate)?.policy;
+        let is_part = |knob: &Knob| is_exercised(*knob) && knob.value(candidate) != knob.value(boot);
+        for knob in Knob::ALL.into_iter().filter(is_part) {
+            knob.copy(candidate, &mut policy);
+        }
+        (policy != *best && policy.validate().is_ok()).then_some(policy)
+    }
+
+    /// A candidate's name.
+    #[must_use]
+    pub fn name(&self, candidate: usize) -> &'static str {
+        self.candidates.get(candidate).map_or("", |candidate| candidate.name)
+    }
+
+    /// What to play next; none when the league is over. `open` are the candidates (one bit each) that differ from what runs.
+    pub fn next(&mut self, open: u64, options: &Options, random: &mut Random) -> Option<Match> {
+        if self.is_over {
+            return None;
+        }
+        let next = match &self.selector {
+            Selector::Elo(elo) => {
+                if self.games >= GAMES {
+                    let leader = elo.leader(open);
+                    self.games = 0;
+                    self.rounds += 1;
+                    if self.rounds >= MOST_ROUNDS || (leader.is_some() && leader == self.leader) {
+                        self.is_over = true;
+                        return leader.map(Match::Trial);
+                    }
+                    self.leader = leader;
+                    self.renew(options, random);
+                }
+                let Selector::Elo(elo) = &self.selector else { return None };
+                match elo.pair(open, random) {
+                    Some((one, other)) => Some(Match::Game(one, other)),
+                    None => elo.leader(open & !self.tried).map(Match::Trial),
+                }
+            }
+            Selector::Bandit(_) => self.selector.choose(open & !self.tried, random).map(Match::Trial),
+        };
+        self.is_over = next.is_none();
+        next
+    }
+
+    /// A game has ended with this gain of the second over the first.
+    pub fn game_ended(&mut self, one: usize, other: usize, gain: f64, min_gain: f64) {
+        self.games += 1;
+        if let Selector::Elo(elo) = &mut self.selector {
+            let outcome = if gain > min_gain {
+                0.0
+            } else if gain < -min_gain {
+                1.0
+            } else {
+                0.5
+            };
+            elo.game(one, other, outcome);
+        }
+    }
+
+    /// A trial against the policy that runs has ended with this gain.
+    pub fn trial_ended(&mut self, candidate: usize, gain: f64) {
+        self.tried |= 1_u64.checked_shl(candidate as u32).unwrap_or(0);
+        self.selector.reward(candidate, reward_of(gain));
+    }
+
+    /// The program has changed: they compete again, and what is known counts less.
+    pub fn reopen(&mut self, options: &Options) {
+        self.selector.fade(0.3);
+        (self.tried, self.games, self.rounds, self.leader) = (0, 0, 0, None);
+        self.is_over = !options.strategies;
+    }
+
+    /// The best survive, mutants of them take the places of the others.
+    fn renew(&mut self, options: &Options, random: &mut Random) {
+        let Selector::Elo(elo) = &mut self.selector else { return };
+        let mut survivors = 0_u64;
+        for _ in 0..SURVIVORS {
+            let others = ((1 << STRATEGIES) - 1) & !survivors;
+            survivors |= elo.leader(others).map_or(0, |best| 1 << best);
+        }
+        for place in (0..STRATEGIES).filter(|place| survivors >> place & 1 == 0) {
+            let Some(parent) = elo.draw(survivors, random) else { return };
+            let Some(mut child) = self.candidates.get(parent).cloned() else { return };
+            for _ in 0..=random.below(2) {
+                mutate(&mut child.policy, options, random);
+            }
+            elo.replace(place, (elo.rating(parent).points + crate::elo::START) / 2.0);
+            if let Some(candidate) = self.candidates.get_mut(place) {
+                *candidate = child;
+            }
+        }
+    }
+
+    /// All candidates, with rating or mean reward.
+    pub fn standings(&self) -> impl Iterator<Item = (&Candidate, f64)> {
+        self.candidates.iter().enumerate().map(|(place, candidate)| {
+            let standing = match &self.selector {
+                Selector::Elo(elo) => elo.rating(place).points,
+                Selector::Bandit(bandit) => bandit.arm(place).mean(),
+            };
+            (candidate, standing)
+        })
+    }
+}
+
+/// Moves one knob to a neighbour of its value, if the bounds allow it.
+fn mutate(policy: &mut FrozenPolicy, options: &Options, random: &mut Random) {
+    let Some(knob) = Knob::ALL.into_iter().nth(random.below(KNOBS)) else { return };
+    let direction = if random.below(2) == 0 { Direction::Down } else { Direction::Up };
+    if let Some(mutant) = (Move { knob, direction }).applied_to(policy, options) {
+        *policy = mutant;
+    }
+}
+
+/// Sets a knob to the value, or to the nearest on its list that is within bounds; leaves it where there is none.
+fn set_within(knob: Knob, policy: &mut FrozenPolicy, value: u64, options: &Options) {
+    let bounds = options.bounds_of(knob);
+    let allowed = knob.arms().iter().copied().filter(|arm| bounds.holds(*arm));
+    let Some(nearest) = allowed.min_by_key(|arm| arm.abs_diff(value)) else { return };
+    let mut changed = policy.clone();
+    knob.set(&mut changed, nearest);
+    if changed.validate().is_ok() {
+        *policy = changed;
+    }
+}
+
+/// The set of candidates for which `policy` has one.
+pub(crate) fn open_candidates(is_open: impl Fn(usize) -> bool) -> u64 {
+    members((1 << STRATEGIES) - 1).filter(|place| is_open(*place)).fold(0, |set, place| set | 1 << place)
+}
+
+const _: () = assert!(STRATEGIES <= crate::bandit::MAX_ARMS, "one arm for each strategy");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::knob::Bounds;
+    use crate::selector::Method;
+
+    const ALL: u64 = (1 << STRATEGIES) - 1;
+
+    #[test]
+    fn the_first_candidates_are_valid_and_all_different() {
+        let league = League::new(&FrozenPolicy::DEFAULT, &Options::default());
+        let policies: Vec<_> = league.standings().map(|(candidate, _)| candidate.policy.clone()).collect();
+        for (place, policy) in policies.iter().enumerate() {
+            assert_eq!(policy.validate(), Ok(()));
+            assert_ne!(*policy, FrozenPolicy::DEFAULT);
+            assert!(!policies[..place].contains(policy), "{place}");
+        }
+    }
+
+    #[test]
+    fn candidates_and_mutants_stay_within_bounds() {
+        let mut options = Options { method: Method::ELO, ..Options::default() };
+        options.bounds[Knob::PurgeDelay.index()] = Bounds { min: 100, max: 1000 };
+        let mut league = League::new(&FrozenPolicy::DEFAULT, &options);
+        let mut random = Random::new(3);
+        for _ in 0..100 {
+            league.renew(&options, &mut random);
+            for (candidate, _) in league.standings() {
+                assert!((100..=1000).contains(&candidate.policy.purge_delay_ms));
+                assert_eq!(candidate.policy.validate(), Ok(()));
+            }
+        }
+    }
+
+    /// Plays until the league is over, where `worth` says what a policy is worth. The candidates tried, in order.
+    fn play(method: Method, seed: u64, worth: impl Fn(&FrozenPolicy) -> f64) -> (League, Vec<FrozenPolicy>) {
+        let options = Options { method, ..Options::default() };
+        let mut league = League::new(&FrozenPolicy::DEFAULT, &options);
+        let mut random = Random::new(seed);
+        let mut tried = Vec::new();
+        while let Some(next) = league.next(ALL, &options, &mut random) {
+            let value = |candidate: usize| worth(&league.candidates[candidate].policy);
+            match next {
+                Match::Game(one, other) => {
+                    let gain = value(other) - value(one) + 0.01 * random.normal();
+                    league.game_ended(one, other, gain, 0.005);
+                }
+                Match::Trial(candidate) => {
+                    let gain = value(candidate);
+                    tried.push(league.candidates[candidate].policy.clone());
+                    league.trial_ended(candidate, gain);
+                }
+            }
+        }
+        (league, tried)
+    }
+
+    #[test]
+    fn ratings_put_forward_a_candidate_among_the_best() {
+        // The shorter the delay, the better: 10 ms is best, and 30 ms next.
+        let worth = |policy: &FrozenPolicy| -0.05 * f64::from(policy.purge_delay_ms).log10();
+        let good = (0..20)
+            .filter(|seed| {
+                let (_, tried) = play(Method::ELO, *seed, worth);
+                assert_eq!(tried.len(), 1);
+                tried[0].purge_delay_ms <= 30
+            })
+            .count();
+        assert!(good >= 17, "{good}");
+    }
+
+    #[test]
+    fn a_bandit_tries_each_candidate_once() {
+        for method in [Method::UCB1, Method::THOMPSON, Method::RANDOM] {
+            let (mut league, tried) = play(method, 1, |_| 0.0);
+            assert_eq!(tried.len(), STRATEGIES);
+            let options = Options { method, ..Options::default() };
+            league.reopen(&options);
+            assert!(league.next(ALL, &options, &mut Random::new(1)).is_some());
+        }
+    }
+
+    #[test]
+    fn knobs_that_do_nothing_are_not_part_of_a_strategy() {
+        let league = League::new(&FrozenPolicy::DEFAULT, &Options::default());
+        assert_eq!(league.policy(0, &FrozenPolicy::DEFAULT, &FrozenPolicy::DEFAULT, |_| false), None);
+        let only_purge =
+            league.policy(0, &FrozenPolicy::DEFAULT, &FrozenPolicy::DEFAULT, |knob| knob == Knob::PurgeDelay).unwrap();
+        assert_eq!(only_purge, FrozenPolicy { purge_delay_ms: 30, ..FrozenPolicy::DEFAULT });
+    }
+}

@@ -1,0 +1,196 @@
+//! What is known about one phase of a program, and the proposals that follow from it.
+//!
+//! A program that works by day and rests by night is two programs. Each has a page: the best policy there, what was tried, and
+//! why. When a phase comes back its page is opened again, its policy runs at once, and what was left to try goes on.
+
+use crate::Window;
+use crate::drift::Shape;
+use crate::knob::Knob;
+use crate::league::{League, Match, open_candidates};
+use crate::ledger::{Ledger, Reason};
+use crate::moves::{Move, Moves};
+use crate::options::Options;
+use crate::random::Random;
+use crate::score::Rates;
+use hakmem_policy::FrozenPolicy;
+
+/// What is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Proposal {
+    /// The boot policy: does what was learned still hold?
+    Boot,
+    /// Where the controllers of capacities have come to.
+    Caps,
+    /// A strategy against the best policy.
+    Strategy(usize),
+    /// Two strategies against each other.
+    Game(usize, usize),
+    /// One knob, one step.
+    Step(Move),
+}
+
+/// The next thing to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+pub(crate) enum Next {
+    /// Let the controllers run.
+    SteerCaps,
+    /// Compare two policies.
+    Compare { proposal: Proposal, base: FrozenPolicy, candidate: FrozenPolicy },
+    /// Nothing is left to try.
+    Rest,
+}
+
+/// One phase of a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    /// What the program asks for in this phase.
+    pub(crate) shape: Option<Shape>,
+    /// The best policy known.
+    pub(crate) best: FrozenPolicy,
+    /// What the boot policy costs here.
+    pub(crate) baseline: Option<Rates>,
+    /// Windows spent here.
+    pub(crate) windows: u64,
+    /// When it was last left, in windows of the learner.
+    pub(crate) left_at: u64,
+    /// Knobs (one bit each) whose mechanism has worked.
+    exercised: u32,
+    caps_are_done: bool,
+    is_doubted: bool,
+    league: League,
+    moves: Moves,
+    pub(crate) ledger: Ledger,
+}
+
+impl Page {
+    /// Nothing is known but the boot policy.
+    pub(crate) fn new(boot: &FrozenPolicy, options: &Options) -> Self {
+        Self {
+            shape: None,
+            best: boot.clone(),
+            baseline: None,
+            windows: 0,
+            left_at: 0,
+            exercised: 0,
+            caps_are_done: !options.cap,
+            is_doubted: false,
+            league: League::new(boot, options),
+            moves: Moves::new(options),
+            ledger: Ledger::default(),
+        }
+    }
+
+    pub(crate) const fn league(&self) -> &League {
+        &self.league
+    }
+
+    /// Takes notice of a window of this phase.
+    pub(crate) fn look(&mut self, window: &Window) {
+        self.windows += 1;
+        for knob in Knob::ALL {
+            self.exercised |= u32::from(knob.is_exercised(window)) << knob.index();
+        }
+    }
+
+    const fn is_exercised(&self, knob: Knob) -> bool {
+        self.exercised >> knob.index() & 1 == 1
+    }
+
+    /// What was learned here may not hold any more.
+    pub(crate) fn doubt(&mut self, boot: &FrozenPolicy, options: &Options) {
+        self.is_doubted = self.best != *boot;
+        self.caps_are_done = !options.cap;
+        self.league.reopen(options);
+        self.moves.reopen();
+    }
+
+    /// The next thing to do: first what is in doubt, then the capacities, then whole policies, then single steps.
+    pub(crate) fn next(&mut self, boot: &FrozenPolicy, options: &Options, random: &mut Random) -> Next {
+        if self.is_doubted {
+            let (base, candidate) = (self.best.clone(), boot.clone());
+            return Next::Compare { proposal: Proposal::Boot, base, candidate };
+        }
+        if !self.caps_are_done {
+            return Next::SteerCaps;
+        }
+        if let Some(next) = self.next_match(boot, options, random) {
+            return next;
+        }
+        let is_exercised = |knob| self.is_exercised(knob);
+        if let Some((step, candidate)) = self.moves.next(&self.best, options, is_exercised, random) {
+            return Next::Compare { proposal: Proposal::Step(step), base: self.best.clone(), candidate };
+        }
+        for knob in Knob::ALL {
+            let reason = if self.is_exercised(knob) { Reason::NoDifference } else { Reason::NotExercised };
+            self.ledger.explain(knob, reason);
+        }
+        Next::Rest
+    }
+
+    fn next_match(&mut self, boot: &FrozenPolicy, options: &Options, random: &mut Random) -> Option<Next> {
+        let policy = |place: usize| self.league.policy(place, boot, &self.best, |knob| self.is_exercised(knob));
+        let open = open_candidates(|place| policy(place).is_some());
+        let next = self.league.next(open, options, random)?;
+        let policy = |place: usize| self.league.policy(place, boot, &self.best, |knob| self.is_exercised(knob));
+        // A mutant may have come to be what runs already; that game is against the best itself, and a draw.
+        let or_best = |place: usize| policy(place).unwrap_or_else(|| self.best.clone());
+        Some(match next {
+            Match::Game(one, other) => {
+                Next::Compare { proposal: Proposal::Game(one, other), base: or_best(one), candidate: or_best(other) }
+            }
+            Match::Trial(place) => Next::Compare {
+                proposal: Proposal::Strategy(place),
+                base: self.best.clone(),
+                candidate: or_best(place),
+            },
+        })
+    }
+
+    /// The capacities have been steered; what came of it is on trial, or was no change.
+    pub(crate) const fn caps_are_steered(&mut self) {
+        self.caps_are_done = true;
+    }
+
+    /// A comparison has ended.
+    pub(crate) fn ended(&mut self, outcome: &Outcome<'_>, options: &Options) {
+        let Outcome { proposal, candidate, gain, with, without, is_better, is_worse } = *outcome;
+        if let Proposal::Game(one, other) = proposal {
+            self.league.game_ended(one, other, gain, options.limits.min_gain);
+            return;
+        }
+        let reason = match (is_better, is_worse) {
+            (true, _) if matches!(proposal, Proposal::Strategy(_)) => Reason::Strategy,
+            (true, _) if matches!(proposal, Proposal::Boot) => Reason::Outdated,
+            (true, _) => Reason::Better,
+            (_, true) => Reason::RolledBack,
+            _ => Reason::NoDifference,
+        };
+        for knob in Knob::ALL {
+            if knob.value(&self.best) != knob.value(candidate) {
+                self.ledger.tried(knob, with, without, reason);
+            }
+        }
+        match proposal {
+            Proposal::Boot => self.is_doubted = false,
+            Proposal::Strategy(place) => self.league.trial_ended(place, gain),
+            Proposal::Step(step) => self.moves.ended(step, gain, is_better),
+            Proposal::Caps | Proposal::Game(..) => {}
+        }
+        if is_better {
+            self.best.clone_from(candidate);
+        }
+    }
+}
+
+/// How a comparison ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome<'a> {
+    pub(crate) proposal: Proposal,
+    pub(crate) candidate: &'a FrozenPolicy,
+    pub(crate) gain: f64,
+    pub(crate) with: f64,
+    pub(crate) without: f64,
+    pub(crate) is_better: bool,
+    pub(crate) is_worse: bool,
+}

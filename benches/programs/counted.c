@@ -4,7 +4,7 @@
  * counted ROUNDS */
 #include "common.h"
 
-enum { BLOCKS = 64, BYTES = 64, SMALLER = 60 };
+enum { BLOCKS = 64, BYTES = 64, SMALLER = 60, RUN = 48 << 10 };
 
 #define COUNTED __attribute__((noinline)) void
 
@@ -29,6 +29,12 @@ COUNTED counted_zeroed(void *volatile *slot, size_t bytes) {
 COUNTED counted_pair(void *volatile *slot, size_t bytes) {
     *slot = malloc(bytes);
     free(*slot);
+}
+
+COUNTED counted_run(void *volatile *slot, size_t bytes) {
+    void *volatile block = malloc(bytes);
+    free(block);
+    (void)slot;
 }
 
 COUNTED counted_realloc(void *volatile *slot, size_t bytes) {
@@ -59,6 +65,7 @@ int main(int count, char **arguments) {
         all(counted_alloc, slots, BYTES);
         all(counted_free, slots, BYTES);
         all(counted_zeroed, slots, BYTES);
+        all(counted_run, slots, RUN);
         all(counted_realloc, slots, SMALLER);
         for (unsigned index = 0; index < BLOCKS; index++)
             free(slots[index]);

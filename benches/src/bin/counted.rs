@@ -18,6 +18,8 @@ const BLOCKS: usize = 64;
 const CONSTANT: Layout = Layout::new::<[u64; 8]>();
 /// What a block of it is resized to: the same size class everywhere.
 const SMALLER: usize = 60;
+/// A size that a run of slabs serves.
+const RUN: usize = 48 << 10;
 
 macro_rules! counted {
     ($($constant:ident, $dynamic:ident: |$slot:ident, $layout:ident| $operation:block)*) => {$(
@@ -61,6 +63,15 @@ counted! {
         // SAFETY: allocated just now with this layout.
         unsafe { dealloc(*slot, layout) };
     }
+    counted_run_constant, counted_run_dynamic: |slot, layout| {
+        // SAFETY: the alignment is that of a layout, and the size is far from the largest.
+        let layout = unsafe { Layout::from_size_align_unchecked(layout.size() * (RUN / CONSTANT.size()), layout.align()) };
+        // SAFETY: the layout has a size.
+        let block = black_box(unsafe { alloc(layout) });
+        // SAFETY: allocated just now with this layout.
+        unsafe { dealloc(block, layout) };
+        *slot = black_box(*slot);
+    }
     counted_realloc_constant, counted_realloc_dynamic: |slot, layout| {
         // SAFETY: `main` resizes what was allocated with this layout.
         *slot = black_box(unsafe { realloc(*slot, layout, SMALLER) });
@@ -89,6 +100,7 @@ fn main() {
             counted_alloc_constant,
             counted_free_constant,
             counted_zeroed_constant,
+            counted_run_constant,
             counted_realloc_constant,
         ] {
             slots.iter_mut().for_each(|slot| operation(slot, bytes));
@@ -100,6 +112,7 @@ fn main() {
             counted_alloc_dynamic,
             counted_free_dynamic,
             counted_zeroed_dynamic,
+            counted_run_dynamic,
             counted_realloc_dynamic,
         ] {
             slots.iter_mut().for_each(|slot| operation(slot, bytes));

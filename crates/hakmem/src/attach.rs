@@ -118,7 +118,7 @@ impl Global {
 
 /// A slow path's first step: takes a newer policy over, if there is one.
 pub(crate) fn pick_up_policy(record: &HeapRecord) {
-    if GLOBAL.policy.generation() == record.heap.policy().generation || record.picking_up.replace(true) {
+    if record.is_up_to_date() || record.picking_up.replace(true) {
         return;
     }
     GLOBAL.policy.with(|policy| record.set_policy(policy));

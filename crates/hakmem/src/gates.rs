@@ -38,7 +38,7 @@ pub(crate) fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
 pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     match class_for(bytes, align) {
         Some(class) => allocate_class(class, bytes, align, door),
-        None => large::allocate_slow(bytes, align, door, false),
+        None => large::allocate_slow(bytes, align, door),
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn allocate_zeroed(bytes: usize, align: usize, door: Door) -> *mut u8
             }
             block
         }
-        None => large::allocate_slow(bytes, align, door, true),
+        None => large::allocate_zeroed_slow(bytes, align, door),
     }
 }
 
@@ -166,7 +166,7 @@ unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
 pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) {
     let Some(class) = class_for(bytes, align) else {
         // SAFETY: passed on to the caller.
-        unsafe { free_or_report_slow(block, Request::new(bytes, align, Door::Rust)) };
+        unsafe { free_large_slow(block, Request::new(bytes, align, Door::Rust)) };
         return;
     };
     let heap = &tls::record().heap;
@@ -348,6 +348,20 @@ unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
     }
 }
 
+/// Frees a block that no slab serves, and that cannot be anybody else's.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_large_slow(block: NonNull<u8>, claim: Request) {
+    let address = block.addr().get();
+    if GLOBAL.front.route_of(address).is_some_and(|word| large::free_again(address, word)) {
+        return;
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { free_or_report_slow(block, claim) };
+}
+
 /// Frees a block that cannot be anybody else's: there is no other allocator to pass it on to.
 ///
 /// # Safety
@@ -366,18 +380,23 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 /// - As for [`free`].
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
-    if let Some(word) = GLOBAL.front.route_of(block.addr().get())
-        && let Some(bin) = word.owner()
-        && let Some(class) = hakmem_ownership::class_of_bin(bin)
-    {
-        if tls::record().heap.own_bin(bin).is_some() {
-            // SAFETY: passed on to the caller.
-            unsafe { free_own_slow(block, class, claim) };
-        } else {
-            // SAFETY: the route says that the block lies in a slab of this class, which is another heap's.
-            unsafe { free_remote(block, class, claim) };
+    let address = block.addr().get();
+    if let Some(word) = GLOBAL.front.route_of(address) {
+        if let Some(bin) = word.owner()
+            && let Some(class) = hakmem_ownership::class_of_bin(bin)
+        {
+            if tls::record().heap.own_bin(bin).is_some() {
+                // SAFETY: passed on to the caller.
+                unsafe { free_own_slow(block, class, claim) };
+            } else {
+                // SAFETY: the route says that the block lies in a slab of this class, which is another heap's.
+                unsafe { free_remote(block, class, claim) };
+            }
+            return Freed::Done;
         }
-        return Freed::Done;
+        if large::free_again(address, word) {
+            return Freed::Done;
+        }
     }
     // SAFETY: passed on to the caller.
     unsafe { free_unowned_slow(block, claim) }
@@ -410,7 +429,7 @@ unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
             if !word.claim(route) {
                 fatal_ptr("double free", address);
             }
-            large::free_claimed(block, route);
+            large::free_claimed_slow(block, route);
         }
         Route::Hardened(note) => hardened::free(block, note, claim),
         Route::Sampled(note) => sampler::free(block, note, claim),

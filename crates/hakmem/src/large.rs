@@ -1,10 +1,10 @@
 //! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, fatal_ptr};
+use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, SLAB_BYTES, fatal_ptr};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
-use hakmem_ownership::Route;
+use hakmem_ownership::{Route, RouteWord};
 use hakmem_tiny_front::Tables;
 
 use crate::attach::{heap_for_thread, pick_up_policy};
@@ -14,15 +14,35 @@ use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::sampler;
 use crate::scavenger;
+use crate::tls;
 
 /// Blocks from this size on get their zeros from the kernel. Below it, writing them costs no more than the page faults do.
 const PURGED_WHEN_ZEROED_BYTES: usize = 32 << 20;
 
 /// A block that slabs do not serve, because of its size or its alignment. Null when out of memory.
+///
+/// Most requests find a run of the right length in the cache of a thread that has nothing else to do first. A thread without a heap
+/// has an empty cache.
+#[inline(never)]
+pub(crate) fn allocate_slow(bytes: usize, align: usize, door: Door) -> *mut u8 {
+    let record = tls::record();
+    if align <= SLAB_BYTES
+        && record.is_up_to_date()
+        && record.heap.policy().sample == 0
+        && let Some(tables) = GLOBAL.front.tables()
+        && let Some(block) = record.runs.allocate_again(&GLOBAL.run_context(tables, record.run_policy.get()), bytes)
+    {
+        return block.ptr.as_ptr();
+    }
+    core::hint::cold_path();
+    allocate(bytes, align, door, false, false)
+}
+
+/// Like [`allocate_slow`], reading as zero.
 #[cold]
 #[inline(never)]
-pub(crate) fn allocate_slow(bytes: usize, align: usize, door: Door, zeroed: bool) -> *mut u8 {
-    allocate(bytes, align, door, zeroed, false)
+pub(crate) fn allocate_zeroed_slow(bytes: usize, align: usize, door: Door) -> *mut u8 {
+    allocate(bytes, align, door, true, false)
 }
 
 /// Like [`allocate_slow`], for a block that has grown and may grow again.
@@ -30,6 +50,7 @@ pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *
     allocate(bytes, align, door, false, true)
 }
 
+#[inline(never)]
 fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool) -> *mut u8 {
     if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
         return core::ptr::null_mut();
@@ -110,8 +131,23 @@ pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
     record.map_or_else(|| big_policy(GLOBAL.policy.boot()), |record| record.big_policy.get())
 }
 
+/// Frees a run where most of them go: into the place of the run that this thread took last. False: nothing was done.
+#[inline]
+pub(crate) fn free_again(address: usize, word: &RouteWord) -> bool {
+    let (record, route) = (tls::record(), word.route());
+    if let Route::Run { units, bytes } = route
+        && address.is_multiple_of(SLAB_BYTES)
+        && let Some(index) = GLOBAL.front.index_of(address)
+    {
+        return record.runs.free_again(index, units, bytes, || word.claim(route));
+    }
+    false
+}
+
 /// Frees a run or big block whose route the caller has claimed.
-pub(crate) fn free_claimed(block: NonNull<u8>, route: Route) {
+#[cold]
+#[inline(never)]
+pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
     let (Some(tables), Some(index)) = (GLOBAL.front.tables(), GLOBAL.front.index_of(block.addr().get())) else {
         return;
     };

@@ -57,6 +57,12 @@ impl HeapRecord {
         }
     }
 
+    /// Whether no newer policy waits to be picked up.
+    #[inline]
+    pub fn is_up_to_date(&self) -> bool {
+        GLOBAL.policy.generation() == self.heap.policy().generation
+    }
+
     /// Copies the numbers that this thread's slow paths use.
     pub fn set_policy(&self, policy: &FrozenPolicy) {
         self.heap.set_policy(FrontPolicy::from_frozen(policy));

@@ -1,6 +1,7 @@
 //! A thread's cache of freed runs.
 
 use crate::context::{Block, LARGE_CLASS_COUNT, RunContext, Shape, large_class};
+use crate::newest::Newest;
 use crate::shared::{self, hand_out, low_bits};
 use crate::slots::{CachedRun, SLOT_COUNT, Slots};
 use core::cell::Cell;
@@ -17,6 +18,8 @@ const MISSES_BEFORE_BUNDLE: u8 = 2;
 ///
 /// Methods take `&self`; the cache is not `Sync`, so one thread calls them. The counters may be read by any thread.
 pub struct RunCache {
+    /// The policy's bounds hold for `newest`, or the room that it left, and `slots` together.
+    newest: Newest,
     slots: Slots,
     /// Flips at every trim.
     tick: Cell<bool>,
@@ -24,6 +27,8 @@ pub struct RunCache {
     miss_streak: Cell<u8>,
     requests: [Owned64; LARGE_CLASS_COUNT],
     hits: [Owned64; LARGE_CLASS_COUNT],
+    /// Requests served by the newest run at the first look; not among the others.
+    again: [Owned64; LARGE_CLASS_COUNT],
     bundles: Owned64,
     allocated_bytes: Owned64,
     freed_bytes: Owned64,
@@ -45,16 +50,30 @@ impl RunCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            newest: Newest::new(),
             slots: Slots::new(),
             tick: Cell::new(false),
             missed_units: Cell::new(0),
             miss_streak: Cell::new(0),
             requests: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
             hits: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
+            again: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
             bundles: Owned64::new(0),
             allocated_bytes: Owned64::new(0),
             freed_bytes: Owned64::new(0),
         }
+    }
+
+    /// A block of at least `bytes` bytes (1..=2 MiB) in the run that was freed last, if that has exactly as many units as it needs;
+    /// else [`RunCache::allocate`] looks further.
+    #[inline]
+    #[must_use]
+    pub fn allocate_again(&self, cx: &RunContext<'_>, bytes: usize) -> Option<Block> {
+        let shape = Shape::of(bytes, 1)?;
+        let first = self.newest.take(shape.units)?;
+        count(&self.again, large_class(shape.units));
+        self.allocated_bytes.add(shape.bytes as u64);
+        hand_out(cx, first, shape.units, &shape, false)
     }
 
     /// A block of at least `bytes` bytes (1..=2 MiB), aligned to `align` (a power of two up to 2 MiB).
@@ -64,6 +83,7 @@ impl RunCache {
         let widest = shape.widest(cx.policy.w_max_permille);
         let class = large_class(shape.units);
         count(&self.requests, class);
+        self.list_newest();
         let block = if let Some(run) = self.slots.take_fit(shape.units, widest, shape.align_units) {
             count(&self.hits, class);
             hand_out(cx, run.first, u32::from(run.units), &shape, run.zeroed)
@@ -74,11 +94,37 @@ impl RunCache {
         Some(block)
     }
 
+    /// Keeps the run of a freed block of `units` units and `bytes` usable bytes where the run that was taken last had as many units,
+    /// if `claim` is won. False: nothing was done, and [`RunCache::free`] does it or there was no such block.
+    #[inline]
+    #[must_use]
+    pub fn free_again(&self, index: SlabIndex, units: u32, bytes: usize, claim: impl FnOnce() -> bool) -> bool {
+        let is_kept = self.newest.has_room(units) && claim();
+        if is_kept {
+            self.newest.put(index, units);
+            self.freed_bytes.add(bytes as u64);
+        }
+        is_kept
+    }
+
     /// Keeps the run of a freed block of `units` units and `bytes` usable bytes. The caller has won `claim`.
     pub fn free(&self, cx: &RunContext<'_>, index: SlabIndex, units: u32, bytes: usize) {
         self.freed_bytes.add(bytes as u64);
-        let run = CachedRun { first: index, units: units as u8, zeroed: false, tick: self.tick.get() };
-        self.keep(cx, run);
+        self.list_newest();
+        if self.make_room(cx, units) {
+            self.newest.put(index, units);
+        } else {
+            cx.os.give_run(index, units);
+        }
+    }
+
+    /// Puts the newest run into the list, where longer or shorter requests and whoever lets the oldest go look for it.
+    fn list_newest(&self) {
+        if let Some((first, units)) = self.newest.clear() {
+            let is_listed =
+                self.slots.push(CachedRun { first, units: units as u8, zeroed: false, tick: self.tick.get() });
+            hakmem_base::invariant!(is_listed, "run cache: the newest run finds no place in the list");
+        }
     }
 
     /// Changes a block's size without moving it; see [`shared::resize_in_place`]. A run that this cache keeps right behind
@@ -90,6 +136,7 @@ impl RunCache {
             if index.slot() + needed > SLABS_PER_SUPERSLAB {
                 return None;
             }
+            self.list_newest();
             let behind = self.slots.take_at(index.add(units))?;
             cx.os.give_run(behind.first, u32::from(behind.units));
             shared::resize_in_place(cx, index, units, new_bytes)
@@ -105,6 +152,7 @@ impl RunCache {
 
     /// Gives all cached runs back.
     pub fn flush(&self, cx: &RunContext<'_>) {
+        self.list_newest();
         while let Some(run) = self.slots.take_oldest() {
             cx.os.give_run(run.first, u32::from(run.units));
         }
@@ -112,6 +160,7 @@ impl RunCache {
 
     /// Gives the runs back that came before the previous trim and were not used since.
     pub fn trim(&self, cx: &RunContext<'_>) {
+        self.list_newest();
         while let Some(run) = self.slots.take_stale(self.tick.get()) {
             cx.os.give_run(run.first, u32::from(run.units));
         }
@@ -121,15 +170,16 @@ impl RunCache {
     /// Bytes of the cached runs. Any thread may ask.
     #[must_use]
     pub fn cached_bytes(&self) -> usize {
-        self.slots.units() as usize * SLAB_BYTES
+        (self.newest.units() + self.slots.units()) as usize * SLAB_BYTES
     }
 
     /// Requests so far, by class of the size asked for, and how many of them a cached run served. Any thread may ask.
     #[must_use]
     pub fn flow(&self) -> [RunFlow; LARGE_CLASS_COUNT] {
         let mut flow = [RunFlow::default(); LARGE_CLASS_COUNT];
-        for (flow, (requests, hits)) in flow.iter_mut().zip(self.requests.iter().zip(&self.hits)) {
-            *flow = RunFlow { requests: requests.get(), hits: hits.get() };
+        let counts = self.requests.iter().zip(&self.hits).zip(&self.again);
+        for (flow, ((requests, hits), again)) in flow.iter_mut().zip(counts) {
+            *flow = RunFlow { requests: requests.get() + again.get(), hits: hits.get() + again.get() };
         }
         flow
     }
@@ -137,13 +187,14 @@ impl RunCache {
     /// Requests served by a cached run. Any thread may ask.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.hits.iter().map(Owned64::get).sum()
+        self.hits.iter().chain(&self.again).map(Owned64::get).sum()
     }
 
     /// Requests that went to the OS box. Any thread may ask.
     #[must_use]
     pub fn misses(&self) -> u64 {
-        self.requests.iter().map(Owned64::get).sum::<u64>().saturating_sub(self.hits())
+        let listed = |counts: &[Owned64; LARGE_CLASS_COUNT]| counts.iter().map(Owned64::get).sum::<u64>();
+        listed(&self.requests).saturating_sub(listed(&self.hits))
     }
 
     /// Misses that took several runs at once. Any thread may ask.
@@ -221,17 +272,22 @@ impl RunCache {
         cx.policy.bundle_runs.min(SLABS_PER_SUPERSLAB / shape.units).min(free_places + 1)
     }
 
-    /// Puts a run into the cache, and the oldest ones back to the OS box where a bound would be passed.
+    /// Puts a run into the list, and the oldest ones back to the OS box where a bound would be passed. There is no newest run.
     fn keep(&self, cx: &RunContext<'_>, run: CachedRun) {
+        if !(self.make_room(cx, u32::from(run.units)) && self.slots.push(run)) {
+            cx.os.give_run(run.first, u32::from(run.units));
+        }
+    }
+
+    /// Gives the oldest runs back until one of `units` units more is within every bound. False if it can never be.
+    fn make_room(&self, cx: &RunContext<'_>, units: u32) -> bool {
         let policy = &cx.policy;
-        let units = u32::from(run.units);
         let class = large_class(units);
         let max_units = policy.cache_bytes / SLAB_BYTES as u32;
         let max_runs = (policy.cache_runs as usize).min(SLOT_COUNT);
         let class_cap = policy.large_cap.get(class).copied().unwrap_or(0);
         if units > max_units || max_runs == 0 || class_cap == 0 {
-            cx.os.give_run(run.first, units);
-            return;
+            return false;
         }
         while self.slots.class_len(class) >= class_cap {
             let Some(oldest) = self.slots.take_oldest_of(class) else { break };
@@ -241,9 +297,7 @@ impl RunCache {
             let Some(oldest) = self.slots.take_oldest() else { break };
             cx.os.give_run(oldest.first, u32::from(oldest.units));
         }
-        if !self.slots.push(run) {
-            cx.os.give_run(run.first, units);
-        }
+        true
     }
 }
 

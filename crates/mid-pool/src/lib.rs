@@ -14,6 +14,7 @@
 
 mod cache;
 mod context;
+mod newest;
 pub mod shared;
 mod slots;
 

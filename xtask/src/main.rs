@@ -148,6 +148,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[OPTIONS] -- CMD")]
         arguments: Vec<OsString>,
     },
+    /// Long-running programs in phases under hakmem's modes, policies found for them, and other allocators: tables and plots.
+    LearnReport(tune::ReportOptions),
     /// Put libhakmem.so and hakmem.h into target/dist.
     Dist,
     /// Check layers, headers of the sources and generated documents.
@@ -283,6 +285,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Loom { weaken, long, only } => loom::loom(&project, &loom::Options { weaken, long, only }),
         Task::Tune { arguments } => tune::tune(&project, &arguments),
+        Task::LearnReport(options) => tune::report(&project, &options),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),
         Task::Compat { allow_missing, only, full, level: levels, install, baseline, sabotage, stress_seconds } => {

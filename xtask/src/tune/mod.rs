@@ -1,4 +1,7 @@
-//! `cargo xtask tune`: hakmem-tune with a fresh library.
+//! `cargo xtask tune` and `cargo xtask learn-report`: hakmem-tune with a fresh library, on a program of the caller's or on the
+//! long-running programs of the project.
+
+mod report;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::launch;
 use crate::project::Project;
+
+pub use report::{Options as ReportOptions, report};
 
 /// Runs `hakmem-tune run` with the caller's arguments.
 pub fn tune(project: &Project, arguments: &[OsString]) -> Result<ExitCode> {

@@ -103,21 +103,22 @@ impl Bandit {
         self.arms.get(arm).copied().unwrap_or_default()
     }
 
-    /// The next arm of those whose bit is set in `eligible`; none of none.
-    pub fn choose(&self, eligible: u64, rng: &mut Random) -> Option<usize> {
+    /// The next arm of those whose bit is set in `eligible`; none of none. Of those that were never tried, the one with most
+    /// at stake.
+    pub fn choose(&self, eligible: u64, stake: impl Fn(usize) -> f64, random: &mut Random) -> Option<usize> {
         let eligible = eligible & ((1 << MAX_ARMS) - 1);
         if self.rule == Rule::Random {
-            return rng.member(eligible);
+            return random.member(eligible);
         }
-        // What was never tried, or has faded away, comes first, in no order.
+        // What was never tried, or has faded away, comes first.
         let fresh = members(eligible).filter(|arm| self.arm(*arm).pulls < MIN_PULLS).fold(0, |set, arm| set | 1 << arm);
         if fresh != 0 {
-            return rng.member(fresh);
+            return random.worthiest(fresh, stake);
         }
         let total: f64 = members(eligible).map(|arm| self.arm(arm).pulls).sum();
         let mut best = None;
         for place in members(eligible) {
-            let index = self.index(&self.arm(place), total, rng);
+            let index = self.index(&self.arm(place), total, random);
             if best.is_none_or(|(_, most)| index > most) {
                 best = Some((place, index));
             }
@@ -126,7 +127,7 @@ impl Bandit {
     }
 
     /// What an arm is ranked by.
-    fn index(&self, arm: &Arm, total: f64, rng: &mut Random) -> f64 {
+    fn index(&self, arm: &Arm, total: f64, random: &mut Random) -> f64 {
         let confidence = |exploration: f64| exploration * (total.max(1.0).ln() / arm.pulls).sqrt();
         match self.rule {
             Rule::Ucb1 { exploration }
@@ -137,7 +138,7 @@ impl Bandit {
                 let (pulls, sum, squares) = (arm.pulls + 3.0, arm.sum + 1.5, arm.squares + 1.25);
                 let mean = sum / pulls;
                 let variance = (squares / pulls - mean * mean).max(1e-9);
-                mean + (variance / pulls).sqrt() * rng.normal()
+                mean + (variance / pulls).sqrt() * random.normal()
             }
             Rule::Random => 0.0,
         }
@@ -204,13 +205,13 @@ mod tests {
 
     /// Mean reward over the pulls in `range`, where `means` may change with time.
     fn play(rule: Rule, pulls: u32, counted_from: u32, means: impl Fn(u32) -> [f64; 5]) -> f64 {
-        let mut rng = Random::new(11);
+        let mut random = Random::new(11);
         let mut bandit = Bandit::new(rule);
         let mut sum = 0.0;
         for pull in 0..pulls {
-            let arm = bandit.choose(0b11111, &mut rng).unwrap();
+            let arm = bandit.choose(0b11111, |_| 0.0, &mut random).unwrap();
             let mean = means(pull)[arm];
-            bandit.reward(arm, mean + 0.1 * rng.normal());
+            bandit.reward(arm, mean + 0.1 * random.normal());
             if pull >= counted_from {
                 sum += mean;
             }
@@ -244,12 +245,12 @@ mod tests {
     #[test]
     fn ucb1_pulls_a_worse_arm_about_as_often_as_its_bound_says() {
         // Auer et al.: at most 8 ln(n) / Δ² + 1 + π²/3 pulls with the constant √2.
-        let mut rng = Random::new(2);
+        let mut random = Random::new(2);
         let mut bandit = Bandit::new(Rule::Ucb1 { exploration: core::f64::consts::SQRT_2 });
         for _ in 0..10_000 {
-            let arm = bandit.choose(0b11, &mut rng).unwrap();
+            let arm = bandit.choose(0b11, |_| 0.0, &mut random).unwrap();
             let p = [0.4, 0.8][arm];
-            bandit.reward(arm, f64::from(u8::from(rng.uniform() < p)));
+            bandit.reward(arm, f64::from(u8::from(random.uniform() < p)));
         }
         let bound = 8.0 * 10_000_f64.ln() / 0.16 + 4.3;
         let pulls = bandit.arm(0).pulls;
@@ -275,11 +276,11 @@ mod tests {
         ) {
             for rule in RULES {
                 let mut bandit = Bandit::new(rule);
-                let mut rng = Random::new(seed);
+                let mut random = Random::new(seed);
                 for &(arm, reward) in &rewards {
                     bandit.reward(arm, reward);
                 }
-                match bandit.choose(eligible, &mut rng) {
+                match bandit.choose(eligible, |_| 0.0, &mut random) {
                     Some(arm) => prop_assert!(arm < MAX_ARMS && eligible >> arm & 1 == 1),
                     None => prop_assert_eq!(eligible as u32, 0),
                 }

@@ -225,16 +225,16 @@ mod tests {
         window
     }
 
-    fn noisy(rng: &mut Random, mean: f64) -> u64 {
-        (mean * (1.0 + 0.1 * rng.normal())).max(0.0) as u64
+    fn noisy(random: &mut Random, mean: f64) -> u64 {
+        (mean * (1.0 + 0.1 * random.normal())).max(0.0) as u64
     }
 
     #[test]
     fn a_steady_program_is_one_phase_and_another_one_is_seen_after_two_windows() {
-        let mut rng = Random::new(8);
+        let mut random = Random::new(8);
         let mut watch = ShapeWatch::default();
         for _ in 0..500 {
-            let now = window(&[(3, noisy(&mut rng, 600.0)), (20, noisy(&mut rng, 400.0))], 100_000);
+            let now = window(&[(3, noisy(&mut random, 600.0)), (20, noisy(&mut random, 400.0))], 100_000);
             assert_eq!(watch.observe(&Shape::of(&now)), Fit::Same);
         }
         let other = Shape::of(&window(&[(3, 100), (50, 900)], 100_000));
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn page_hinkley_sees_a_rise_of_a_tenth_and_sleeps_through_noise() {
-        let mut rng = Random::new(4);
+        let mut random = Random::new(4);
         let mut test = PageHinkley::new(0.01, 0.5);
-        assert!((0..2000).all(|_| !test.observe(0.03 * rng.normal())));
-        let delay = (0..200).position(|_| test.observe(0.1 + 0.03 * rng.normal()));
+        assert!((0..2000).all(|_| !test.observe(0.03 * random.normal())));
+        let delay = (0..200).position(|_| test.observe(0.1 + 0.03 * random.normal()));
         assert!(delay.is_some_and(|windows| windows < 20), "{delay:?}");
     }
 

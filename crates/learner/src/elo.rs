@@ -80,24 +80,34 @@ impl Elo {
     }
 
     /// Who should play next: two different ones of the set.
-    pub fn pair(&self, players: u64, rng: &mut Random) -> Option<(usize, usize)> {
-        let first = if rng.uniform() < self.options.epsilon { rng.member(players) } else { self.leader(players) }?;
+    pub fn pair(&self, players: u64, stake: impl Fn(usize) -> f64, random: &mut Random) -> Option<(usize, usize)> {
+        let first =
+            if random.uniform() < self.options.epsilon { random.member(players) } else { self.leader(players) }?;
         let others = players & !(1_u64 << first);
-        let second = if rng.uniform() < self.options.epsilon { rng.member(others) } else { self.draw(others, rng) }?;
+        let second = if random.uniform() < self.options.epsilon {
+            random.member(others)
+        } else {
+            self.draw(others, stake, random)
+        }?;
         Some((first, second))
     }
 
-    /// One of the set, by softmax of the ratings.
-    pub fn draw(&self, players: u64, rng: &mut Random) -> Option<usize> {
+    /// One of the set, by softmax of the ratings; while there are some who have not played, that one of them with most at stake.
+    pub fn draw(&self, players: u64, stake: impl Fn(usize) -> f64, random: &mut Random) -> Option<usize> {
+        let fresh =
+            members(players).filter(|player| self.rating(*player).games == 0).fold(0, |set, player| set | 1 << player);
+        if fresh != 0 {
+            return random.worthiest(fresh, stake);
+        }
         let most = self.rating(self.leader(players)?).points;
         let weight = |player: usize| ((self.rating(player).points - most) / self.options.temperature).exp();
-        let mut left = rng.uniform() * members(players).map(weight).sum::<f64>();
-        members(players)
-            .find(|player| {
-                left -= weight(*player);
-                left < 0.0
-            })
-            .or_else(|| self.leader(players))
+        let mut left = random.uniform() * members(players).map(weight).sum::<f64>();
+        let drawn = members(players).find(|player| {
+            left -= weight(*player);
+            left < 0.0
+        });
+        // Rounding may leave a little.
+        drawn.or_else(|| self.leader(players))
     }
 
     /// How often the first should win, from 0 to 1.
@@ -164,11 +174,11 @@ mod tests {
         let strength = [0.0, 0.2, -0.3, 0.1, 0.9, -0.1, 0.3, 0.0];
         let mut led = 0;
         for seed in 0..20 {
-            let mut rng = Random::new(seed);
+            let mut random = Random::new(seed);
             let mut elo = Elo::new(EloOptions::default());
             for _ in 0..100 {
-                let (a, b) = elo.pair(0xff, &mut rng).unwrap();
-                let a_wins = strength[a] + 0.3 * rng.normal() > strength[b] + 0.3 * rng.normal();
+                let (a, b) = elo.pair(0xff, |_| 0.0, &mut random).unwrap();
+                let a_wins = strength[a] + 0.3 * random.normal() > strength[b] + 0.3 * random.normal();
                 elo.game(a, b, f64::from(u8::from(a_wins)));
             }
             led += u32::from(elo.leader(0xff) == Some(4));
@@ -190,7 +200,7 @@ mod tests {
         #[test]
         fn a_pair_is_two_of_the_set(players in any::<u32>(), seed in any::<u64>()) {
             let players = u64::from(players);
-            let pair = Elo::new(EloOptions::default()).pair(players, &mut Random::new(seed));
+            let pair = Elo::new(EloOptions::default()).pair(players, |_| 0.0, &mut Random::new(seed));
             prop_assert_eq!(pair.is_some(), players.count_ones() >= 2);
             if let Some((a, b)) = pair {
                 prop_assert!(a != b && players >> a & 1 == 1 && players >> b & 1 == 1);

@@ -1,9 +1,8 @@
-//! The knobs that are learned: where each stands in a policy, which values are tried, and when it can matter at all.
+//! The knobs that are learned: where each stands in a policy, and which values are tried.
 //!
 //! A knob with a list of values is moved to a neighbour of its present value, never further: what was learned about a value says
 //! most about the next one. The capacities have no list; their controller (`cap.rs`) says what to try.
 
-use crate::Window;
 use core::fmt::{self, Display, Formatter};
 use hakmem_policy::{FrozenPolicy, SIZE_GROUPS};
 
@@ -211,27 +210,6 @@ impl Knob {
         match direction {
             Direction::Down => arms.rfind(|arm| *arm < now),
             Direction::Up => arms.find(|arm| *arm > now),
-        }
-    }
-
-    /// Whether the mechanism behind it did anything in the window, so that another value could make a difference.
-    #[must_use]
-    pub fn is_exercised(self, window: &Window) -> bool {
-        match self {
-            Self::CacheBytes => window.refills() > 0 || window.spills() > 0,
-            Self::RefillBytes => window.refills() > 0,
-            Self::IdleTrim => window.beats > 0,
-            Self::MidCap => {
-                window.by_class().any(|(class, seen)| crate::window::mid_group(class).is_some() && seen.refills > 0)
-            }
-            Self::LargeCap | Self::WMaxLarge => window.run_misses() > 0,
-            // Only a class that found no memory borrows from a larger one: no counter tells, and next to never.
-            Self::WMaxMid => false,
-            Self::Outbox => window.remote_frees > 0,
-            Self::PurgeDelay => window.purgeable_bytes > 0 || window.purged_bytes > 0,
-            Self::Warm => window.purged_bytes > 0,
-            Self::Thp => window.committed_bytes > 0,
-            Self::BigRetain => window.big_requests > 0,
         }
     }
 }

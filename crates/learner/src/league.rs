@@ -111,23 +111,28 @@ impl League {
         }
     }
 
-    /// A candidate's policy as it would run now: `best` with what the candidate changes of `boot`. Knobs whose mechanism does
-    /// nothing are left out, because nothing could be said about them. None if that is `best` itself.
+    /// A candidate's policy as it would run now: `best` with what the candidate changes of `boot`, where that has anything at
+    /// stake. None if that is `best` itself. Beside it what it could gain.
     #[must_use]
     pub fn policy(
         &self,
         candidate: usize,
         boot: &FrozenPolicy,
         best: &FrozenPolicy,
-        is_exercised: impl Fn(Knob) -> bool,
-    ) -> Option<FrozenPolicy> {
+        stake: impl Fn(Move) -> f64,
+    ) -> Option<(FrozenPolicy, f64)> {
         let mut policy = best.clone();
+        let mut gain = 0.0;
         let candidate = &self.candidates.get(candidate)?.policy;
-        let is_part = |knob: &Knob| is_exercised(*knob) && knob.value(candidate) != knob.value(boot);
-        for knob in Knob::ALL.into_iter().filter(is_part) {
-            knob.copy(candidate, &mut policy);
+        for knob in Knob::ALL.into_iter().filter(|knob| knob.value(candidate) != knob.value(boot)) {
+            let is_more = knob.number(candidate) > knob.number(best);
+            let stake = stake(Move { knob, direction: if is_more { Direction::Up } else { Direction::Down } });
+            if stake > 0.0 && knob.value(candidate) != knob.value(best) {
+                knob.copy(candidate, &mut policy);
+                gain += stake;
+            }
         }
-        (policy != *best && policy.validate().is_ok()).then_some(policy)
+        (policy != *best && policy.validate().is_ok()).then_some((policy, gain))
     }
 
     /// A candidate's name.
@@ -136,8 +141,15 @@ impl League {
         self.candidates.get(candidate).map_or("", |candidate| candidate.name)
     }
 
-    /// What to play next; none when the league is over. `open` are the candidates (one bit each) that differ from what runs.
-    pub fn next(&mut self, open: u64, options: &Options, random: &mut Random) -> Option<Match> {
+    /// What to play next; none when the league is over. `open` are the candidates (one bit each) that
+    /// differ from what runs, `stake` what each could gain.
+    pub fn next(
+        &mut self,
+        open: u64,
+        stake: impl Fn(usize) -> f64,
+        options: &Options,
+        random: &mut Random,
+    ) -> Option<Match> {
         if self.is_over {
             return None;
         }
@@ -155,12 +167,12 @@ impl League {
                     self.renew(options, random);
                 }
                 let Selector::Elo(elo) = &self.selector else { return None };
-                match elo.pair(open, random) {
+                match elo.pair(open, stake, random) {
                     Some((one, other)) => Some(Match::Game(one, other)),
                     None => elo.leader(open & !self.tried).map(Match::Trial),
                 }
             }
-            Selector::Bandit(_) => self.selector.choose(open & !self.tried, random).map(Match::Trial),
+            Selector::Bandit(_) => self.selector.choose(open & !self.tried, stake, random).map(Match::Trial),
         };
         self.is_over = next.is_none();
         next
@@ -203,7 +215,7 @@ impl League {
             survivors |= elo.leader(others).map_or(0, |best| 1 << best);
         }
         for place in (0..STRATEGIES).filter(|place| survivors >> place & 1 == 0) {
-            let Some(parent) = elo.draw(survivors, random) else { return };
+            let Some(parent) = elo.draw(survivors, |_| 0.0, random) else { return };
             let Some(mut child) = self.candidates.get(parent).cloned() else { return };
             for _ in 0..=random.below(2) {
                 mutate(&mut child.policy, options, random);
@@ -295,7 +307,7 @@ mod tests {
         let mut league = League::new(&FrozenPolicy::DEFAULT, &options);
         let mut random = Random::new(seed);
         let mut tried = Vec::new();
-        while let Some(next) = league.next(ALL, &options, &mut random) {
+        while let Some(next) = league.next(ALL, |_| 0.0, &options, &mut random) {
             let value = |candidate: usize| worth(&league.candidates[candidate].policy);
             match next {
                 Match::Game(one, other) => {
@@ -333,16 +345,16 @@ mod tests {
             assert_eq!(tried.len(), STRATEGIES);
             let options = Options { method, ..Options::default() };
             league.reopen(&options);
-            assert!(league.next(ALL, &options, &mut Random::new(1)).is_some());
+            assert!(league.next(ALL, |_| 0.0, &options, &mut Random::new(1)).is_some());
         }
     }
 
     #[test]
-    fn knobs_that_do_nothing_are_not_part_of_a_strategy() {
-        let league = League::new(&FrozenPolicy::DEFAULT, &Options::default());
-        assert_eq!(league.policy(0, &FrozenPolicy::DEFAULT, &FrozenPolicy::DEFAULT, |_| false), None);
-        let only_purge =
-            league.policy(0, &FrozenPolicy::DEFAULT, &FrozenPolicy::DEFAULT, |knob| knob == Knob::PurgeDelay).unwrap();
-        assert_eq!(only_purge, FrozenPolicy { purge_delay_ms: 30, ..FrozenPolicy::DEFAULT });
+    fn knobs_with_nothing_at_stake_are_not_part_of_a_strategy() {
+        let (league, boot) = (League::new(&FrozenPolicy::DEFAULT, &Options::default()), FrozenPolicy::DEFAULT);
+        assert_eq!(league.policy(0, &boot, &boot, |_| 0.0), None);
+        let stake = |step: Move| f64::from(u8::from(step.knob == Knob::PurgeDelay));
+        let only_purge = league.policy(0, &boot, &boot, stake);
+        assert_eq!(only_purge, Some((FrozenPolicy { purge_delay_ms: 30, ..FrozenPolicy::DEFAULT }, 1.0)));
     }
 }

@@ -121,7 +121,7 @@ impl Learner {
         match self.shape.observe(&Shape::of(window)) {
             Fit::Same => {
                 self.page.shape = self.shape.phase().copied();
-                self.page.look(window);
+                self.page.look(window, &self.running);
                 self.advance(window);
             }
             // Whatever it was, it says nothing about what is on trial.
@@ -362,15 +362,16 @@ mod tests {
     use super::*;
 
     /// A steady program whose cost per event depends on the purge delay: best at 30 ms, by 20 %.
-    fn window(policy: &FrozenPolicy, rng: &mut Random) -> Window {
+    fn window(policy: &FrozenPolicy, random: &mut Random) -> Window {
         let away = (f64::from(policy.purge_delay_ms) / 30.0).log10().abs();
-        let cpu = 100.0 * (0.8 + 0.2 * away) * (1.0 + 0.01 * rng.normal());
+        let cpu = 100.0 * (0.8 + 0.2 * away) * (1.0 + 0.01 * random.normal());
         let allocs = 100_000;
         let mut window = Window {
             elapsed_ns: 100_000_000,
             cpu_ns: (cpu * allocs as f64) as u64,
             allocs,
-            purged_bytes: 1 << 20,
+            purged_bytes: 64 << 20,
+            purgeable_bytes: 8 << 20,
             live_bytes: 8 << 20,
             resident_bytes: 16 << 20,
             ..Window::EMPTY
@@ -379,10 +380,10 @@ mod tests {
         window
     }
 
-    fn run(learner: &mut Learner, windows: u32, rng: &mut Random) -> Option<u32> {
+    fn run(learner: &mut Learner, windows: u32, random: &mut Random) -> Option<u32> {
         let mut policy = FrozenPolicy::DEFAULT;
         for number in 0..windows {
-            let decision = learner.observe(&window(&policy, rng));
+            let decision = learner.observe(&window(&policy, random));
             if let Some(published) = decision.publish {
                 assert_eq!(published.validate(), Ok(()));
                 policy = published;
@@ -405,7 +406,7 @@ mod tests {
         assert_eq!(evidence.reason, Reason::Better);
         assert!(evidence.trials >= 2 && evidence.with < evidence.without, "{evidence:?}");
         let outbox = learner.evidence().find(|evidence| evidence.knob == Knob::Outbox).unwrap();
-        assert_eq!((outbox.reason, outbox.trials), (Reason::NotExercised, 0));
+        assert_eq!((outbox.reason, outbox.trials), (Reason::NothingAtStake, 0));
     }
 
     #[test]

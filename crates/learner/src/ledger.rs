@@ -11,8 +11,8 @@ pub enum Reason {
     Untried,
     /// Its learner is switched off.
     Off,
-    /// The mechanism behind it did nothing.
-    NotExercised,
+    /// Counts say that no other value could gain anything worth having.
+    NothingAtStake,
     /// Trials showed no difference.
     NoDifference,
     /// What was tried was worse and taken back.
@@ -32,7 +32,7 @@ impl Reason {
         match self {
             Self::Untried => "its turn has not come, so the value is that of the start",
             Self::Off => "its learner is switched off, so the value is that of the start",
-            Self::NotExercised => "the program did nothing that it matters for, so no other value was tried",
+            Self::NothingAtStake => "the program does too little that it matters for, so no other value was tried",
             Self::NoDifference => "other values made no difference that could be told from noise, so it stays",
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",

@@ -9,7 +9,7 @@
 //!
 //! # Reading order
 //! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that
-//! does not hold still. `bandit`, `elo` and `selector` say what to try next; `cap` steers capacities, `league` lets whole policies
+//! does not hold still. `stakes` says what could be gained at most, and `bandit`, `elo` and `selector` what to try next; `cap` steers capacities, `league` lets whole policies
 //! compete, `moves` makes single steps. `drift` says when the program has become another one, `page` is what is known about one
 //! phase of it, and `learner` is the life that these add up to.
 
@@ -30,6 +30,7 @@ mod page;
 mod random;
 mod score;
 mod selector;
+mod stakes;
 mod window;
 
 pub use bandit::{Arm, Bandit, MAX_ARMS, Rule};
@@ -46,4 +47,5 @@ pub use options::Options;
 pub use random::Random;
 pub use score::{Rates, Tally, Weights};
 pub use selector::{Method, Selector, reward_of};
+pub use stakes::Stakes;
 pub use window::{ClassWindow, GroupWindow, Window};

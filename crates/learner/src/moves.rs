@@ -68,24 +68,28 @@ impl Moves {
         Self { selector: Selector::new(options.method), tried: 0 }
     }
 
-    /// The next step from a policy, with its result; none when all were tried.
+    /// The next step from a policy, with its result; none when all were tried that could gain enough. `stake` says how much.
     pub fn next(
         &self,
         policy: &FrozenPolicy,
         options: &Options,
-        is_exercised: impl Fn(Knob) -> bool,
-        rng: &mut Random,
+        stake: impl Fn(Move) -> f64,
+        random: &mut Random,
     ) -> Option<(Move, FrozenPolicy)> {
         let is_open = |step: &Move| {
             self.tried >> step.arm() & 1 == 0
                 && options.learns(step.knob)
-                && is_exercised(step.knob)
+                && stake(*step) >= options.limits.min_gain
                 && step.applied_to(policy, options).is_some()
         };
         let open = Move::all().filter(is_open).fold(0, |set, step| set | 1_u64 << step.arm());
-        let arm = self.selector.choose(open, rng)?;
-        let step = Move::all().nth(arm)?;
+        let arm = self.selector.choose(open, |arm| Self::step(arm).map_or(0.0, &stake), random)?;
+        let step = Self::step(arm)?;
         Some((step, step.applied_to(policy, options)?))
+    }
+
+    fn step(arm: usize) -> Option<Move> {
+        Move::all().nth(arm)
     }
 
     /// A step's trial has ended with this gain.
@@ -108,16 +112,16 @@ mod tests {
     use super::*;
 
     fn all_tried(moves: &Moves, options: &Options) -> bool {
-        moves.next(&FrozenPolicy::DEFAULT, options, |_| true, &mut Random::new(1)).is_none()
+        moves.next(&FrozenPolicy::DEFAULT, options, |_| 1.0, &mut Random::new(1)).is_none()
     }
 
     #[test]
     fn each_step_is_offered_once_and_again_after_a_change() {
         let options = Options::default();
         let mut moves = Moves::new(&options);
-        let mut rng = Random::new(1);
+        let mut random = Random::new(1);
         let mut seen = Vec::new();
-        while let Some((step, policy)) = moves.next(&FrozenPolicy::DEFAULT, &options, |_| true, &mut rng) {
+        while let Some((step, policy)) = moves.next(&FrozenPolicy::DEFAULT, &options, |_| 1.0, &mut random) {
             assert_eq!(policy.validate(), Ok(()));
             assert_ne!(policy, FrozenPolicy::DEFAULT);
             assert!(!seen.contains(&step), "{step:?} twice");
@@ -138,19 +142,23 @@ mod tests {
         let step = Move { knob: Knob::PurgeDelay, direction: Direction::Down };
         policy = step.applied_to(&policy, &options).unwrap();
         moves.ended(step, 0.1, true);
-        let (next, _) = moves.next(&policy, &options, |_| true, &mut Random::new(1)).unwrap();
+        let (next, _) = moves.next(&policy, &options, |_| 1.0, &mut Random::new(1)).unwrap();
         assert_eq!(next, step);
         moves.ended(next, -0.1, false);
-        assert!(moves.next(&policy, &options, |_| true, &mut Random::new(1)).is_none());
+        assert!(moves.next(&policy, &options, |_| 1.0, &mut Random::new(1)).is_none());
     }
 
     #[test]
-    fn knobs_that_are_off_or_not_exercised_are_left_alone() {
+    fn knobs_that_are_off_or_have_nothing_at_stake_are_left_alone() {
         let moves = Moves::new(&Options::none());
         assert!(all_tried(&moves, &Options::none()));
         let moves = Moves::new(&Options::default());
-        let only =
-            moves.next(&FrozenPolicy::DEFAULT, &Options::default(), |knob| knob == Knob::Warm, &mut Random::new(3));
+        let only = moves.next(
+            &FrozenPolicy::DEFAULT,
+            &Options::default(),
+            |step| f64::from(u8::from(step.knob == Knob::Warm)),
+            &mut Random::new(3),
+        );
         assert_eq!(only.unwrap().0.knob, Knob::Warm);
     }
 }

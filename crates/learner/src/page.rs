@@ -5,13 +5,14 @@
 
 use crate::Window;
 use crate::drift::Shape;
-use crate::knob::Knob;
-use crate::league::{League, Match, open_candidates};
+use crate::knob::{Direction, Knob};
+use crate::league::{League, Match, STRATEGIES, open_candidates};
 use crate::ledger::{Ledger, Reason};
 use crate::moves::{Move, Moves};
 use crate::options::Options;
 use crate::random::Random;
 use crate::score::Rates;
+use crate::stakes::Stakes;
 use hakmem_policy::FrozenPolicy;
 
 /// What is tried.
@@ -54,8 +55,7 @@ pub(crate) struct Page {
     pub(crate) windows: u64,
     /// When it was last left, in windows of the learner.
     pub(crate) left_at: u64,
-    /// Knobs (one bit each) whose mechanism has worked.
-    exercised: u32,
+    stakes: Stakes,
     caps_are_done: bool,
     is_doubted: bool,
     league: League,
@@ -72,7 +72,7 @@ impl Page {
             baseline: None,
             windows: 0,
             left_at: 0,
-            exercised: 0,
+            stakes: Stakes::default(),
             caps_are_done: !options.cap,
             is_doubted: false,
             league: League::new(boot, options),
@@ -85,16 +85,24 @@ impl Page {
         &self.league
     }
 
-    /// Takes notice of a window of this phase.
-    pub(crate) fn look(&mut self, window: &Window) {
+    /// Takes notice of a window of this phase, in which `running` ran.
+    pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy) {
         self.windows += 1;
-        for knob in Knob::ALL {
-            self.exercised |= u32::from(knob.is_exercised(window)) << knob.index();
+        // What is at stake is so where the best known policy runs, not in the middle of somebody's trial.
+        if *running == self.best {
+            self.stakes.look(window, running.warm_superslabs);
         }
     }
 
-    const fn is_exercised(&self, knob: Knob) -> bool {
-        self.exercised >> knob.index() & 1 == 1
+    fn stake(&self, step: Move, options: &Options) -> f64 {
+        self.stakes.of(step.knob, step.direction, &options.weights)
+    }
+
+    /// Whether another value of the knob could gain anything worth having.
+    fn has_stake(&self, knob: Knob, options: &Options) -> bool {
+        [Direction::Down, Direction::Up]
+            .into_iter()
+            .any(|direction| self.stake(Move { knob, direction }, options) >= options.limits.min_gain)
     }
 
     /// What was learned here may not hold any more.
@@ -105,34 +113,67 @@ impl Page {
         self.moves.reopen();
     }
 
-    /// The next thing to do: first what is in doubt, then the capacities, then whole policies, then single steps.
+    /// The next thing to do: first what is in doubt; then whole policies, and the capacities, whichever has more at stake; then
+    /// single steps.
     pub(crate) fn next(&mut self, boot: &FrozenPolicy, options: &Options, random: &mut Random) -> Next {
         if self.is_doubted {
             let (base, candidate) = (self.best.clone(), boot.clone());
             return Next::Compare { proposal: Proposal::Boot, base, candidate };
         }
+        let caps = self.stake_of_caps(options);
+        self.caps_are_done |= caps < options.limits.min_gain;
+        let candidates = self.candidates(boot, options);
+        let most = candidates.iter().flatten().map(|(_, gain)| *gain).fold(0.0, f64::max);
+        if !self.caps_are_done && caps >= most {
+            return Next::SteerCaps;
+        }
+        if let Some(next) = self.next_match(&candidates, boot, options, random) {
+            return next;
+        }
         if !self.caps_are_done {
             return Next::SteerCaps;
         }
-        if let Some(next) = self.next_match(boot, options, random) {
-            return next;
-        }
-        let is_exercised = |knob| self.is_exercised(knob);
-        if let Some((step, candidate)) = self.moves.next(&self.best, options, is_exercised, random) {
+        let stake = |step: Move| self.stake(step, options);
+        if let Some((step, candidate)) = self.moves.next(&self.best, options, stake, random) {
             return Next::Compare { proposal: Proposal::Step(step), base: self.best.clone(), candidate };
         }
         for knob in Knob::ALL {
-            let reason = if self.is_exercised(knob) { Reason::NoDifference } else { Reason::NotExercised };
+            let reason = if self.has_stake(knob, options) { Reason::NoDifference } else { Reason::NothingAtStake };
             self.ledger.explain(knob, reason);
         }
         Next::Rest
     }
 
-    fn next_match(&mut self, boot: &FrozenPolicy, options: &Options, random: &mut Random) -> Option<Next> {
-        let policy = |place: usize| self.league.policy(place, boot, &self.best, |knob| self.is_exercised(knob));
-        let open = open_candidates(|place| policy(place).is_some());
-        let next = self.league.next(open, options, random)?;
-        let policy = |place: usize| self.league.policy(place, boot, &self.best, |knob| self.is_exercised(knob));
+    fn stake_of_caps(&self, options: &Options) -> f64 {
+        [Knob::MidCap, Knob::LargeCap]
+            .into_iter()
+            .map(|knob| self.stake(Move { knob, direction: Direction::Up }, options))
+            .fold(0.0, f64::max)
+    }
+
+    /// The strategies as they would run now, and what each could gain.
+    fn candidates(&self, boot: &FrozenPolicy, options: &Options) -> [Option<(FrozenPolicy, f64)>; STRATEGIES] {
+        let mut candidates = [const { None }; STRATEGIES];
+        for (place, candidate) in candidates.iter_mut().enumerate() {
+            *candidate = self.league.policy(place, boot, &self.best, |step| self.stake(step, options));
+        }
+        candidates
+    }
+
+    fn next_match(
+        &mut self,
+        candidates: &[Option<(FrozenPolicy, f64)>; STRATEGIES],
+        boot: &FrozenPolicy,
+        options: &Options,
+        random: &mut Random,
+    ) -> Option<Next> {
+        let gain = |place: usize| candidates.get(place).and_then(Option::as_ref).map_or(0.0, |(_, gain)| *gain);
+        let open = open_candidates(|place| gain(place) >= options.limits.min_gain);
+        let next = self.league.next(open, gain, options, random)?;
+        // After a round there are mutants among them.
+        let policy = |place: usize| {
+            self.league.policy(place, boot, &self.best, |step| self.stake(step, options)).map(|(policy, _)| policy)
+        };
         // A mutant may have come to be what runs already; that game is against the best itself, and a draw.
         let or_best = |place: usize| policy(place).unwrap_or_else(|| self.best.clone());
         Some(match next {

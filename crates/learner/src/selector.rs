@@ -58,11 +58,11 @@ impl Selector {
         }
     }
 
-    /// The next try of those whose bit is set; none of none.
-    pub fn choose(&self, eligible: u64, rng: &mut Random) -> Option<usize> {
+    /// The next try of those whose bit is set; none of none. Of those that were never tried, the one with most at stake.
+    pub fn choose(&self, eligible: u64, stake: impl Fn(usize) -> f64, random: &mut Random) -> Option<usize> {
         match self {
-            Self::Elo(elo) => elo.draw(eligible, rng),
-            Self::Bandit(bandit) => bandit.choose(eligible, rng),
+            Self::Elo(elo) => elo.draw(eligible, stake, random),
+            Self::Bandit(bandit) => bandit.choose(eligible, stake, random),
         }
     }
 
@@ -98,14 +98,14 @@ mod tests {
     #[test]
     fn every_method_but_chance_tries_what_pays_more_often() {
         for (name, method) in Method::ALL {
-            let mut rng = Random::new(21);
+            let mut random = Random::new(21);
             let mut selector = Selector::new(method);
             let mut tries = [0_u32; 4];
             for _ in 0..400 {
-                let arm = selector.choose(0b1111, &mut rng).unwrap();
+                let arm = selector.choose(0b1111, |_| 0.0, &mut random).unwrap();
                 tries[arm] += 1;
                 let gain = if arm == 2 { 0.08 } else { -0.05 };
-                selector.reward(arm, reward_of(gain + 0.01 * rng.normal()));
+                selector.reward(arm, reward_of(gain + 0.01 * random.normal()));
             }
             let share = f64::from(tries[2]) / 400.0;
             if name == "random" {

@@ -144,7 +144,7 @@ fn any_window() -> impl Strategy<Value = Window> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(hakmem_testkit::cases(64)))]
+    #![proptest_config(ProptestConfig { cases: hakmem_testkit::cases(64), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_seen_what_is_published_is_valid_within_bounds_and_changes_learned_knobs_only(

@@ -75,6 +75,6 @@ fn a_learner_allocates_nothing_in_any_phase_of_its_life_with_any_method() {
         let trials: u32 = learner.evidence().map(|evidence| evidence.trials).sum();
         assert_eq!(ALLOCATIONS.get() - before, 0, "{name}");
         assert!(has_tried && has_rested, "{name}");
-        assert!(trials > 10, "{name}");
+        assert!(trials >= 5, "{name}: {trials}");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use hakmem_policy::FrozenPolicy;
 
 use crate::document::{Document, Evidence};
-use crate::knobs::{change_of, effect, value_of, variable_of};
+use crate::knobs::{change_of, effect, is_same, value_of, variable_of};
 
 /// The words.
 pub fn explain(document: &Document, name: &str) -> Result<String> {
@@ -97,7 +97,7 @@ fn write_evidence(text: &mut String, evidence: &Evidence, now: &str) -> Result<(
     if !evidence.reason.is_empty() {
         writeln!(text, "    Why: {}", evidence.reason)?;
     }
-    if !evidence.now.is_empty() && evidence.now != now {
+    if !evidence.now.is_empty() && !is_same(&evidence.now, now) {
         writeln!(text, "    Careful: the evidence speaks of {}, the policy says {now}.", evidence.now)?;
     }
     for dissent in &evidence.dissent {
@@ -156,13 +156,17 @@ mod tests {
 
     #[test]
     fn evidence_for_another_value_is_pointed_at() {
-        let evidence = Evidence { now: "5".into(), ..Evidence::default() };
-        let document = Document {
-            policy: FrozenPolicy { purge_delay_ms: 1000, ..FrozenPolicy::DEFAULT },
-            source: Source::default(),
-            evidence: BTreeMap::from([("purge_delay_ms".into(), evidence)]),
+        let explained = |now: &str| {
+            let evidence = Evidence { now: now.into(), ..Evidence::default() };
+            let document = Document {
+                policy: FrozenPolicy { cache_bytes: 65_536, ..FrozenPolicy::DEFAULT },
+                source: Source::default(),
+                evidence: BTreeMap::from([("cache_bytes".into(), evidence)]),
+            };
+            explain(&document, "x").unwrap()
         };
-        assert!(explain(&document, "x").unwrap().contains("the evidence speaks of 5, the policy says 1000"));
+        assert!(explained("5").contains("the evidence speaks of 5, the policy says 64K"));
+        assert!(!explained("65536").contains("Careful"), "another spelling");
     }
 
     #[test]

@@ -206,6 +206,11 @@ fn magnitude(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|number| number * factor)
 }
 
+/// Whether two texts spell the same value: `65536` and `64K`.
+pub fn is_same(left: &str, right: &str) -> bool {
+    left == right || magnitude(left).is_some_and(|value| magnitude(right) == Some(value))
+}
+
 /// The variable of a knob.
 pub fn variable_of(field: &str) -> Option<&'static EnvVar> {
     variables().find(|variable| variable.field == Some(field))

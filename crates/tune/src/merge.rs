@@ -98,7 +98,8 @@ fn voices(member: &Member) -> u64 {
 fn vote<'a>(member: &'a Member, group: &[&'static str]) -> Option<Vote<'a>> {
     let mut values = change_of(&member.document.policy);
     values.retain(|field, _| group.contains(field));
-    let was_tried = group.iter().any(|field| member.document.evidence.contains_key(*field));
+    let evidence = &member.document.evidence;
+    let was_tried = group.iter().any(|field| evidence.get(*field).is_some_and(|found| found.trials > 0));
     (was_tried || !values.is_empty()).then(|| Vote { member, values, voices: voices(member) })
 }
 
@@ -207,6 +208,10 @@ mod tests {
         let untried = [member("a", 3, purge(10), &[]), member("b", 5, FrozenPolicy::DEFAULT, &[])];
         let (document, conflicts) = merge(&untried).unwrap();
         assert_eq!((document.policy, conflicts.len()), (purge(10), 0));
+        // What a learner writes of a knob whose turn did not come.
+        let mut listed = [member("a", 3, purge(10), &[]), member("b", 5, FrozenPolicy::DEFAULT, &["purge_delay_ms"])];
+        listed[1].document.evidence.get_mut("purge_delay_ms").unwrap().trials = 0;
+        assert_eq!(merge(&listed).unwrap().0.policy, purge(10));
     }
 
     #[test]

@@ -263,8 +263,10 @@ impl Search<'_> {
             }
             let mut with = best.clone();
             with.extend(change);
-            // What joins has to be doubted once more later.
-            if self.left() < 2 * DUEL_RUNS * (1 + with.len()) {
+            // What joins others has to be doubted once more later.
+            let groups = groups_of(&with).len();
+            let doubts = if groups > 1 { groups } else { 0 };
+            if self.left() < 2 * DUEL_RUNS * (1 + doubts) {
                 break;
             }
             if policy_of(&with).is_ok() && self.beats(&with, &best)? {
@@ -308,14 +310,11 @@ impl Search<'_> {
     /// Leaves each group of knobs out once, and for good where that makes no difference.
     fn prune(&mut self, mut candidate: Change) -> Result<(Change, Vec<Proof>)> {
         let mut proofs = Vec::new();
-        let mut waiting: Vec<&'static str> = candidate.keys().copied().collect();
-        while let Some(field) = waiting.pop() {
-            let group = group_of(field);
-            waiting.retain(|other| !group.contains(other));
-            let fields: Vec<&'static str> = candidate.keys().copied().filter(|other| group.contains(other)).collect();
+        for fields in groups_of(&candidate) {
             let mut without = candidate.clone();
-            without.retain(|other, _| !group.contains(other));
-            let duel = DUEL_RUNS.min(self.left() / 2);
+            without.retain(|field, _| !fields.contains(field));
+            // A policy of one group has been compared with the defaults already.
+            let duel = if without.is_empty() { 0 } else { DUEL_RUNS.min(self.left() / 2) };
             let before = (self.runs(&candidate), self.runs(&without));
             for _ in 0..duel {
                 self.run(&candidate)?;
@@ -324,9 +323,10 @@ impl Search<'_> {
             let (with_cost, without_cost) = (self.cost(&candidate), self.cost(&without));
             // Without runs of its own a group keeps its place: there was no budget to doubt it.
             let is_known = before.1 + duel > 0;
-            let proof = Proof { fields, with: with_cost, without: without_cost, runs: before.0 + before.1 + 2 * duel };
+            let runs = before.0 + before.1 + 2 * duel;
+            let proof = Proof { fields: fields.clone(), with: with_cost, without: without_cost, runs };
             if is_known && without_cost <= with_cost * (1.0 + self.options.least_gain / 2.0) {
-                self.bench.note(&format!("without {}: {without_cost:.3}, no difference", group.join(", ")));
+                self.bench.note(&format!("without {}: {without_cost:.3}, no difference", fields.join(", ")));
                 candidate = without;
             } else {
                 proofs.push(proof);
@@ -367,6 +367,18 @@ impl Search<'_> {
             })
             .collect()
     }
+}
+
+/// The knobs of a change, those together that are meant for each other.
+fn groups_of(change: &Change) -> Vec<Vec<&'static str>> {
+    let mut groups: Vec<Vec<&'static str>> = Vec::new();
+    for field in change.keys().copied() {
+        match groups.iter_mut().find(|group| group.first().is_some_and(|first| group_of(first).contains(&field))) {
+            Some(group) => group.push(field),
+            None => groups.push(vec![field]),
+        }
+    }
+    groups
 }
 
 /// What pairs of runs, defaults and candidate, say.

@@ -6,6 +6,7 @@
 //! **Invariants.** A replay is a function of trace, policy, costs and seed. What the model hands out it gets back: every
 //! unit, block and page is in one place (`Machine::check`). A trace names each block once while it lives.
 
+pub mod evaluate;
 pub mod execute;
 pub mod model;
 pub mod raw_log;

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use hakmem_learner::{Knob, Options, Weights};
 use hakmem_policy::{FrozenPolicy, parse_environment};
+use hakmem_simulator::evaluate::{DEFAULT_VARIANT, Judged, Report, Scale, Subject, learned, settled, variants};
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
 use hakmem_simulator::{execute, raw_log, synthetic};
@@ -63,6 +65,40 @@ enum Task {
         #[arg(default_values_t = synthetic::ALL.iter().map(|workload| workload.name.to_owned()))]
         traces: Vec<String>,
     },
+    /// What a learner does on a trace, step by step.
+    Log {
+        /// Trace file, or name of a workload.
+        trace: String,
+        /// Rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seed of the learner.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Compares learners with the defaults, the best policy that never changes and an oracle: tables, CSV and curves.
+    Evaluate {
+        /// Further traces, of recorded programs; their load is taken to change.
+        traces: Vec<PathBuf>,
+        /// Only these made-up workloads.
+        #[arg(long, value_delimiter = ',')]
+        only: Option<Vec<String>>,
+        /// Only these learners.
+        #[arg(long, value_delimiter = ';')]
+        learners: Option<Vec<String>>,
+        /// Rounds of each trace that a learner has.
+        #[arg(long, default_value_t = 30)]
+        rounds: u32,
+        /// Seeds of each learner.
+        #[arg(long, default_value_t = 2)]
+        seeds: u64,
+        /// Folder for the results.
+        #[arg(long)]
+        out: PathBuf,
+        /// A document in which the tables stand between the marks `<!-- simulated: ... -->`.
+        #[arg(long)]
+        docs: Option<PathBuf>,
+    },
     /// Executes a trace with the real allocator in this process, under the policy that the variables HAKMEM_* say.
     Execute {
         /// Trace file, or name of a workload.
@@ -96,6 +132,13 @@ fn run(task: Task) -> Result<()> {
                 "trace, events, seconds, cpu_ms, system_ms, faults, huge_faults, madvise_calls, mean_mib, ns_per_event"
             );
             traces.iter().try_for_each(|name| replay(&trace(name)?, &policy))
+        }
+        Task::Log { trace: name, rounds, seed } => {
+            log(trace(&name)?, rounds, seed);
+            Ok(())
+        }
+        Task::Evaluate { traces, only, learners, rounds, seeds, out, docs } => {
+            evaluate(&traces, only.as_deref(), learners.as_deref(), rounds, seeds, &out, docs.as_deref())
         }
         Task::Execute { trace: name, speed } => {
             let measured = execute::run(&trace(&name)?.faster(speed))?;
@@ -149,6 +192,76 @@ fn replay(trace: &Trace, policy: &FrozenPolicy) -> Result<()> {
         took_ns / totals.events.max(1) as f64
     );
     Ok(())
+}
+
+/// Phases that a recorded trace is cut into.
+const RECORDED_PHASES: u32 = 8;
+
+fn evaluate(
+    recorded: &[PathBuf],
+    only: Option<&[String]>,
+    learners: Option<&[String]>,
+    rounds: u32,
+    seeds: u64,
+    out: &Path,
+    docs: Option<&Path>,
+) -> Result<()> {
+    std::fs::create_dir_all(out)?;
+    let mut variants = variants();
+    variants.retain(|variant| learners.is_none_or(|names| names.contains(&variant.name) || variant.name == "none"));
+    let mut report = Report::default();
+    let mut judge = |trace: Trace, changes: bool, is_recorded: bool| {
+        let judged = Judged::new(&Subject::new(trace), changes, is_recorded, &variants, seeds, rounds);
+        let score = judged.score(DEFAULT_VARIANT).unwrap_or(f64::NAN);
+        eprintln!(
+            "{}: static {:.3}, oracle {:.3}, LEARN {score:.3}",
+            judged.name, judged.best.score, judged.best.oracle
+        );
+        report.judged.push(judged);
+    };
+    for workload in synthetic::ALL {
+        if only.is_none_or(|names| names.iter().any(|name| name == workload.name)) {
+            judge(workload.make(1)?, workload.changes, false);
+        }
+    }
+    for path in recorded {
+        judge(Trace::load(path)?.with_phases(RECORDED_PHASES), true, true);
+    }
+    let tables = report.markdown();
+    report.write_csv(&out.join("learners.csv"))?;
+    report.write_curves(&out.join("learners.svg"))?;
+    std::fs::write(out.join("learners.md"), &tables)?;
+    println!("{tables}");
+    docs.map_or(Ok(()), |path| put_between_marks(path, &tables))
+}
+
+const MARK: &str = "<!-- simulated: written by `simulator evaluate` -->";
+const END_MARK: &str = "<!-- simulated: end -->";
+
+fn put_between_marks(path: &Path, tables: &str) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let (before, rest) = text.split_once(MARK).with_context(|| format!("{}: no {MARK}", path.display()))?;
+    let (_, after) = rest.split_once(END_MARK).with_context(|| format!("{}: no {END_MARK}", path.display()))?;
+    Ok(std::fs::write(path, format!("{before}{MARK}\n{tables}{END_MARK}{after}"))?)
+}
+
+/// Runs the default learner and prints what it did.
+fn log(trace: Trace, rounds: u32, seed: u64) {
+    let subject = Subject::new(trace.with_phases(RECORDED_PHASES));
+    let run = learned(&subject, &Options::default(), &Costs::MEASURED, seed, rounds);
+    let scale = Scale::new(&settled(&subject, &FrozenPolicy::DEFAULT, &Costs::MEASURED), Weights::default());
+    let mut before = FrozenPolicy::DEFAULT;
+    for step in &run.log {
+        print!("{:9.1} s {:?}", step.at_ns as f64 / 1e9, step.phase);
+        for knob in Knob::ALL.into_iter().filter(|knob| knob.value(&before) != knob.value(&step.policy)) {
+            print!(" {}: {} -> {}", knob.field(), knob.value(&before), knob.value(&step.policy));
+        }
+        println!();
+        before.clone_from(&step.policy);
+    }
+    for (round, phases) in run.rounds.iter().enumerate() {
+        println!("round {}: {:.3}", round + 1, scale.score(phases));
+    }
 }
 
 fn show(trace: &Trace) -> Result<()> {

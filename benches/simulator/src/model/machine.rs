@@ -12,6 +12,9 @@ use crate::trace::{Event, Trace, What};
 
 /// A gap longer than this is a program that waits for something: none of it counts as work.
 const IDLE_NS: u64 = 1_000_000;
+/// What a small process has resident besides its heap: program, libraries, stacks. (A C program that does nothing has 1.5 MiB, an
+/// interpreter 6 to 10.)
+const PROCESS_BYTES: u64 = 4 << 20;
 /// Sizes are looked up by sixteen bytes.
 const GRAIN: u64 = 16;
 const MAX_CLASS_BYTES: u64 = MAX_SLAB_BLOCK_BYTES as u64;
@@ -47,7 +50,7 @@ pub struct Totals {
     pub cpu_ns: f64,
     /// The kernel's share.
     pub system_ns: f64,
-    /// Resident memory, integrated over time (bytes times nanoseconds).
+    /// Resident memory of the process, integrated over time (bytes times nanoseconds).
     pub resident_byte_ns: f64,
     /// Counts of everything.
     pub counters: Counters,
@@ -92,7 +95,7 @@ pub struct Levels {
     pub cached_bytes: u64,
     /// Free bytes whose pages a purge could return.
     pub purgeable_bytes: u64,
-    /// Resident bytes.
+    /// Resident bytes of the process.
     pub resident_bytes: u64,
     /// Superslabs in use or dirty.
     pub superslabs: u32,
@@ -170,17 +173,48 @@ impl Machine {
         &self.policy
     }
 
-    /// The next event.
+    /// The next event, and the time before it.
     #[inline]
     pub fn step(&mut self, event: &Event) {
-        self.events += 1;
-        let delta_ns = u64::from(event.delta_ns);
-        let end_ns = self.now_ns + delta_ns;
-        if self.is_scavenging && delta_ns > IDLE_NS {
+        self.work(event.delta_ns);
+        self.pass(self.now_ns + u64::from(event.delta_ns));
+        self.happen(event);
+    }
+
+    /// The time before an event counts as work of the program, unless it is so long that the program waits for something.
+    #[inline]
+    pub fn work(&mut self, delta_ns: u32) {
+        let delta_ns = u64::from(delta_ns);
+        self.work_ns += if delta_ns > IDLE_NS { 0 } else { delta_ns };
+    }
+
+    /// Time passes, to `end_ns` since the beginning.
+    #[inline]
+    pub fn pass(&mut self, end_ns: u64) {
+        if self.is_scavenging && end_ns > self.now_ns + IDLE_NS {
             self.scavenge_until(end_ns);
         }
-        self.work_ns += if delta_ns > IDLE_NS { 0 } else { delta_ns };
         self.advance(end_ns - self.now_ns);
+    }
+
+    /// Nanoseconds since the beginning.
+    #[inline]
+    #[must_use]
+    pub const fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Blocks handed out since the beginning.
+    #[inline]
+    #[must_use]
+    pub const fn allocs(&self) -> u64 {
+        self.counters.allocs
+    }
+
+    /// An event, now.
+    #[inline]
+    pub fn happen(&mut self, event: &Event) {
+        self.events += 1;
         match event.what {
             What::Alloc { block, size } => {
                 self.counters.allocs += 1;
@@ -210,7 +244,7 @@ impl Machine {
             work_ns,
             cpu_ns: work_ns - self.saved_ns + user_ns + system_ns,
             system_ns,
-            resident_byte_ns: self.page_ns as f64 * OS_PAGE_BYTES as f64,
+            resident_byte_ns: self.page_ns as f64 * OS_PAGE_BYTES as f64 + PROCESS_BYTES as f64 * self.now_ns as f64,
             counters: self.counters,
         }
     }
@@ -223,7 +257,7 @@ impl Machine {
             live_bytes: self.live_bytes,
             cached_bytes: self.front.cached_bytes() + self.large.cached_bytes(),
             purgeable_bytes: self.os.free_dirty * SLAB_BYTES as u64,
-            resident_bytes: self.os.resident_pages * OS_PAGE_BYTES as u64,
+            resident_bytes: PROCESS_BYTES + self.os.resident_pages * OS_PAGE_BYTES as u64,
             superslabs: self.os.open,
             huge_superslabs: self.os.open_huge,
             threads: self.front.active_threads(),

@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn candidates_and_mutants_stay_within_bounds() {
-        let mut options = Options { method: Method::ELO, ..Options::default() };
+        let mut options = Options { method: Method::ELO, strategies: true, ..Options::default() };
         options.bounds[Knob::PurgeDelay.index()] = Bounds { min: 100, max: 1000 };
         let mut league = League::new(&FrozenPolicy::DEFAULT, &options);
         let mut random = Random::new(3);
@@ -303,7 +303,7 @@ mod tests {
 
     /// Plays until the league is over, where `worth` says what a policy is worth. The candidates tried, in order.
     fn play(method: Method, seed: u64, worth: impl Fn(&FrozenPolicy) -> f64) -> (League, Vec<FrozenPolicy>) {
-        let options = Options { method, ..Options::default() };
+        let options = Options { method, strategies: true, ..Options::default() };
         let mut league = League::new(&FrozenPolicy::DEFAULT, &options);
         let mut random = Random::new(seed);
         let mut tried = Vec::new();
@@ -343,7 +343,7 @@ mod tests {
         for method in [Method::UCB1, Method::THOMPSON, Method::RANDOM] {
             let (mut league, tried) = play(method, 1, |_| 0.0);
             assert_eq!(tried.len(), STRATEGIES);
-            let options = Options { method, ..Options::default() };
+            let options = Options { method, strategies: true, ..Options::default() };
             league.reopen(&options);
             assert!(league.next(ALL, |_| 0.0, &options, &mut Random::new(1)).is_some());
         }

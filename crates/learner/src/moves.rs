@@ -1,7 +1,7 @@
 //! Single steps: one knob, one neighbour of its present value.
 //!
 //! A policy is learned by steps that each had to win a trial. A selector says which step looks most promising; a step that won is
-//! tried once more in the same direction, one that did not is not tried again until the program changes. When no step is
+//! tried once more in the same direction at once, one that did not is not tried again until the program changes. When no step is
 //! left the policy is better than all its neighbours, as far as anybody can tell: it has converged.
 
 use crate::knob::{Direction, KNOBS, Knob};
@@ -56,6 +56,8 @@ impl Move {
 pub struct Moves {
     selector: Selector,
     tried: u64,
+    /// The step that has just won: what was good once is likely to be good twice.
+    again: Option<Move>,
 }
 
 /// What is left of what was known, when the program has changed.
@@ -65,7 +67,7 @@ impl Moves {
     /// No step was tried.
     #[must_use]
     pub const fn new(options: &Options) -> Self {
-        Self { selector: Selector::new(options.method), tried: 0 }
+        Self { selector: Selector::new(options.method), tried: 0, again: None }
     }
 
     /// The next step from a policy, with its result; none when all were tried that could gain enough. `stake` says how much.
@@ -82,7 +84,10 @@ impl Moves {
                 && stake(*step) >= options.limits.min_gain
                 && step.applied_to(policy, options).is_some()
         };
-        let open = Move::all().filter(is_open).fold(0, |set, step| set | 1_u64 << step.arm());
+        let open = Move::all().filter(|step| is_open(step)).fold(0, |set, step| set | 1_u64 << step.arm());
+        if let Some(step) = self.again.filter(is_open) {
+            return Some((step, step.applied_to(policy, options)?));
+        }
         let arm = self.selector.choose(open, |arm| Self::step(arm).map_or(0.0, &stake), random)?;
         let step = Self::step(arm)?;
         Some((step, step.applied_to(policy, options)?))
@@ -98,11 +103,12 @@ impl Moves {
         // Going on in the same direction stays open; going back does not.
         let done = if was_accepted { step.opposite() } else { step };
         self.tried |= 1 << done.arm();
+        self.again = was_accepted.then_some(step);
     }
 
     /// The program has changed: every step may be worth a try again.
     pub fn reopen(&mut self) {
-        self.tried = 0;
+        (self.tried, self.again) = (0, None);
         self.selector.fade(KEPT);
     }
 }

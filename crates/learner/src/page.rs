@@ -113,29 +113,24 @@ impl Page {
         self.moves.reopen();
     }
 
-    /// The next thing to do: first what is in doubt; then whole policies, and the capacities, whichever has more at stake; then
-    /// single steps.
+    /// The next thing to do: first what is in doubt; then single steps, which gain soonest; then the capacities; then whole
+    /// policies, which may lie beyond a ridge that single steps do not cross.
     pub(crate) fn next(&mut self, boot: &FrozenPolicy, options: &Options, random: &mut Random) -> Next {
         if self.is_doubted {
             let (base, candidate) = (self.best.clone(), boot.clone());
             return Next::Compare { proposal: Proposal::Boot, base, candidate };
         }
-        let caps = self.stake_of_caps(options);
-        self.caps_are_done |= caps < options.limits.min_gain;
-        let candidates = self.candidates(boot, options);
-        let most = candidates.iter().flatten().map(|(_, gain)| *gain).fold(0.0, f64::max);
-        if !self.caps_are_done && caps >= most {
-            return Next::SteerCaps;
-        }
-        if let Some(next) = self.next_match(&candidates, boot, options, random) {
-            return next;
-        }
-        if !self.caps_are_done {
-            return Next::SteerCaps;
-        }
         let stake = |step: Move| self.stake(step, options);
         if let Some((step, candidate)) = self.moves.next(&self.best, options, stake, random) {
             return Next::Compare { proposal: Proposal::Step(step), base: self.best.clone(), candidate };
+        }
+        self.caps_are_done |= self.stake_of_caps(options) < options.limits.min_gain;
+        if !self.caps_are_done {
+            return Next::SteerCaps;
+        }
+        let candidates = self.candidates(boot, options);
+        if let Some(next) = self.next_match(&candidates, boot, options, random) {
+            return next;
         }
         for knob in Knob::ALL {
             let reason = if self.has_stake(knob, options) { Reason::NoDifference } else { Reason::NothingAtStake };

@@ -58,7 +58,7 @@ fn window(number: u32, policy: &FrozenPolicy, random: &mut Random) -> Window {
 #[test]
 fn a_learner_allocates_nothing_in_any_phase_of_its_life_with_any_method() {
     for (name, method) in Method::ALL {
-        let options = Options { method, ..Options::default() };
+        let options = Options { method, strategies: true, ..Options::default() };
         let mut policy = FrozenPolicy::DEFAULT;
         let mut random = Random::new(1);
         let (mut has_tried, mut has_rested) = (false, false);

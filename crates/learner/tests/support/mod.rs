@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test and example uses a part")]
 
-use hakmem_learner::{Decision, Learner, Phase, Random, Rates, Tally, Weights, Window};
+use hakmem_learner::{Decision, Knob, Learner, Options, Phase, Random, Rates, Tally, Weights, Window};
 use hakmem_policy::FrozenPolicy;
 
 const OS_PAGE: f64 = 4096.0;
@@ -148,4 +148,57 @@ impl Run {
         }
         (self.cost - before) / f64::from(windows)
     }
+}
+
+/// The best policy that the knobs' lists can make of the defaults, by true cost: what a learner is compared with.
+pub fn best_policy(program: &Program, options: &Options) -> FrozenPolicy {
+    let mut best = FrozenPolicy::DEFAULT;
+    loop {
+        let before = program.cost(&best);
+        for knob in Knob::ALL.into_iter().filter(|knob| options.learns(*knob)) {
+            for &arm in knob.arms() {
+                let mut policy = best.clone();
+                knob.set(&mut policy, arm);
+                if program.cost(&policy) < program.cost(&best) {
+                    best = policy;
+                }
+            }
+        }
+        if program.cost(&best) >= before {
+            return best;
+        }
+    }
+}
+
+/// How one life went.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Windows until the best policy known stayed within a fifth of what there is to gain.
+    pub near: Option<u32>,
+    /// Windows until nothing was left to try.
+    pub rested: Option<u32>,
+    /// Part of what there is to gain that was gained.
+    pub gained: f64,
+    /// Mean true cost of all windows, trials included, where the boot policy costs 1.
+    pub mean_cost: f64,
+}
+
+/// One life of so many windows; `costs` receives the true cost of each.
+pub fn settle(program: &Program, options: &Options, seed: u64, windows: u32, costs: &mut Vec<f64>) -> Settled {
+    let least = program.cost(&best_policy(program, options));
+    let mut run = Run::new(Learner::new(&FrozenPolicy::DEFAULT, options, seed), seed ^ 0x5555);
+    let mut near = None;
+    for window in 1..=windows {
+        let before = run.cost;
+        run.step(program);
+        costs.push(run.cost - before);
+        let cost = program.cost(run.learner.best_now());
+        if cost > least + 0.2 * (1.0 - least) {
+            near = None;
+        } else if near.is_none() {
+            near = Some(window);
+        }
+    }
+    let gained = if least < 1.0 { (1.0 - program.cost(run.learner.best())) / (1.0 - least) } else { 1.0 };
+    Settled { near, rested: run.rested, gained, mean_cost: run.cost / f64::from(windows) }
 }

@@ -65,7 +65,7 @@ mod tests {
             sketch.block(2400, 10_000.0);
         }
         assert!(sketch.bytes.quantile(0.5).is_some_and(|bytes| (64.0..70.0).contains(&bytes)));
-        assert_eq!(sketch.median_bytes.get(), Some(64.0));
+        assert!(sketch.median_bytes.get().is_some_and(|bytes| (64.0..70.0).contains(&bytes)));
         let [Some(wanted)] = sketch.sizes.dynamic_classes::<1>() else { panic!("none") };
         assert_eq!(wanted.block_bytes, 2432);
         assert!(wanted.saved_share > 0.04, "{wanted:?}");

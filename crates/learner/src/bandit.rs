@@ -8,6 +8,7 @@
 //!   "Further optimal regret bounds for Thompson sampling", 2013.
 //! - Random choice: what the others have to beat.
 
+use crate::math::ln;
 use crate::random::{Random, members};
 
 /// Arms at most: one bit each of the set of those that may be chosen.
@@ -128,7 +129,7 @@ impl Bandit {
 
     /// What an arm is ranked by.
     fn index(&self, arm: &Arm, total: f64, random: &mut Random) -> f64 {
-        let confidence = |exploration: f64| exploration * (total.max(1.0).ln() / arm.pulls).sqrt();
+        let confidence = |exploration: f64| exploration * (ln(total.max(1.0)) / arm.pulls).sqrt();
         match self.rule {
             Rule::Ucb1 { exploration }
             | Rule::DiscountedUcb { exploration, .. }

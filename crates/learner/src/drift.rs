@@ -7,6 +7,7 @@
 //! is on trial: a cost that has risen without any change of shape says that what was learned does not hold any more.
 
 use crate::Window;
+use crate::math::log2;
 use crate::window::mid_group;
 
 /// Two for each doubling up to 32 KiB, one per group of runs, one for big blocks.
@@ -58,8 +59,8 @@ impl Shape {
             blocks,
             bytes,
             has_sizes,
-            rate: (1.0 + window.allocs as f64 / seconds).log2(),
-            live: (1.0 + window.live_bytes as f64 / (1 << 20) as f64).log2(),
+            rate: log2(1.0 + window.allocs as f64 / seconds),
+            live: log2(1.0 + window.live_bytes as f64 / (1 << 20) as f64),
         }
     }
 

@@ -20,6 +20,7 @@
 //! as is what stays undecided to the end, and the old policy stays.
 
 use crate::Window;
+use crate::math::ln;
 use crate::score::{Rates, Tally, Weights};
 
 /// Pairs at most.
@@ -323,7 +324,7 @@ impl Duel {
         let costs = if self.side == Side::Base { base } else { trial };
         costs.sum += cost.measured;
         costs.turns += 1;
-        if self.side == Side::Trial && (cost.measured / self.mean_cost(Side::Base)).ln() > self.limits.brake {
+        if self.side == Side::Trial && ln(cost.measured / self.mean_cost(Side::Base)) > self.limits.brake {
             return Some(Verdict::Worse);
         }
         let Some(first) = self.first.take() else {
@@ -333,8 +334,8 @@ impl Duel {
         };
         // The second turn of this pair is also the side on which the next one begins: A B, B A.
         let (base, trial) = if self.side == Side::Trial { (first, cost) } else { (cost, first) };
-        self.gains.push((base.measured / trial.measured).ln());
-        self.modelled.push((base.modelled / trial.modelled).ln());
+        self.gains.push(ln(base.measured / trial.measured));
+        self.modelled.push(ln(base.modelled / trial.modelled));
         self.verdict()
     }
 

@@ -6,7 +6,9 @@
 //! ratings, now and then two at random.
 
 use crate::bandit::MAX_ARMS;
+use crate::math::exp;
 use crate::random::{Random, members};
+use core::f64::consts::LN_10;
 
 /// Where everyone starts.
 pub(crate) const START: f64 = 1500.0;
@@ -100,7 +102,7 @@ impl Elo {
             return random.worthiest(fresh, stake);
         }
         let most = self.rating(self.leader(players)?).points;
-        let weight = |player: usize| ((self.rating(player).points - most) / self.options.temperature).exp();
+        let weight = |player: usize| exp((self.rating(player).points - most) / self.options.temperature);
         let mut left = random.uniform() * members(players).map(weight).sum::<f64>();
         let drawn = members(players).find(|player| {
             left -= weight(*player);
@@ -147,7 +149,7 @@ impl Elo {
 }
 
 fn expected(first: f64, second: f64) -> f64 {
-    1.0 / (1.0 + 10_f64.powf((second - first) / TEN_TO_ONE))
+    1.0 / (1.0 + exp(LN_10 * (second - first) / TEN_TO_ONE))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::duel::{Duel, Limits, Pace, Side, Verdict};
 use crate::knob::Knob;
 use crate::league::Candidate;
 use crate::ledger::{Evidence, Reason};
+use crate::math::ln;
 use crate::options::Options;
 use crate::page::{Next, Outcome, Page, Proposal};
 use crate::random::Random;
@@ -249,7 +250,7 @@ impl Learner {
                 }
                 let rates = core::mem::take(tally).rates();
                 let Some((rates, baseline)) = rates.zip(self.page.baseline) else { return };
-                if self.cost.observe(self.options.weights.cost(&rates, &baseline).ln()) {
+                if self.cost.observe(ln(self.options.weights.cost(&rates, &baseline))) {
                     self.page.doubt(&self.boot, &self.options);
                     self.stage = Stage::BEGIN;
                 }

@@ -26,6 +26,7 @@ mod knob;
 mod league;
 mod learner;
 mod ledger;
+mod math;
 mod moves;
 mod options;
 mod p2;

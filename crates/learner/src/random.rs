@@ -3,6 +3,8 @@
 //! SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014); normal numbers by the polar
 //! method (Marsaglia and Bray, 1964).
 
+use crate::math::ln;
+
 /// A source of random numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -39,7 +41,7 @@ impl Random {
             let (x, y) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
             let square = x * x + y * y;
             if square > 0.0 && square < 1.0 {
-                return x * (-2.0 * square.ln() / square).sqrt();
+                return x * (-2.0 * ln(square) / square).sqrt();
             }
         }
     }

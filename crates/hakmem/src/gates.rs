@@ -10,7 +10,7 @@ use hakmem_tiny_front::{Heap, Pop, Spill};
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
 use crate::record::HeapRecord;
-use crate::{hardened, large, pages, sampler, scavenger, tls};
+use crate::{hardened, large, learning, pages, sampler, scavenger, tls};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +105,7 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
         return block.flatten().map_or(core::ptr::null_mut(), |block| hand_out(block, class, door));
     };
     pick_up_policy(record);
+    learning::stir();
     let block = front.refill_slow(&record.heap, class).or_else(|| {
         pages::reclaim(record);
         front.refill_slow(&record.heap, class)
@@ -133,6 +134,7 @@ pub(crate) extern "C" fn beat_slow(
     if beat.is_routine {
         pages::maintain();
         scavenger::stand_by();
+        learning::beat(record.heap.policy().heartbeat_allocs);
     }
     if beat.is_sample
         && let Some(sample) = sampler::allocate(record, Request::new(bytes, align, door))

@@ -8,13 +8,15 @@ use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{
-    FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment,
+    FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment_over,
 };
 use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{Front, Tables};
 
 use crate::hooks::{self, Hooks};
+use crate::learning;
+use crate::policy_file;
 use crate::record::HeapRecord;
 use crate::scavenger;
 
@@ -30,10 +32,13 @@ pub(crate) struct Global {
     ready: Flag,
     pub hooks: Hooks,
     pub scavenger: scavenger::State,
+    pub learning: learning::State,
     pub setup: Lock<()>,
     /// Numbers that other threads than a policy's publisher need at once.
     pub scavenge_min_bytes: SharedUsize,
     pub scavenger_mode: Shared32,
+    pub big_retain_bytes: SharedUsize,
+    pub big_retain_ms: Shared32,
     /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
     pub physical_bytes: SharedUsize,
     pub front: Front,
@@ -79,10 +84,12 @@ pub(crate) struct Boot {
     pub stats: bool,
     pub os_stats: bool,
     pub dump_signal: bool,
+    pub freeze_signal: u32,
     pub foreign: Foreign,
     pub sample_slots: u32,
     pub stats_file: PathText,
     pub dump_dir: PathText,
+    pub policy_out: PathText,
 }
 
 impl Boot {
@@ -90,10 +97,12 @@ impl Boot {
         stats: Settings::DEFAULT.stats,
         os_stats: Settings::DEFAULT.ss_os_stats,
         dump_signal: Settings::DEFAULT.dump_signal,
+        freeze_signal: Settings::DEFAULT.freeze_signal,
         foreign: Settings::DEFAULT.foreign,
         sample_slots: Settings::DEFAULT.sample_slots,
         stats_file: PathText::EMPTY,
         dump_dir: PathText::EMPTY,
+        policy_out: PathText::EMPTY,
     };
 }
 
@@ -146,8 +155,11 @@ impl Global {
             ready: Flag::new(false),
             hooks: Hooks::new(),
             scavenger: scavenger::State::new(),
+            learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),
+            big_retain_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.big_retain_bytes),
+            big_retain_ms: Shared32::new(FrozenPolicy::DEFAULT.big_retain_ms),
             physical_bytes: SharedUsize::new(usize::MAX),
         }
     }
@@ -164,6 +176,7 @@ impl Global {
             return true;
         }
         self.physical_bytes.store_relaxed(physical_bytes());
+        self.learning.begin();
         let said = read_environment();
         let settings = said.as_ref().unwrap_or(const { &Settings::DEFAULT });
         // A cell without a boot policy says the default one.
@@ -195,17 +208,25 @@ impl Global {
     #[inline(never)]
     fn heed(&self, settings: &Settings<'_>) {
         self.front.ring.switch(settings.tiny_ring);
+        learning::heed(settings);
         self.boot.set(Boot {
             stats: settings.stats,
             os_stats: settings.ss_os_stats,
             dump_signal: settings.dump_signal,
+            freeze_signal: settings.freeze_signal,
             foreign: settings.foreign,
             sample_slots: settings.sample_slots,
             stats_file: PathText::new(settings.stats_file),
             dump_dir: PathText::new(settings.dump_dir),
+            policy_out: PathText::new(settings.policy_out),
         });
         if settings.verbose {
-            Line::new().text("profile ").text(settings.profile.name()).text(", mode FROZEN").write();
+            Line::new()
+                .text("profile ")
+                .text(settings.profile.name())
+                .text(", mode ")
+                .text(settings.mode.name())
+                .write();
         }
     }
 
@@ -255,6 +276,8 @@ impl Global {
             madvise_guard_abort: policy.madvise_guard_abort,
             memory_limit_bytes: policy.memory_limit_bytes,
         });
+        self.big_retain_bytes.store_relaxed(policy.big_retain_bytes);
+        self.big_retain_ms.store_relaxed(policy.big_retain_ms);
         self.scavenge_min_bytes.store_relaxed(policy.scavenge_min_bytes);
         self.scavenger_mode.store_relaxed(policy.scavenger as u32);
     }
@@ -289,7 +312,7 @@ pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
 }
 
 /// Bits that nobody outside the process can guess, or, should the kernel refuse them, hardly.
-fn random_bits() -> u64 {
+pub(crate) fn random_bits() -> u64 {
     let mut bits = 0_u64;
     let bytes = size_of_val(&bits);
     // SAFETY: writes to a local of this many bytes. Does not wait: at boot time the pool may not be ready yet.
@@ -333,17 +356,28 @@ fn read_environment() -> Option<Settings<'static>> {
 #[cold]
 #[inline(never)]
 fn parse_variables() -> Settings<'static> {
-    parse_environment(Variables::first(), &mut |complaint| {
-        let mut line = ComplaintLine(Some(Line::new()));
+    parse_environment_over(Variables::first(), &mut policy_file::read, &mut |complaint| {
+        let mut line = ComplaintLine::new();
         // A line that is full is cut: nothing to do about an error.
         let _cut = complaint.write_line(&mut line);
-        if let Some(line) = line.0 {
-            line.write();
-        }
+        line.end();
     })
 }
 
-struct ComplaintLine(Option<Line>);
+/// A line for stderr to which the policy crate writes.
+pub(crate) struct ComplaintLine(Option<Line>);
+
+impl ComplaintLine {
+    pub fn new() -> Self {
+        Self(Some(Line::new()))
+    }
+
+    pub fn end(self) {
+        if let Some(line) = self.0 {
+            line.write();
+        }
+    }
+}
 
 impl fmt::Write for ComplaintLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -9,6 +9,7 @@ use crate::attach::detach_thread;
 use crate::dump;
 use crate::global::GLOBAL;
 use crate::hardened;
+use crate::learning;
 use crate::record::HeapRecord;
 use crate::report;
 use crate::sampler;
@@ -79,10 +80,12 @@ pub(crate) fn install_once() {
     if GLOBAL.boot().dump_signal {
         install_dump_signal();
     }
+    learning::install_freeze_signal(GLOBAL.boot().freeze_signal);
 }
 
 extern "C" fn before_fork() {
-    // The big cache first: under its locks the epochs may allocate, which may take a heap record.
+    learning::lock_for_fork();
+    // The big cache next: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
     GLOBAL.big.lock_for_fork();
     GLOBAL.hardened.lock_for_fork();
@@ -107,6 +110,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { learning::unlock_after_fork() };
 }
 
 extern "C" fn after_fork_in_parent() {
@@ -115,6 +120,7 @@ extern "C" fn after_fork_in_parent() {
 
 extern "C" fn after_fork_in_child() {
     scavenger::forget_in_child();
+    learning::forget_in_child();
     GLOBAL.front.forget_in_child();
     // Only the forking thread lives on. The others' heaps stay behind: their state may be half-changed.
     GLOBAL.registry.peak.store_relaxed(1);
@@ -129,6 +135,7 @@ pub(crate) fn finish() {
     // A process that has never allocated has nothing to finish, and writes to no page of its own for it.
     // ORDERING: decides who finishes; nothing travels.
     if GLOBAL.is_ready() && GLOBAL.hooks.are_finished.try_set_acq_rel() {
+        learning::finish();
         report::at_exit();
         hardened::sweep();
         sampler::sweep();

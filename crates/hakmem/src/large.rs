@@ -10,6 +10,7 @@ use hakmem_tiny_front::Tables;
 use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
 use crate::hardened;
+use crate::learning;
 use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::sampler;
@@ -71,6 +72,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         None => {}
     }
     scavenger::stand_by();
+    learning::stir();
     let block = try_allocate(tables, record, bytes, align, growing).or_else(|| {
         pages::reclaim_for(record);
         try_allocate(tables, record, bytes, align, growing)
@@ -127,8 +129,15 @@ fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {
     record.map_or_else(|| run_policy(GLOBAL.policy.boot()), |record| record.run_policy.get())
 }
 
+/// Without a record, which would hold a copy of the present policy, what is kept goes by the present one all the same: the
+/// scavenger must not give back what a learned policy keeps.
 pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
-    record.map_or_else(|| big_policy(GLOBAL.policy.boot()), |record| record.big_policy.get())
+    let without_record = || BigPolicy {
+        retain_bytes: GLOBAL.big_retain_bytes.load_relaxed(),
+        retain_ms: GLOBAL.big_retain_ms.load_relaxed(),
+        ..big_policy(GLOBAL.policy.boot())
+    };
+    record.map_or_else(without_record, |record| record.big_policy.get())
 }
 
 /// Frees a run where most of them go: into the place of the run that this thread took last. False: nothing was done.

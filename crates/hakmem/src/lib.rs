@@ -26,8 +26,11 @@ mod global;
 mod hardened;
 mod hooks;
 mod large;
+mod learning;
+mod observe;
 mod operators;
 mod pages;
+mod policy_file;
 pub mod raw;
 mod record;
 mod report;
@@ -38,7 +41,10 @@ mod tls;
 mod writer;
 
 pub use dump::{dump_dot, dump_json};
-pub use hakmem_policy::{FieldError, FrozenPolicy, Profile};
+pub use hakmem_learner as learner;
+pub use hakmem_policy::file::{FileError, FileProblem, parse_policy};
+pub use hakmem_policy::{FieldError, FrozenPolicy, Mode, Profile};
+pub use learning::{Learned, freeze, learned, mode, observed, observed_since, set_mode};
 pub use report::{Stats, stats};
 
 /// The README's Rust code is compiled with the documentation tests.

@@ -2,10 +2,14 @@
 
 use core::ffi::c_char;
 
+use hakmem_bigcache::BigStats;
+use hakmem_hardened::HardenedStats;
+use hakmem_sampled::SampledStats;
 use hakmem_superslab_os::OsStats;
 use hakmem_tiny_front::FrontReport;
 
 use crate::global::{Boot, GLOBAL};
+use crate::learning;
 use crate::scavenger;
 use crate::tls::{self, Holder};
 use crate::writer::FdWriter;
@@ -130,6 +134,16 @@ stats! {
     peak_heaps,
     /// Times the scavenger was started.
     scavenger_starts,
+    /// Generation of the policy in force; 0 is the one that the process began with.
+    policy_generation,
+    /// Windows that the learning layer's thread has measured.
+    learn_windows,
+    /// Policies that it has published.
+    learn_published,
+    /// Its CPU time, in microseconds.
+    learn_cpu_us,
+    /// The same in millionths of the CPU time of the process.
+    learn_cpu_ppm,
     /// Blocks handed out at the hardened level.
     hardened_allocs,
     /// Bytes of freed blocks that wait in quarantine.
@@ -176,34 +190,67 @@ pub(crate) fn stats_in_handler() -> Stats {
     collect_stats(&GLOBAL.front.os.try_stats().unwrap_or_default())
 }
 
+/// Sums over all heaps, beside what the shared boxes count.
+pub(crate) struct Reading {
+    pub front: FrontReport,
+    pub runs: Runs,
+    pub big: BigStats,
+    hardened: HardenedStats,
+    sampled: SampledStats,
+}
+
+/// Sums over the heaps' caches of runs.
+#[derive(Default)]
+pub(crate) struct Runs {
+    pub cached_bytes: u64,
+    live_bytes: u64,
+    hits: u64,
+    misses: u64,
+}
+
+impl Reading {
+    /// As of now; `flattened` is the set of classes whose pool is flattened. Takes no lock.
+    pub fn now(flattened: u128) -> Self {
+        let (mut front, mut runs) = (FrontReport::default(), Runs::default());
+        for record in GLOBAL.records() {
+            GLOBAL.front.report(&record.heap, flattened, &mut front);
+            runs.cached_bytes += record.runs.cached_bytes() as u64;
+            runs.live_bytes = runs.live_bytes.wrapping_add(record.runs.allocated_bytes());
+            runs.live_bytes = runs.live_bytes.wrapping_sub(record.runs.freed_bytes());
+            runs.hits += record.runs.hits();
+            runs.misses += record.runs.misses();
+        }
+        runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
+        runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
+        let (big, hardened, sampled) = (GLOBAL.big.stats(), GLOBAL.hardened.stats(), GLOBAL.sampled.stats());
+        Self { front, runs, big, hardened, sampled }
+    }
+
+    /// Bytes of blocks in use.
+    pub fn live_bytes(&self) -> u64 {
+        let (_, orphan_bytes) = GLOBAL.front.orphans();
+        let slab_bytes = (self.front.delivered_bytes + orphan_bytes).saturating_sub(self.front.cached_bytes);
+        let big_bytes = self.big.allocated_bytes.saturating_sub(self.big.freed_bytes);
+        slab_bytes
+            .wrapping_add(self.runs.live_bytes)
+            .wrapping_add(big_bytes)
+            .wrapping_add(self.hardened.live_bytes)
+            .wrapping_add(self.sampled.live_bytes)
+    }
+}
+
 fn collect_stats(os: &OsStats) -> Stats {
-    let (mut front, mut runs) = (FrontReport::default(), Runs::default());
     let flattened = match tls::holder() {
         Holder::Heap(record) => record.heap.policy().flattened_classes(),
         Holder::Newcomer | Holder::Leaver => 0,
     };
-    for record in GLOBAL.records() {
-        GLOBAL.front.report(&record.heap, flattened, &mut front);
-        runs.cached_bytes += record.runs.cached_bytes() as u64;
-        runs.live_bytes = runs.live_bytes.wrapping_add(record.runs.allocated_bytes());
-        runs.live_bytes = runs.live_bytes.wrapping_sub(record.runs.freed_bytes());
-        runs.hits += record.runs.hits();
-        runs.misses += record.runs.misses();
-    }
-    let big = GLOBAL.big.stats();
-    let hardened = GLOBAL.hardened.stats();
-    let sampled = GLOBAL.sampled.stats();
-    runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
-    runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
-    let (orphan_slabs, orphan_bytes) = GLOBAL.front.orphans();
-    let slab_bytes = (front.delivered_bytes + orphan_bytes).saturating_sub(front.cached_bytes);
-    let big_bytes = big.allocated_bytes.saturating_sub(big.freed_bytes);
+    let reading = Reading::now(flattened);
+    let live_bytes = reading.live_bytes();
+    let Reading { front, runs, big, hardened, sampled } = reading;
+    let (orphan_slabs, _) = GLOBAL.front.orphans();
+    let learn = learning::costs();
     Stats {
-        live_bytes: slab_bytes
-            .wrapping_add(runs.live_bytes)
-            .wrapping_add(big_bytes)
-            .wrapping_add(hardened.live_bytes)
-            .wrapping_add(sampled.live_bytes),
+        live_bytes,
         committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
         cached_bytes: front.cached_bytes + runs.cached_bytes + (big.cached_bytes + os.free_dirty_bytes) as u64,
         peak_rss_bytes: peak_rss_bytes(),
@@ -256,6 +303,11 @@ fn collect_stats(os: &OsStats) -> Stats {
         live_heaps: u64::from(GLOBAL.registry.live.load_relaxed()),
         peak_heaps: u64::from(GLOBAL.registry.peak.load_relaxed()),
         scavenger_starts: u64::from(scavenger::starts()),
+        policy_generation: u64::from(GLOBAL.policy.generation()),
+        learn_windows: learn.windows,
+        learn_published: learn.published,
+        learn_cpu_us: learn.cpu_us,
+        learn_cpu_ppm: learn.share_ppm,
         hardened_allocs: hardened.allocs,
         quarantined_bytes: hardened.quarantined_bytes,
         quarantined_space_bytes: hardened.quarantined_space_bytes,
@@ -274,14 +326,6 @@ fn collect_stats(os: &OsStats) -> Stats {
     }
 }
 
-#[derive(Default)]
-struct Runs {
-    cached_bytes: u64,
-    live_bytes: u64,
-    hits: u64,
-    misses: u64,
-}
-
 fn peak_rss_bytes() -> u64 {
     // Miri's machine has no pages.
     if cfg!(miri) {
@@ -296,10 +340,12 @@ fn peak_rss_bytes() -> u64 {
 
 /// Longest path of a program that is told; of a longer one the end is missing.
 const PROGRAM_BYTES: usize = 1024;
+/// Longest name of a machine, its end mark included.
+const HOST_BYTES: usize = 65;
 
 /// Name of the file that this process executes, so that a reader of many reports knows which is whose: a command's own idea of
 /// its name may be a link or a title. What JSON would have to escape is written as `?`; nothing where /proc is missing.
-fn write_program_name(out: &mut FdWriter) {
+pub(crate) fn write_program_name(out: &mut FdWriter) {
     // Miri's machine has no /proc.
     if cfg!(miri) {
         return;
@@ -308,7 +354,20 @@ fn write_program_name(out: &mut FdWriter) {
     // SAFETY: the name ends with a zero byte; the buffer is as long as is said.
     let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast::<c_char>(), PROGRAM_BYTES) };
     let path = usize::try_from(len).ok().and_then(|len| path.get(..len)).unwrap_or(&[]);
-    for byte in path.rsplit(|&byte| byte == b'/').next().unwrap_or(&[]) {
+    write_plain(out, path.rsplit(|&byte| byte == b'/').next().unwrap_or(&[]));
+}
+
+/// Name of the machine, in the same form.
+pub(crate) fn write_host_name(out: &mut FdWriter) {
+    let mut name = [0_u8; HOST_BYTES];
+    // SAFETY: the buffer is as long as is said.
+    let refused = unsafe { libc::gethostname(name.as_mut_ptr().cast::<c_char>(), HOST_BYTES) };
+    let name = name.split(|&byte| byte == 0).next().filter(|_| refused == 0);
+    write_plain(out, name.unwrap_or(&[]));
+}
+
+fn write_plain(out: &mut FdWriter, text: &[u8]) {
+    for byte in text {
         let needs_escape = !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
         out.bytes(&[if needs_escape { b'?' } else { *byte }]);
     }
@@ -321,7 +380,7 @@ pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
     out.text("{\"pid\":").number(u64::from(pid.cast_unsigned()));
     out.text(",\"program\":\"");
     write_program_name(out);
-    out.text("\"");
+    out.text("\",\"mode\":\"").text(learning::mode().name()).text("\"");
     stats.for_each(|name, value| {
         out.text(",\"").text(name).text("\":").number(value);
     });
@@ -343,6 +402,7 @@ fn write_at_exit(boot: &Boot) {
     if boot.stats {
         let mut out = FdWriter::new(2);
         out.text("hakmem: statistics\n");
+        out.text("  mode ").text(learning::mode().name()).text("\n");
         stats.for_each(|name, value| {
             out.text("  ").text(name).text(" ").number(value).text("\n");
         });

@@ -4,8 +4,10 @@
 //! **Invariants.** The policy that comes out is valid whatever went in. The result does not depend on the order of the
 //! variables, except that of two equal names the first counts, as for `getenv`. Nothing is allocated.
 
+use crate::knobs::FrozenPolicy;
 use crate::registry::{
-    EnvVar, PREFIX, PROFILE_NAME, TOOL_PREFIXES, aliases, find, nearest_name, variable_of, write_quoted,
+    EnvVar, POLICY_FILE_NAME, PREFIX, PROFILE_NAME, TOOL_PREFIXES, aliases, find, nearest_name, variable_of,
+    write_quoted,
 };
 use crate::settings::Settings;
 use crate::value::{Kind, ValueError};
@@ -29,8 +31,6 @@ pub enum Problem {
         /// What it accepts.
         kind: Kind,
     },
-    /// The value names something that does not exist yet.
-    NotBuilt,
     /// The value of the variable did not fit another one and was changed.
     Conflict {
         /// The variable that it has to fit.
@@ -56,7 +56,7 @@ impl Complaint<'_> {
     /// Those of `out`.
     pub fn write_line(&self, out: &mut dyn Write) -> fmt::Result {
         write_quoted(out, self.name)?;
-        if matches!(self.problem, Problem::Malformed { .. } | Problem::OutOfRange { .. } | Problem::NotBuilt) {
+        if matches!(self.problem, Problem::Malformed { .. } | Problem::OutOfRange { .. }) {
             out.write_str("=")?;
             write_quoted(out, self.value)?;
         }
@@ -77,7 +77,6 @@ impl Complaint<'_> {
                 kind.write_accepted(out)?;
                 out.write_str("; default used")
             }
-            Problem::NotBuilt => out.write_str(" is not built yet; running FROZEN"),
             Problem::Conflict { with } => {
                 out.write_str(" did not fit ")?;
                 out.write_str(with)?;
@@ -102,18 +101,39 @@ pub fn addresses_us<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> bool {
 /// Reads the environment. `variables` yields every name and value (it is walked more than once); names that do not begin
 /// with `HAKMEM_`, and those of the project's tools, are skipped. An empty value counts as not set.
 ///
-/// The profile is applied first, then single variables, then aliases of variables that are not set.
+/// The profile is applied first, then single variables, then aliases of variables that are not set. A policy file is named in the
+/// settings and not read: see [`parse_environment_over`].
 pub fn parse_environment<'a, I>(variables: I, complain: &mut dyn FnMut(Complaint<'a>)) -> Settings<'a>
+where
+    I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+{
+    parse_environment_over(variables, &mut |_path, _policy| None, complain)
+}
+
+/// As [`parse_environment`], over a policy file: `read_file` is called with its path and the profile's policy, and what it returns,
+/// a valid policy, takes the place of the latter.
+pub fn parse_environment_over<'a, I>(
+    variables: I,
+    read_file: &mut dyn FnMut(&'a [u8], &FrozenPolicy) -> Option<FrozenPolicy>,
+    complain: &mut dyn FnMut(Complaint<'a>),
+) -> Settings<'a>
 where
     I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 {
     let is_ours = |name: &[u8]| name.starts_with(PREFIX) && !TOOL_PREFIXES.iter().any(|tool| name.starts_with(tool));
     let ours = variables.filter(|(name, value)| is_ours(name) && !value.is_empty());
     let mut reader = Reader { settings: Settings::DEFAULT, seen: 0, complain };
-    for (name, value) in ours.clone() {
-        if name == PROFILE_NAME.as_bytes() {
-            reader.take(name, name, value);
+    for first in [PROFILE_NAME, POLICY_FILE_NAME] {
+        for (name, value) in ours.clone() {
+            if name == first.as_bytes() {
+                reader.take(name, name, value);
+            }
         }
+    }
+    if let Some(path) = reader.settings.policy_file
+        && let Some(policy) = read_file(path, &reader.settings.policy)
+    {
+        reader.settings.policy = policy;
     }
     for (name, value) in ours.clone() {
         if find(name).is_some() {
@@ -171,14 +191,13 @@ fn problem_of(error: ValueError, variable: &EnvVar) -> Problem {
     match error {
         ValueError::Malformed => Problem::Malformed { kind: variable.kind },
         ValueError::OutOfRange => Problem::OutOfRange { kind: variable.kind },
-        ValueError::NotBuilt => Problem::NotBuilt,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FrozenPolicy, Mode, Profile};
+    use crate::{Mode, Profile};
 
     fn parse<'a>(pairs: &[(&'a str, &'a str)]) -> (Settings<'a>, Vec<String>) {
         let mut complaints = Vec::new();
@@ -241,7 +260,11 @@ mod tests {
                 "\n\u{ff}",
                 "HAKMEM_STATS=\\x0a\\xc3\\xbf is not understood; accepted: on or off; default used",
             ),
-            ("HAKMEM_MODE", "LEARN", "HAKMEM_MODE=LEARN is not built yet; running FROZEN"),
+            (
+                "HAKMEM_MODE",
+                "THAW",
+                "HAKMEM_MODE=THAW is not understood; accepted: FROZEN, OBSERVE, LEARN; default used",
+            ),
             (
                 "HAKMEM_PROFILE",
                 "FAST",
@@ -282,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_file_counts_more_than_the_profile_and_less_than_variables() {
+        let variables = [
+            ("HAKMEM_REFILL_BYTES", "2048"),
+            ("HAKMEM_POLICY", "a.toml"),
+            ("HAKMEM_PROFILE", "C6_HEAVY_LEGACY_POOLV1"),
+        ];
+        let bytes = variables.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let mut read_file = |path: &[u8], policy: &FrozenPolicy| {
+            assert_eq!(path, b"a.toml");
+            Some(FrozenPolicy { refill_bytes: 1024, purge_delay_ms: 5, ..policy.clone() })
+        };
+        let policy = parse_environment_over(bytes, &mut read_file, &mut |_| panic!("a complaint")).policy;
+        assert_eq!((policy.refill_bytes, policy.purge_delay_ms, policy.cache_max_blocks), (2048, 5, 512));
+    }
+
+    #[test]
     fn the_first_of_two_equal_names_counts() {
         assert_eq!(parse(&[("HAKMEM_CACHE_BLOCKS", "7"), ("HAKMEM_CACHE_BLOCKS", "8")]).0.policy.cache_blocks, 7);
     }
@@ -301,9 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn frozen_is_the_mode_that_exists() {
+    fn the_mode_is_frozen_unless_another_one_is_asked_for() {
         assert_eq!(parse(&[("HAKMEM_MODE", "frozen")]), (Settings::DEFAULT, vec![]));
         assert_eq!(Settings::DEFAULT.mode, Mode::Frozen);
+        for (name, mode) in [("observe", Mode::Observe), ("LEARN", Mode::Learn)] {
+            let (settings, complaints) = parse(&[("HAKMEM_MODE", name)]);
+            assert_eq!((settings, complaints), (Settings { mode, ..Settings::DEFAULT }, vec![]));
+        }
     }
 
     #[test]

@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         let taken = if is_of_kind { (knob.apply)(&mut self.settings, value) } else { Err(ValueError::Malformed) };
         taken.map_err(|error| match error {
             ValueError::OutOfRange => FileProblem::OutOfRange { field, value, kind },
-            ValueError::Malformed | ValueError::NotBuilt => FileProblem::Malformed { field, value, kind },
+            ValueError::Malformed => FileProblem::Malformed { field, value, kind },
         })
     }
 

@@ -30,8 +30,8 @@ pub use cell::{BootError, PolicyCell};
 #[cfg(feature = "docs")]
 pub use env_table::env_vars_markdown;
 pub use env_table::write_env_table;
-pub use environment::{Complaint, Problem, addresses_us, parse_environment};
+pub use environment::{Complaint, Problem, addresses_us, parse_environment, parse_environment_over};
 pub use knobs::{FieldError, FrozenPolicy, SIZE_GROUPS};
-pub use registry::{Alias, EnvVar, aliases, nearest_name, variables};
+pub use registry::{Alias, EnvVar, aliases, nearest_name, variables, write_quoted};
 pub use settings::{Foreign, Mode, Profile, RouteProfile, Scavenger, Settings};
 pub use value::{Kind, Unit, ValueError};

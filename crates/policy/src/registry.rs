@@ -5,7 +5,7 @@
 
 use crate::knobs::KNOB_VARIABLES;
 use crate::settings::{Foreign, Mode, Profile, Settings};
-use crate::value::{Kind, Value, ValueError, bytes, count};
+use crate::value::{Kind, Value, ValueError, bytes, count, milliseconds};
 use core::fmt::{self, Write};
 
 /// One variable.
@@ -36,6 +36,8 @@ pub struct Alias {
 
 /// The variable whose value is a profile; it is read before all others.
 pub(crate) const PROFILE_NAME: &str = "HAKMEM_PROFILE";
+/// The variable whose value is a policy file; it is read after the profile.
+pub(crate) const POLICY_FILE_NAME: &str = "HAKMEM_POLICY";
 /// What all names begin with; others are none of our business.
 pub(crate) const PREFIX: &[u8] = b"HAKMEM_";
 /// Beginnings of names that the project's own tools read, not the allocator.
@@ -49,6 +51,11 @@ const QUARANTINE_BYTES_KIND: Kind = bytes(0, 256 << 20);
 const QUARANTINE_BLOCKS_KIND: Kind = count(0, 1 << 20);
 /// `HAKMEM_GUARDS`: more than a kernel lets a process have mappings for is of no use.
 const GUARDS_KIND: Kind = count(1, 1 << 30).or_zero();
+/// `HAKMEM_FREEZE_SIGNAL`: the kernel's numbers.
+const FREEZE_SIGNAL_KIND: Kind = count(1, 64).or_zero();
+/// `HAKMEM_LEARN_WINDOW_MS`, `HAKMEM_LEARN_WINDOW_ALLOCS`: short enough to decide within a second, long enough to measure in.
+const LEARN_WINDOW_MS_KIND: Kind = milliseconds(10, 60_000);
+const LEARN_WINDOW_ALLOCS_KIND: Kind = count(1 << 12, 1 << 30);
 /// `HAKMEM_SAMPLE_SLOTS`: each takes 64 KiB of address space.
 const SAMPLE_SLOTS_KIND: Kind = count(1, 65_536);
 
@@ -96,17 +103,40 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         },
         show: |settings, out| out.write_str(settings.profile.name()),
     },
-    EnvVar {
-        name: "HAKMEM_MODE",
-        field: None,
-        kind: Mode::KIND,
-        doc: " Whether policy changes while the program runs. OBSERVE and LEARN are not built yet: they are reported and FROZEN runs.",
-        apply: |_settings, text| match <Mode as Value>::parse(text, &Mode::KIND)? {
-            Mode::Frozen => Ok(()),
-            Mode::Observe | Mode::Learn => Err(ValueError::NotBuilt),
-        },
-        show: |settings, out| out.write_str(settings.mode.name()),
-    },
+    variable!(
+        "HAKMEM_MODE",
+        mode,
+        Mode::KIND,
+        " Whether policy changes while the program runs: never (FROZEN), never although a thread measures (OBSERVE), or whenever that thread finds a better one (LEARN)."
+    ),
+    text_variable!(
+        POLICY_FILE_NAME,
+        policy_file,
+        " Policy file to start from: what it says counts more than the profile and less than single variables. See docs/policy-file.md."
+    ),
+    text_variable!(
+        "HAKMEM_POLICY_OUT",
+        policy_out,
+        " With LEARN: file for the policy that was learned, written at exit in the form that HAKMEM_POLICY reads; `%p` in it stands for the process id."
+    ),
+    variable!(
+        "HAKMEM_FREEZE_SIGNAL",
+        freeze_signal,
+        FREEZE_SIGNAL_KIND,
+        " Number of a signal upon which policy stays as it is, as after HAKMEM_MODE=FROZEN; 0 is none."
+    ),
+    variable!(
+        "HAKMEM_LEARN_WINDOW_MS",
+        learn_window_ms,
+        LEARN_WINDOW_MS_KIND,
+        " How long the thread that measures waits at most from one look to the next while the program allocates."
+    ),
+    variable!(
+        "HAKMEM_LEARN_WINDOW_ALLOCS",
+        learn_window_allocs,
+        LEARN_WINDOW_ALLOCS_KIND,
+        " Allocations of small blocks after which it looks earlier, though never within 10 milliseconds."
+    ),
     variable!(
         "HAKMEM_WINDOW_BYTES",
         window_bytes,
@@ -238,8 +268,11 @@ pub(crate) fn write_escaped(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
 /// Longest part (bytes) of a foreign text that a complaint repeats.
 const QUOTED_BYTES: usize = 64;
 
-/// [`write_escaped`], cut where it gets long.
-pub(crate) fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
+/// Writes foreign bytes as one line of ASCII, cut where it gets long; anything unusual becomes `\xNN`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
     match text.split_at_checked(QUOTED_BYTES) {
         Some((beginning, rest)) if !rest.is_empty() => {
             write_escaped(out, beginning)?;

@@ -90,11 +90,11 @@ choice! {
 choice! {
     /// Whether policy changes while the program runs.
     Mode {
-        /// The boot policy stays.
+        /// The policy stays, and no thread looks.
         Frozen = "FROZEN",
-        /// Measures, changes nothing. Not built yet.
+        /// A thread measures and changes nothing.
         Observe = "OBSERVE",
-        /// Measures and publishes better policies. Not built yet.
+        /// A thread measures and publishes better policies.
         Learn = "LEARN",
     }
 }
@@ -130,6 +130,16 @@ pub struct Settings<'a> {
     pub profile: Profile,
     /// Whether policy changes while the program runs.
     pub mode: Mode,
+    /// Policy file to start from.
+    pub policy_file: Option<&'a [u8]>,
+    /// File for what was learned, at exit; `%p` in it stands for the process id.
+    pub policy_out: Option<&'a [u8]>,
+    /// Signal that freezes the policy; 0 is none.
+    pub freeze_signal: u32,
+    /// How long a window of observation lasts at most.
+    pub learn_window_ms: u32,
+    /// Allocations after which a window of observation ends.
+    pub learn_window_allocs: u32,
     /// Bytes of the window to reserve; 0 lets the box decide.
     pub window_bytes: usize,
     /// Statistics as text on stderr at exit.
@@ -166,6 +176,11 @@ impl Settings<'_> {
         policy: FrozenPolicy::DEFAULT,
         profile: Profile::Default,
         mode: Mode::Frozen,
+        policy_file: None,
+        policy_out: None,
+        freeze_signal: 0,
+        learn_window_ms: 100,
+        learn_window_allocs: 1 << 18,
         window_bytes: 0,
         stats: false,
         ss_os_stats: false,

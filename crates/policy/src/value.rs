@@ -58,8 +58,6 @@ pub enum ValueError {
     Malformed,
     /// It is a number outside the bounds.
     OutOfRange,
-    /// It names something that is planned and does not exist yet.
-    NotBuilt,
 }
 
 /// A plain number of things.

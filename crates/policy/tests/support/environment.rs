@@ -65,7 +65,7 @@ pub fn check(pairs: &Pairs) -> Outcome {
     assert_eq!(parse(&once).0, settings, "the order counted");
 
     // Written out and read again, nothing changes and nothing is complained about.
-    let quiet = Settings { stats_file: None, dump_dir: None, ..settings.clone() };
+    let quiet = Settings { stats_file: None, dump_dir: None, policy_file: None, policy_out: None, ..settings.clone() };
     let written: Pairs = variables().map(|variable| (variable.name.into(), shown(variable, &quiet).into())).collect();
     assert_eq!(parse(&written), (quiet, vec![]), "written out and read again");
 

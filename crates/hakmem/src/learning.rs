@@ -1,0 +1,465 @@
+//! The thread that measures what the program does (OBSERVE) and publishes better policies (LEARN).
+//!
+//! Allocations know nothing of it: their slow paths look at one word, which says FROZEN unless somebody asked for more. The
+//! thread is started by allocations when the program has become busy, takes a reading of all counters now and then, and
+//! sleeps when nothing was allocated in between. It holds no lock while it decides: should it die, stall or starve, the policy
+//! stays as it is and nobody waits for it but the end of the process, which joins it.
+//!
+//! **Not here.** How to decide (`hakmem-learner`), what is counted (`observe.rs`), what becomes of a policy (`global.rs`).
+//! **Invariants.** In FROZEN there is no thread, and a mode word that says FROZEN is the only thing it takes to keep policy as
+//! it is: a decision that is under way when the word changes is dropped, unless it is being published already. OBSERVE
+//! publishes nothing.
+
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use hakmem_atomic_ops::{Bell, Flag, Lock, Shared32, Shared64};
+use hakmem_base::{Line, report};
+use hakmem_learner::{Evidence, Learner, Options, Phase, Window};
+use hakmem_policy::{FrozenPolicy, Mode, Settings};
+
+use crate::background::Background;
+use crate::global::{self, GLOBAL};
+use crate::observe;
+use crate::policy_file;
+
+/// Slow paths of allocations that a process has to show before a thread is worth its start.
+const STIRS_TO_START: u32 = 256;
+/// No window is shorter (ms): CPU time and faults of less say little.
+const WINDOW_MIN_MS: u32 = 10;
+/// A window lasts at least so many times the CPU time that the last look took, which bounds the thread's share of one CPU.
+const COST_FACTOR: u64 = 250;
+/// Windows are so many times longer once the learners have converged: only drift is looked for then.
+const CONVERGED_FACTOR: u32 = 8;
+/// How long (ms) it stays parked, when nothing is allocated, before it looks whether the mode is still the same.
+const PARK_MS: u32 = 10_000;
+/// Windows after which the evidence is laid open again though no policy was published.
+const WINDOWS_PER_REPORT: u64 = 64;
+
+/// What is known of the thread, and what it has found.
+pub(crate) struct State {
+    /// The [`Mode`] as a number. All that it takes to freeze is to store 0.
+    mode: Shared32,
+    /// Slow paths seen while the thread was not running.
+    stirs: Shared32,
+    /// The thread sleeps until the program allocates again.
+    is_parked: Flag,
+    background: Background,
+    bell: Bell,
+    /// Allocations that heartbeats have counted, and how many ring the bell.
+    events: Shared64,
+    events_due: Shared64,
+    window_ms: Shared32,
+    window_allocs: Shared32,
+    began_ns: Shared64,
+    /// Statistics; relaxed.
+    windows: Shared64,
+    published: Shared64,
+    refused: Shared64,
+    cpu_ns: Shared64,
+    /// The newest findings. Held for the time of a pointer's exchange; no allocation happens meanwhile.
+    learned: Lock<Option<Arc<Learned>>>,
+}
+
+/// What the learners have found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Learned {
+    /// The best policy so far.
+    pub policy: FrozenPolicy,
+    /// For each knob that was tried: what it was, what it is, and why.
+    pub evidence: Vec<Evidence>,
+    /// Where the learners are.
+    pub phase: Phase,
+    /// Windows that they have seen.
+    pub windows: u64,
+    /// Policies that they have published.
+    pub published: u64,
+}
+
+impl State {
+    pub const fn new() -> Self {
+        Self {
+            mode: Shared32::new(Mode::Frozen as u32),
+            stirs: Shared32::new(0),
+            is_parked: Flag::new(false),
+            background: Background::new(),
+            bell: Bell::new(),
+            events: Shared64::new(0),
+            events_due: Shared64::new(u64::MAX),
+            window_ms: Shared32::new(Settings::DEFAULT.learn_window_ms),
+            window_allocs: Shared32::new(Settings::DEFAULT.learn_window_allocs),
+            began_ns: Shared64::new(0),
+            windows: Shared64::new(0),
+            published: Shared64::new(0),
+            refused: Shared64::new(0),
+            cpu_ns: Shared64::new(0),
+            learned: Lock::new(None),
+        }
+    }
+
+    /// The allocator is made ready.
+    pub fn begin(&self) {
+        self.began_ns.store_relaxed(observe::monotonic_ns());
+    }
+
+    /// When that was, on the clock of [`observe::monotonic_ns`].
+    pub fn began_ns(&self) -> u64 {
+        self.began_ns.load_relaxed()
+    }
+}
+
+/// Which mode runs.
+#[must_use]
+pub fn mode() -> Mode {
+    let number = GLOBAL.learning.mode.load_relaxed();
+    Mode::ALL.iter().copied().find(|mode| *mode as u32 == number).unwrap_or(Mode::Frozen)
+}
+
+/// Changes the mode. What has been published stays in force, whatever the mode; see [`learned`] for what was found out.
+///
+/// True, unless the mode needs a thread and the system has none to give: then FROZEN runs.
+pub fn set_mode(mode: Mode) -> bool {
+    if mode == Mode::Frozen {
+        freeze();
+        return true;
+    }
+    if !GLOBAL.ensure_ready() {
+        return false;
+    }
+    GLOBAL.learning.mode.store_relaxed(mode as u32);
+    wake_or_start()
+}
+
+/// FROZEN from now on: one store, so that signal handlers may call it too. A policy on trial stays in force, like any other;
+/// publish [`Learned::policy`] if the best one known is to.
+pub fn freeze() {
+    GLOBAL.learning.mode.store_relaxed(Mode::Frozen as u32);
+}
+
+/// What the process has done and holds: the window from its start to now, in any mode. A heap's numbers are as of its last slow
+/// path, and each heap counts refills and spills of a class modulo 2^32.
+#[must_use]
+pub fn observed() -> Window {
+    observe::totals()
+}
+
+/// What the learners have found so far; `None` before their first decision.
+#[must_use]
+pub fn learned() -> Option<Arc<Learned>> {
+    GLOBAL.learning.learned.lock().clone()
+}
+
+/// What happened since an earlier reading of [`observed`].
+#[must_use]
+pub fn observed_since(earlier: &Window) -> Window {
+    observe::between(earlier, &observe::totals())
+}
+
+/// What the environment asked for.
+pub(crate) fn heed(settings: &Settings<'_>) {
+    let state = &GLOBAL.learning;
+    state.window_ms.store_relaxed(settings.learn_window_ms);
+    state.window_allocs.store_relaxed(settings.learn_window_allocs);
+    state.mode.store_relaxed(settings.mode as u32);
+}
+
+/// On an allocation's slow path.
+#[inline]
+pub(crate) fn stir() {
+    if GLOBAL.learning.mode.load_relaxed() != Mode::Frozen as u32 {
+        stir_slow();
+    }
+}
+
+/// At a heartbeat, after so many allocations.
+#[inline]
+pub(crate) fn beat(allocs: u32) {
+    if GLOBAL.learning.mode.load_relaxed() != Mode::Frozen as u32 {
+        beat_slow(u64::from(allocs));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn beat_slow(allocs: u64) {
+    let state = &GLOBAL.learning;
+    if state.events.add_relaxed(allocs) + allocs >= state.events_due.load_relaxed() {
+        state.events_due.store_relaxed(u64::MAX);
+        state.bell.ring();
+    }
+    stir_slow();
+}
+
+#[cold]
+#[inline(never)]
+fn stir_slow() {
+    let state = &GLOBAL.learning;
+    if state.is_parked.is_set_relaxed() {
+        state.bell.ring();
+    } else if !state.background.is_running() && state.stirs.add_relaxed(1) >= STIRS_TO_START {
+        let _said = wake_or_start();
+    }
+}
+
+/// False: there is no thread to be had, which is said once, because FROZEN runs then.
+fn wake_or_start() -> bool {
+    let state = &GLOBAL.learning;
+    if state.background.is_running() {
+        state.bell.ring();
+        return true;
+    }
+    let is_there = state.background.start(run);
+    if !is_there {
+        freeze();
+        report("no thread for the learner: policy stays as it is");
+    }
+    is_there
+}
+
+/// A forked child begins anew, from the policy that its parent had and when it has become busy itself.
+pub(crate) fn forget_in_child() {
+    let state = &GLOBAL.learning;
+    state.bell.reset();
+    state.stirs.store_relaxed(0);
+    state.events_due.store_relaxed(u64::MAX);
+    state.cpu_ns.store_relaxed(0);
+    // ORDERING: the child has one thread; release only because flags have no relaxed store.
+    state.is_parked.store_release(false);
+    state.background.forget_in_child();
+}
+
+/// The end of the process, or of the library in it: ends the thread, waits for it, and writes down what it has found.
+pub(crate) fn finish() {
+    let state = &GLOBAL.learning;
+    state.background.stop(|| state.bell.ring());
+    if let Some(path) = GLOBAL.boot().policy_out.as_bytes() {
+        write_policy_out(path);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn write_policy_out(path: &[u8]) {
+    let learned = learned();
+    if learned.is_some() || mode() == Mode::Learn {
+        let policy = learned.as_ref().map_or_else(crate::policy, |learned| learned.policy.clone());
+        policy_file::write(path, &policy, learned.as_deref());
+    } else {
+        report("HAKMEM_POLICY_OUT without HAKMEM_MODE=LEARN: nothing was learned, nothing is written");
+    }
+}
+
+/// Before a fork.
+pub(crate) fn lock_for_fork() {
+    GLOBAL.learning.learned.lock_for_fork();
+}
+
+/// After it, in parent and child.
+///
+/// # Safety
+/// - This thread (or the thread that it is a forked copy of) called [`lock_for_fork`].
+pub(crate) unsafe fn unlock_after_fork() {
+    // SAFETY: passed on to the caller.
+    unsafe { GLOBAL.learning.learned.unlock_after_fork() };
+}
+
+/// For the statistics: windows seen, policies published, microseconds of CPU time, and millionths of the process's.
+pub(crate) struct Costs {
+    pub windows: u64,
+    pub published: u64,
+    pub cpu_us: u64,
+    pub share_ppm: u64,
+}
+
+pub(crate) fn costs() -> Costs {
+    let state = &GLOBAL.learning;
+    let cpu_ns = state.cpu_ns.load_relaxed();
+    let share =
+        if cpu_ns == 0 { 0 } else { u128::from(cpu_ns) * 1_000_000 / u128::from(observe::process_cpu_ns().max(1)) };
+    Costs {
+        windows: state.windows.load_relaxed(),
+        published: state.published.load_relaxed(),
+        cpu_us: cpu_ns / 1000,
+        share_ppm: u64::try_from(share).unwrap_or(u64::MAX),
+    }
+}
+
+extern "C" fn run(_: *mut c_void) -> *mut c_void {
+    Background::begins(c"hakmem-learn");
+    if catch_unwind(AssertUnwindSafe(watch)).is_err() {
+        freeze();
+        report("the learner has failed: policy stays as it is");
+    }
+    GLOBAL.learning.background.ended();
+    ptr::null_mut()
+}
+
+/// The mode, while there is something to do for this thread.
+fn wanted() -> Option<Mode> {
+    let is_over = GLOBAL.learning.background.is_to_stop();
+    Some(mode()).filter(|mode| *mode != Mode::Frozen && !is_over)
+}
+
+fn watch() {
+    let mut session =
+        Session { before: observe::totals(), learner: None, generation: 0, phase: Phase::Learn, cost_ns: 0 };
+    let mut seen = 0;
+    while wanted().is_some() {
+        session.wait();
+        let Some(mode) = wanted() else { break };
+        session.look(mode);
+        seen += 1;
+        if seen % WINDOWS_PER_REPORT == 0 {
+            session.lay_open();
+        }
+    }
+    session.lay_open();
+}
+
+/// What the thread knows. It lives on its stack and on the heap, and ends with it: the next one starts from the policy that is
+/// in force then.
+struct Session {
+    /// The reading at the end of the last window.
+    before: Window,
+    learner: Option<Box<Learner>>,
+    /// Generation of the policy that the learner knows to be in force.
+    generation: u32,
+    phase: Phase,
+    /// CPU time that the last look took.
+    cost_ns: u64,
+}
+
+impl Session {
+    /// Until the window is over: by time, or by allocations once the shortest time has passed.
+    fn wait(&self) {
+        let state = &GLOBAL.learning;
+        let (begin, first_event) = (observe::monotonic_ns(), state.events.load_relaxed());
+        let affordable_ms = u32::try_from(self.cost_ns * COST_FACTOR / 1_000_000).unwrap_or(u32::MAX);
+        let factor = if self.phase == Phase::Frozen { CONVERGED_FACTOR } else { 1 };
+        let shortest_ms = affordable_ms.max(WINDOW_MIN_MS * factor);
+        let longest_ms = shortest_ms.max(state.window_ms.load_relaxed() * factor);
+        let left_ms = |limit_ms: u32| {
+            let passed_ms = (observe::monotonic_ns() - begin) / 1_000_000;
+            u32::try_from(u64::from(limit_ms).saturating_sub(passed_ms)).unwrap_or(0)
+        };
+        // A bell that was rung for something else does not end the window.
+        while wanted().is_some() && left_ms(shortest_ms) > 0 {
+            state.bell.wait(left_ms(shortest_ms));
+        }
+        let due = first_event + u64::from(state.window_allocs.load_relaxed()) * u64::from(factor);
+        state.events_due.store_relaxed(due);
+        if state.events.load_relaxed() < due && wanted().is_some() && left_ms(longest_ms) > 0 {
+            state.bell.wait(left_ms(longest_ms));
+        }
+        state.events_due.store_relaxed(u64::MAX);
+    }
+
+    fn look(&mut self, mode: Mode) {
+        let state = &GLOBAL.learning;
+        let spent_ns = observe::thread_cpu_ns();
+        let now = observe::totals();
+        let window = observe::between(&self.before, &now);
+        if window.allocs == 0 {
+            return self.park();
+        }
+        self.before = now;
+        state.windows.add_relaxed(1);
+        match mode {
+            Mode::Learn => self.decide(&window),
+            Mode::Observe | Mode::Frozen => self.learner = None,
+        }
+        let spent_now_ns = observe::thread_cpu_ns();
+        self.cost_ns = spent_now_ns - spent_ns;
+        state.cpu_ns.add_relaxed(self.cost_ns);
+    }
+
+    /// The program allocates nothing: waits until it does. What happens meanwhile belongs to no window.
+    fn park(&mut self) {
+        let state = &GLOBAL.learning;
+        // ORDERING: a hint; who misses it rings at its next slow path.
+        state.is_parked.store_release(true);
+        while wanted().is_some() && !state.bell.wait(PARK_MS) {}
+        // ORDERING: as above.
+        state.is_parked.store_release(false);
+        self.before = observe::totals();
+    }
+
+    fn decide(&mut self, window: &Window) {
+        let generation = GLOBAL.policy.generation();
+        // Somebody else's policy is where learning starts anew.
+        if generation != self.generation {
+            self.learner = None;
+        }
+        let learner = self.learner.get_or_insert_with(|| {
+            self.generation = generation;
+            let policy = GLOBAL.policy.with(Clone::clone);
+            Box::new(Learner::new(&policy, &Options::default(), global::random_bits()))
+        });
+        let decision = learner.observe(window);
+        let is_news = decision.phase != self.phase || decision.publish.is_some();
+        self.phase = decision.phase;
+        if let Some(policy) = decision.publish
+            && mode() == Mode::Learn
+        {
+            self.publish(&policy);
+        }
+        if is_news {
+            self.lay_open();
+        }
+    }
+
+    fn publish(&mut self, policy: &FrozenPolicy) {
+        let state = &GLOBAL.learning;
+        match global::publish(policy) {
+            Ok(generation) => {
+                self.generation = generation;
+                state.published.add_relaxed(1);
+            }
+            Err(error) => {
+                if state.refused.add_relaxed(1) == 0 {
+                    let field = match error {
+                        hakmem_policy::FieldError::OutOfRange { field, .. }
+                        | hakmem_policy::FieldError::Conflict { field, .. } => field,
+                    };
+                    Line::new().text("a learned policy is refused because of ").text(field).write();
+                }
+                self.learner = None;
+            }
+        }
+    }
+
+    /// Lets others see what was found.
+    fn lay_open(&self) {
+        let Some(learner) = &self.learner else { return };
+        let state = &GLOBAL.learning;
+        let learned = Arc::new(Learned {
+            policy: learner.best().clone(),
+            evidence: learner.evidence().collect(),
+            phase: self.phase,
+            windows: state.windows.load_relaxed(),
+            published: state.published.load_relaxed(),
+        });
+        // The former one is dropped after the lock.
+        let _former = state.learned.lock().replace(learned);
+    }
+}
+
+/// Freezes policy when this signal comes. 0 is none.
+pub(crate) fn install_freeze_signal(signal: u32) {
+    let Some(signal) = c_int::try_from(signal).ok().filter(|signal| *signal != 0) else { return };
+    // SAFETY: an all-zero action is a valid one to fill in.
+    let mut action = unsafe { core::mem::zeroed::<libc::sigaction>() };
+    action.sa_sigaction = on_freeze_signal as *const () as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action is complete; its handler makes one store.
+    if unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) } != 0 {
+        report("HAKMEM_FREEZE_SIGNAL names a signal that cannot be handled; ignored");
+    }
+}
+
+extern "C" fn on_freeze_signal(_: c_int) {
+    freeze();
+}

@@ -1,0 +1,133 @@
+//! Policy files: the one that the process starts with, and the one that it leaves behind. `docs/policy-file.md` is the format.
+//!
+//! **Not here.** The format (`hakmem_policy::file`).
+//! **Invariants.** Reading allocates nothing: it happens inside the first `malloc`. A file that cannot be read, or of which one
+//! line is wrong, is reported in one line and changes nothing.
+
+use core::ffi::{CStr, c_int};
+use core::fmt::{self, Write as _};
+use core::ptr::NonNull;
+use hakmem_base::keeping_errno;
+use hakmem_policy::FrozenPolicy;
+use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy, write_policy};
+
+use crate::dump::{close, create};
+use crate::global::ComplaintLine;
+use crate::learning::Learned;
+use crate::report;
+use crate::writer::FdWriter;
+
+/// Room for the largest file and one byte more, which tells that a file is larger.
+const BUFFER_BYTES: usize = POLICY_FILE_BYTES + 1;
+/// Longest path that is read from, its end mark included.
+const PATH_BYTES: usize = 1024;
+
+/// The policy that the file at `path` makes of `base`, if it is one.
+pub(crate) fn read(path: &[u8], base: &FrozenPolicy) -> Option<FrozenPolicy> {
+    keeping_errno(|| {
+        let buffer = Buffer::map();
+        let text = buffer.as_ref().and_then(|buffer| buffer.fill(path));
+        let Some(text) = text else {
+            complain(|line| {
+                line.write_str("HAKMEM_POLICY: cannot read ")?;
+                hakmem_policy::write_quoted(line, path)
+            });
+            return None;
+        };
+        parse_policy(text, base).map_err(|error| complain(|line| error.write_line(path, line))).ok()
+    })
+}
+
+fn complain(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
+    let mut line = ComplaintLine::new();
+    // A line that is full is cut: nothing to do about an error.
+    let _cut = write(&mut line);
+    line.end();
+}
+
+/// Memory of its own for the file's text: the stack may be the smallest there is.
+struct Buffer(NonNull<u8>);
+
+impl Buffer {
+    fn map() -> Option<Self> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh mapping, wherever the kernel has room.
+        let start = unsafe { libc::mmap(core::ptr::null_mut(), BUFFER_BYTES, access, kind, -1, 0) };
+        (start != libc::MAP_FAILED).then(|| NonNull::new(start.cast()).map(Self))?
+    }
+
+    /// Reads the file; what is longer than the buffer stays away.
+    fn fill(&self, path: &[u8]) -> Option<&[u8]> {
+        let mut name = [0_u8; PATH_BYTES];
+        name.get_mut(..path.len()).filter(|_| path.len() < PATH_BYTES)?.copy_from_slice(path);
+        let name = CStr::from_bytes_until_nul(&name).ok()?;
+        // SAFETY: the name ends with a zero byte.
+        let fd = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if fd < 0 {
+            return None;
+        }
+        let len = self.fill_from(fd);
+        close(fd);
+        // SAFETY: the kernel has written so many bytes of the mapping, which lives as long as the buffer.
+        len.map(|len| unsafe { core::slice::from_raw_parts(self.0.as_ptr(), len) })
+    }
+
+    fn fill_from(&self, fd: c_int) -> Option<usize> {
+        let mut len = 0;
+        while len < BUFFER_BYTES {
+            let end = self.0.as_ptr().wrapping_add(len);
+            // SAFETY: what is left of the mapping is as long as is said.
+            let read = unsafe { libc::read(fd, end.cast(), BUFFER_BYTES - len) };
+            match usize::try_from(read).ok()? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        Some(len)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and no slice of it outlives the buffer.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), BUFFER_BYTES) };
+    }
+}
+
+/// Writes down what was learned: the whole policy, where it comes from, and the evidence for each knob. `path` may have `%p` for
+/// the process id.
+pub(crate) fn write(path: &[u8], policy: &FrozenPolicy, learned: Option<&Learned>) {
+    let Some(fd) = create(path, "") else {
+        complain(|line| {
+            line.write_str("HAKMEM_POLICY_OUT: cannot write ")?;
+            hakmem_policy::write_quoted(line, path)
+        });
+        return;
+    };
+    let mut out = FdWriter::new(fd);
+    // A full disk is not reported, as with all that is written at exit.
+    let _infallible = write_text(&mut out, policy, learned);
+    drop(out);
+    close(fd);
+}
+
+fn write_text(out: &mut FdWriter, policy: &FrozenPolicy, learned: Option<&Learned>) -> fmt::Result {
+    write_policy(policy, Knobs::All, out)?;
+    out.text("\n[source]\ntool = \"hakmem, HAKMEM_MODE=LEARN\"\ncommand = \"");
+    report::write_program_name(out);
+    out.text("\"\nhost = \"");
+    report::write_host_name(out);
+    out.text("\"\nruns = 1\n");
+    let Some(learned) = learned else { return Ok(()) };
+    let Learned { phase, windows, published, .. } = learned;
+    writeln!(out, "windows = {windows}\npublished = {published}\nphase = \"{phase:?}\"")?;
+    for found in &learned.evidence {
+        writeln!(out, "\n[evidence.{}]\nbefore = \"{}\"\nnow = \"{}\"", found.knob.field(), found.before, found.now)?;
+        writeln!(out, "trials = {}", found.trials)?;
+        if found.trials > 0 {
+            writeln!(out, "score_with = {:.6}\nscore_without = {:.6}", found.with, found.without)?;
+        }
+        writeln!(out, "reason = \"{}\"", found.reason)?;
+    }
+    Ok(())
+}

@@ -27,6 +27,9 @@ pub struct Source {
     pub cpus: u64,
     /// Runs of the program that it rests on; its weight when policies are merged.
     pub runs: u64,
+    /// Windows that a learner has seen, if one wrote it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub windows: u64,
     /// Median cost with it, where the defaults cost 1; 0 if nobody compared.
     pub cost: f64,
     /// Pairs of runs, defaults and policy, that confirmed it.
@@ -37,6 +40,10 @@ pub struct Source {
     pub weights: String,
     /// The files that it was merged from.
     pub files: Vec<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a knob has its value.

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use hakmem_policy::FrozenPolicy;
+
 use crate::document::Document;
-use crate::knobs::{Change, change_of};
 use crate::measure::Usage;
 use crate::plot;
 use crate::score::Ratios;
@@ -64,23 +65,27 @@ pub fn evaluate(program: &Program, options: &Options) -> Result<ExitCode> {
 }
 
 fn subjects(options: &Options) -> Result<Vec<Subject>> {
-    let hakmem = || Subject::hakmem(&options.library, &Change::new());
+    let hakmem = |policy: FrozenPolicy| Subject::hakmem(&options.library, policy);
     let mut subjects = Vec::new();
     for mode in &options.modes {
         if !["FROZEN", "OBSERVE", "LEARN"].contains(&mode.as_str()) {
             bail!("no mode `{mode}`; there are FROZEN, OBSERVE, LEARN");
         }
-        subjects.push(hakmem().with("HAKMEM_MODE", mode).called(&format!("hakmem {mode}")));
+        subjects.push(hakmem(FrozenPolicy::DEFAULT).with("HAKMEM_MODE", mode).called(&format!("hakmem {mode}")));
     }
     for policy in &options.policies {
         let document = Document::read(policy)?;
         let name = policy.file_stem().map_or_else(|| "policy".into(), |name| name.to_string_lossy());
-        subjects
-            .push(Subject::hakmem(&options.library, &change_of(&document.policy)).called(&format!("hakmem {name}")));
+        subjects.push(hakmem(document.policy).called(&format!("hakmem {name}")));
     }
     for (name, library) in &options.peers {
         ensure!(library.is_file(), "no library of {name} at {}", library.display());
-        subjects.push(Subject { name: name.clone(), library: Some(library.clone()), variables: Vec::new() });
+        subjects.push(Subject {
+            name: name.clone(),
+            library: Some(library.clone()),
+            variables: Vec::new(),
+            policy: None,
+        });
     }
     ensure!(!subjects.is_empty(), "nothing to compare");
     Ok(subjects)
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_first_subject_is_what_others_are_measured_by() {
-        let subject = |name: &str| Subject { name: name.into(), library: None, variables: vec![] };
+        let subject = |name: &str| Subject { name: name.into(), library: None, variables: vec![], policy: None };
         let run = |mean_rss| Usage { wall: 1.0, cpu: 1.0, faults: 1e6, mean_rss, ..Usage::default() };
         let runs = [vec![run(2e9), run(2e9)], vec![run(1e9), run(1e9)]];
         let text = table(&[subject("one"), subject("two")], &runs, &Weights::default());

@@ -77,7 +77,7 @@ fn made_for(document: &Document) -> String {
         text.push_str(&format!(" with {} processors", source.cpus));
     }
     if source.runs > 0 {
-        text.push_str(&format!(", after {} runs", source.runs));
+        text.push_str(&format!(", after {} run{}", source.runs, if source.runs == 1 { "" } else { "s" }));
     }
     text
 }

@@ -77,16 +77,16 @@ impl<'a> Runs<'a> {
         }
     }
 
-    /// FROZEN and LEARN in turn; what LEARN came to at the end of the last run is where the search may start.
+    /// FROZEN and LEARN in turn; what LEARN came to is where the search may start.
     fn frozen_and_learn(&mut self) -> Result<Option<Change>> {
         let place = tempfile::tempdir().context("no temporary directory")?;
-        let file = place.path().join("learned.toml");
+        let pattern = place.path().join("%p.toml");
+        let subject = || Subject::hakmem(self.library, FrozenPolicy::DEFAULT);
         let mut frozen = Vec::new();
         for _ in 0..self.reps {
-            frozen.push(self.program.run(&Subject::hakmem(self.library, &Change::new()))?);
-            let learn =
-                Subject::hakmem(self.library, &Change::new()).called("hakmem LEARN").with("HAKMEM_MODE", "LEARN");
-            self.learn_runs.push(self.program.run(&learn.with("HAKMEM_POLICY_OUT", &file))?);
+            frozen.push(self.program.run(&subject())?);
+            let learn = subject().called("hakmem LEARN").with("HAKMEM_MODE", "LEARN");
+            self.learn_runs.push(self.program.run(&learn.with("HAKMEM_POLICY_OUT", &pattern))?);
         }
         if self.reps == 0 {
             return Ok(None);
@@ -94,11 +94,16 @@ impl<'a> Runs<'a> {
         let base = median_usage(&frozen);
         let ratios = Ratios::of(&median_usage(&self.learn_runs), &base);
         self.note(&format!("LEARN costs {:.3} of FROZEN ({})", ratios.cost(&self.weights), shown(&ratios)));
-        if !file.is_file() {
+        // Each process of the command left one: the one that has seen most is the program.
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(place.path())? {
+            files.push(Document::read(&entry?.path()).context("what LEARN wrote is no policy file")?);
+        }
+        let Some(most) = files.iter().max_by_key(|document| document.source.windows) else {
             self.note("LEARN left no policy to start from");
             return Ok(None);
-        }
-        let learned = change_of(&Document::read(&file).context("what LEARN wrote is no policy file")?.policy);
+        };
+        let learned = change_of(&most.policy);
         self.note(&format!("LEARN came to {}", named(&learned)));
         Ok(Some(learned).filter(|change| !change.is_empty()))
     }
@@ -106,7 +111,7 @@ impl<'a> Runs<'a> {
 
 impl Bench for Runs<'_> {
     fn run(&mut self, change: &Change) -> Result<Usage> {
-        let usage = self.program.run(&Subject::hakmem(self.library, change))?;
+        let usage = self.program.run(&Subject::hakmem(self.library, policy_of(change)?))?;
         self.progress.inc(1);
         Ok(usage)
     }
@@ -176,7 +181,7 @@ fn document(program: &Program, options: &Options, outcome: &Outcome) -> Result<D
         pairs: accepted.map_or(0, |verdict| verdict.pairs as u64),
         wins: accepted.map_or(0, |verdict| verdict.wins as u64),
         weights: options.search.weights.to_string(),
-        files: Vec::new(),
+        ..Source::default()
     };
     Ok(Document { policy: policy_of(&outcome.change)?, source, evidence })
 }

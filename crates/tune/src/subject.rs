@@ -4,15 +4,16 @@
 //! away first. A run that ends badly is no measurement.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Seek as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use hakmem_policy::FrozenPolicy;
+use hakmem_policy::file::{Knobs, write_policy};
 
-use crate::knobs::{Change, variable_of};
 use crate::measure::{self, Usage};
 
 /// An allocator with its settings.
@@ -24,16 +25,18 @@ pub struct Subject {
     pub library: Option<PathBuf>,
     /// Its variables.
     pub variables: Vec<(String, OsString)>,
+    /// The policy of hakmem. It is handed over as a file, defaults too: what runs is what may be written, and costs the same to read.
+    pub policy: Option<FrozenPolicy>,
 }
 
 impl Subject {
-    /// hakmem with a policy that differs from the defaults by `change`.
-    pub fn hakmem(library: &Path, change: &Change) -> Self {
-        let set = |(field, value): (&&str, &String)| Some((variable_of(field)?.name.to_owned(), value.into()));
+    /// hakmem with a policy.
+    pub fn hakmem(library: &Path, policy: FrozenPolicy) -> Self {
         Self {
             name: "hakmem".to_owned(),
             library: Some(library.to_owned()),
-            variables: change.iter().filter_map(set).collect(),
+            variables: Vec::new(),
+            policy: Some(policy),
         }
     }
 
@@ -62,6 +65,11 @@ pub struct Program {
 impl Program {
     /// One run.
     pub fn run(&self, subject: &Subject) -> Result<Usage> {
+        self.run_and_listen(subject).map(|(usage, _)| usage)
+    }
+
+    /// One run, and what it said on stderr.
+    fn run_and_listen(&self, subject: &Subject) -> Result<(Usage, String)> {
         let (program, arguments) = self.command.split_first().context("no program was named")?;
         let mut errors = tempfile::tempfile().context("no temporary file")?;
         let mut command = Command::new(program);
@@ -74,19 +82,23 @@ impl Program {
         if let Some(library) = &subject.library {
             command.env("LD_PRELOAD", library);
         }
+        let file = subject.policy.as_ref().map(file_of).transpose()?;
+        if let Some(file) = &file {
+            command.env("HAKMEM_POLICY", file.path());
+        }
         command.envs(subject.variables.iter().map(|(name, value)| (name, value)));
         let finished = measure::run(&mut command, self.limit)
             .with_context(|| format!("{} cannot be started", program.to_string_lossy()))?;
+        let mut said = Vec::new();
+        errors.rewind()?;
+        errors.read_to_end(&mut said)?;
+        let said = String::from_utf8_lossy(&said).into_owned();
         if let Some(trouble) = finished.trouble() {
-            let mut text = String::new();
-            errors.rewind()?;
-            // A program may write anything; what is not text is of no use in a message.
-            let _unreadable = errors.read_to_string(&mut text);
-            let last: Vec<&str> = text.lines().rev().take(5).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default();
             bail!("{} under {}: {trouble}\n{}", self.shown(), subject.name, last.join("\n"));
         }
-        Ok(finished.usage)
+        Ok((finished.usage, said))
     }
 
     /// The command as somebody would type it, about.
@@ -98,20 +110,34 @@ impl Program {
         self.command.iter().map(shown).collect::<Vec<_>>().join(" ")
     }
 
-    /// Fails if the program does not take its memory from the library, as programs do that are linked statically.
+    /// Fails if the program does not take its memory from the library, as programs do that are linked statically, or if the
+    /// library knows no policy files: then nothing that is measured would mean anything.
     pub fn check_that_it_listens(&self, library: &Path) -> Result<()> {
         let reports = tempfile::tempdir().context("no temporary directory")?;
         let mut pattern = reports.path().as_os_str().to_owned();
         pattern.push("/%p.json");
-        self.run(&Subject::hakmem(library, &Change::new()).with("HAKMEM_STATS_FILE", pattern))?;
+        let subject = Subject::hakmem(library, FrozenPolicy::DEFAULT).with("HAKMEM_STATS_FILE", pattern);
+        let (_, said) = self.run_and_listen(&subject)?;
         ensure!(
             std::fs::read_dir(reports.path())?.next().is_some(),
             "{} did not use {}: is it linked statically, or does it clear its environment?",
             self.shown(),
             library.display()
         );
+        if let Some(complaint) = said.lines().find(|line| line.contains("HAKMEM_POLICY")) {
+            bail!("{} does not take a policy file: {complaint}", library.display());
+        }
         Ok(())
     }
+}
+
+/// A policy as a file, which is gone when the run is over.
+fn file_of(policy: &FrozenPolicy) -> Result<tempfile::NamedTempFile> {
+    let mut text = String::new();
+    write_policy(policy, Knobs::Changed, &mut text).context("cannot write a policy")?;
+    let mut file = tempfile::NamedTempFile::new().context("no temporary file")?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 /// The preload library: the one that was named, or one that lies where a build or an installation puts it.

@@ -1,6 +1,7 @@
 //! Allocating, freeing, resizing and moving big blocks.
 
 use crate::context::{BigContext, Shape, superslab_behind, superslabs_of};
+use crate::density::{Backing, Density};
 use crate::outside::Outside;
 use crate::shelf::{Kept, Shelf};
 use crate::sys;
@@ -61,6 +62,7 @@ pub struct BigCache {
     allocated_bytes: Shared64,
     freed_bytes: Shared64,
     outside: Outside,
+    density: Density,
 }
 
 impl BigCache {
@@ -78,6 +80,7 @@ impl BigCache {
             allocated_bytes: Shared64::new(0),
             freed_bytes: Shared64::new(0),
             outside: Outside::new(),
+            density: Density::new(),
         }
     }
 
@@ -114,7 +117,7 @@ impl BigCache {
         let Some(superslabs) = superslabs_of(bytes) else { return };
         let bound = self.retain_bound(cx);
         if cx.policy.retain_ms == 0 || bytes > bound {
-            cx.os.give_extent(index, superslabs, Purge::Later);
+            self.give(cx, index, superslabs, bytes);
             return;
         }
         let kept = Kept {
@@ -322,9 +325,21 @@ impl BigCache {
             take()
         })?;
         if shape.bytes >= cx.policy.thp_bytes {
-            cx.os.advise_huge(extent.first, shape.bytes);
+            // A block that grows is full so far.
+            let backing = if growing { Backing::Huge } else { self.density.backing() };
+            back(cx, extent.first, shape, backing);
         }
         Some((extent.first, extent.zeroed))
+    }
+
+    /// Gives the superslabs of a freed block of `bytes` bytes to the pool; a look at how much of them it used guides the next ones.
+    fn give(&self, cx: &BigContext<'_>, first: SlabIndex, superslabs: u32, bytes: usize) {
+        if self.density.count()
+            && let Some(permille) = cx.os.resident_permille(first, bytes)
+        {
+            self.density.note(permille);
+        }
+        cx.os.give_extent(first, superslabs, Purge::Later);
     }
 
     fn allocate_outside(&self, cx: &BigContext<'_>, shape: &Shape) -> Option<Block> {
@@ -401,6 +416,19 @@ impl Default for BigCache {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Tells the kernel how a fresh block's superslabs are to be backed, whatever they were before.
+fn back(cx: &BigContext<'_>, first: SlabIndex, shape: &Shape, backing: Backing) {
+    let small = match backing {
+        Backing::Small => shape.superslabs,
+        Backing::AllButFirst => 1,
+        Backing::Huge => 0,
+    };
+    // A refusal leaves the block backed otherwise, and as good.
+    let _is_done = cx.os.advise_small(first, small);
+    let small_bytes = small as usize * SUPERSLAB_BYTES;
+    let _is_done = cx.os.advise_huge(superslab_behind(first, small), shape.bytes.saturating_sub(small_bytes));
 }
 
 /// Moves the OS pages of `bytes` bytes from one extent to another; copies what cannot be moved. True if nothing was copied:

@@ -19,6 +19,7 @@ extern crate alloc;
 
 mod cache;
 mod context;
+mod density;
 mod node;
 mod outside;
 mod pins;

@@ -189,6 +189,34 @@ fn a_block_cut_into_several_mappings_is_moved_piece_by_piece() {
     assert!(!reused.zeroed || is_filled(reused, bytes, 0));
 }
 
+/// Not under Miri, which cannot tell what is in memory.
+#[cfg(not(miri))]
+#[test]
+fn huge_pages_go_where_the_blocks_freed_before_were_used_densely() {
+    let policy = BigPolicy { thp_bytes: 4 * MIB, ..BigPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(1 << 30, policy), BigCache::new());
+    let advised = || heap.os.stats().huge_advised_bytes as usize;
+    let first = take(&heap, &cache, 16 * MIB);
+    assert_eq!(advised(), 14 * MIB, "all but the first superslab, while nothing is known");
+    assert!(heap.free(&cache, address_of(first)));
+    for _ in 0..2 {
+        let sparse = take(&heap, &cache, 32 * MIB);
+        fill(sparse, 0, 4096, 7);
+        assert!(heap.free(&cache, address_of(sparse)));
+    }
+    assert_eq!(advised(), 14 * MIB, "blocks are used sparsely");
+    for _ in 0..5 {
+        let dense = take(&heap, &cache, 32 * MIB);
+        fill(dense, 0, 32 * MIB, 7);
+        assert!(heap.free(&cache, address_of(dense)));
+    }
+    let before = advised();
+    let fresh = cache.allocate(&heap.cx(), 64 * MIB, 128 * MIB, false).unwrap();
+    assert_eq!(advised() - before, 64 * MIB, "blocks are used densely");
+    assert!(heap.free(&cache, address_of(fresh)));
+    heap.os.check_invariants();
+}
+
 #[test]
 fn alignment_of_many_superslabs_is_kept_by_fresh_and_kept_extents() {
     let (heap, cache) = (heap(), BigCache::new());

@@ -24,6 +24,7 @@ mod policy;
 mod pool;
 mod purge;
 mod record;
+mod residence;
 mod stats;
 #[cfg(not(miri))]
 mod sys;

@@ -4,6 +4,7 @@ use crate::policy::{OsPolicy, WindowConfig};
 use crate::pool::Pool;
 use crate::purge::{Batch, Scope};
 use crate::record::{HUGE, Kind};
+use crate::residence;
 use crate::stats::OsStats;
 use crate::sys;
 use crate::window::{Reservation, Window};
@@ -263,6 +264,12 @@ impl SuperslabOs {
         self.purge_due();
     }
 
+    /// Thousandths of the first `bytes` bytes of an extent that are in memory, by a sample. `None`: the kernel does not say.
+    #[must_use]
+    pub fn resident_permille(&self, first: SlabIndex, bytes: usize) -> Option<u32> {
+        residence::permille(self.address_of(first), bytes)
+    }
+
     /// Drops the contents of the first `bytes` bytes (whole OS pages) of an extent that the caller holds. True: they read
     /// as zero now, and hold no memory until they are written. False: the kernel refused, nothing has changed.
     #[must_use]
@@ -339,26 +346,42 @@ impl SuperslabOs {
         if begin >= end {
             return false;
         }
+        self.advise(begin, end, true)
+    }
+
+    /// Takes that back for the first `superslabs` superslabs from `first` on, which the caller holds, as far as nothing is in memory yet.
+    pub fn advise_small(&self, first: SlabIndex, superslabs: u32) -> bool {
+        self.advise(first.superslab(), first.superslab() + superslabs, false)
+    }
+
+    fn advise(&self, begin: u32, end: u32, huge: bool) -> bool {
         let (mut is_done, mut at) = (true, begin);
-        while let Some((from, to)) = self.next_not_huge(at, end) {
-            let bytes = ((to - from) as usize) << SUPERSLAB_SHIFT;
-            if self.reservation.advise_huge(index_of_superslab(from), 0, bytes) {
-                let mut pool = self.pool.lock();
-                (from..to).for_each(|superslab| pool.record(superslab).set(HUGE));
+        while let Some((from, to)) = self.next_other(at, end, huge) {
+            let (first, bytes) = (index_of_superslab(from), ((to - from) as usize) << SUPERSLAB_SHIFT);
+            let is_advised = if huge {
+                self.reservation.advise_huge(first, 0, bytes)
             } else {
-                is_done = false;
+                self.reservation.advise_small(first, 0, bytes)
+            };
+            if is_advised {
+                let mut pool = self.pool.lock();
+                for superslab in from..to {
+                    let record = pool.record(superslab);
+                    if huge { record.set(HUGE) } else { record.clear(HUGE) }
+                }
             }
+            is_done &= is_advised;
             at = to;
         }
         is_done
     }
 
-    /// The first superslabs in `begin..end` that have not been advised yet: the advice stays for as long as the mapping does.
-    fn next_not_huge(&self, begin: u32, end: u32) -> Option<(u32, u32)> {
+    /// The first superslabs in `begin..end` that are not advised so yet: the advice stays for as long as the mapping does.
+    fn next_other(&self, begin: u32, end: u32, huge: bool) -> Option<(u32, u32)> {
         let pool = self.pool.lock();
-        let is_huge = |superslab: &u32| pool.read(*superslab).has(HUGE);
-        let from = (begin..end).find(|superslab| !is_huge(superslab))?;
-        Some((from, (from..end).find(is_huge).unwrap_or(end)))
+        let is_so = |superslab: &u32| pool.read(*superslab).has(HUGE) == huge;
+        let from = (begin..end).find(|superslab| !is_so(superslab))?;
+        Some((from, (from..end).find(is_so).unwrap_or(end)))
     }
 
     /// Gives the whole OS pages within a range that the caller holds back to the kernel; they read as zero afterwards.

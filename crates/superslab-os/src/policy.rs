@@ -13,7 +13,7 @@ pub struct OsPolicy {
     pub warm_superslabs: u32,
     /// Superslabs that are committed at once, at least, when the committed part of the window grows.
     pub prefill_superslabs: u32,
-    /// Bytes in use above which fresh superslabs get `MADV_HUGEPAGE` before their first touch; `usize::MAX`: never.
+    /// Bytes in use, extents apart, above which fresh superslabs get `MADV_HUGEPAGE` before their first touch; `usize::MAX`: never.
     pub thp_heap_bytes: usize,
     /// Units handed out of a superslab at which it gets `MADV_HUGEPAGE` if it has not yet; 0: off.
     pub thp_fill_units: u32,

@@ -385,7 +385,9 @@ impl Pool {
     /// Whether MADV_HUGEPAGE is due for a superslab of which a unit was just taken; if so it counts as applied.
     pub(crate) fn claim_huge(&mut self, superslab: u32, was_unused: bool) -> bool {
         let policy = self.policy;
-        let heap_is_large = self.units_in_use.saturating_mul(SLAB_BYTES as u64) > policy.thp_heap_bytes as u64;
+        // Extents do not count: their holder decides about their pages, and beside them a small heap is still small.
+        let units = self.units_in_use - u64::from(self.extent_superslabs) * u64::from(SLABS_PER_SUPERSLAB);
+        let heap_is_large = units.saturating_mul(SLAB_BYTES as u64) > policy.thp_heap_bytes as u64;
         let record = self.record(superslab);
         let is_filled = policy.thp_fill_units != 0 && record.units_in_use() >= policy.thp_fill_units;
         let claim = !record.has(HUGE) && (is_filled || was_unused && heap_is_large);

@@ -155,6 +155,25 @@ pub(crate) fn advise_huge(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Takes [`advise_huge`] back for what is not in memory yet.
+pub(crate) fn advise_small(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
+    // SAFETY: MADV_NOHUGEPAGE changes how memory is backed, never what it holds.
+    let call = || unsafe { libc::madvise(start.cast::<c_void>(), bytes, libc::MADV_NOHUGEPAGE) };
+    checked(Call::Madvise, call, is_nonzero)?;
+    Ok(())
+}
+
+/// Says in bit 0 of `pages`, a byte for each OS page of the range, which are in memory. On `Err` nothing is known.
+pub(crate) fn look_at(start: *mut u8, bytes: usize, pages: &mut [u8]) -> Result<(), Refusal> {
+    if pages.len() < bytes.div_ceil(OS_PAGE_BYTES) {
+        return Err(Refusal(libc::EINVAL));
+    }
+    // SAFETY: only looks; the kernel writes a byte for each page of the range, and there are as many.
+    let call = || unsafe { libc::mincore(start.cast::<c_void>(), bytes, pages.as_mut_ptr()) };
+    without_errno(call, is_nonzero)?;
+    Ok(())
+}
+
 /// Moves the OS pages behind `from` to `to`; `from` reads as zero afterwards. On `Err` nothing moved.
 ///
 /// Kernels before 6.17 unmap the destination before they find out that the source spans two mappings. So the source is

@@ -74,6 +74,14 @@ pub(crate) fn advise_huge(_start: *mut u8, _bytes: usize) -> Result<(), Refusal>
     allowed(Call::Madvise)
 }
 
+pub(crate) fn advise_small(_start: *mut u8, _bytes: usize) -> Result<(), Refusal> {
+    allowed(Call::Madvise)
+}
+
+pub(crate) fn look_at(_start: *mut u8, _bytes: usize, _pages: &mut [u8]) -> Result<(), Refusal> {
+    Err(Refusal)
+}
+
 /// # Safety
 /// - As in `sys`.
 pub(crate) unsafe fn move_pages(from: *mut u8, to: *mut u8, bytes: usize) -> Result<(), Refusal> {

@@ -209,6 +209,12 @@ impl Reservation {
         is_done
     }
 
+    /// Takes [`Reservation::advise_huge`] back.
+    pub(crate) fn advise_small(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
+        let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
+        self.advise(|| sys::advise_small(start, bytes))
+    }
+
     fn advise(&self, call: impl FnOnce() -> Result<(), Refusal>) -> bool {
         if self.paused_until_ms.load_relaxed() > sys::coarse_clock_ms() {
             return false;

@@ -5,7 +5,7 @@ use hakmem_base::{
     BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr,
 };
 use hakmem_ownership::Route;
-use hakmem_tiny_front::{Heap, Pop, Spill};
+use hakmem_tiny_front::{Heap, Pop};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
@@ -317,35 +317,20 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 unsafe extern "C" fn spill_slow(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    match unsafe { GLOBAL.front.spill(heap, heap.bin(class), class, block) } {
-        Spill::Done => {}
+    if !unsafe { GLOBAL.front.spill(heap, heap.bin(class), block) } {
         // SAFETY: passed on to the caller.
-        Spill::Rest => unsafe { spill_rest_slow(block, class) },
-        // SAFETY: passed on to the caller.
-        Spill::Open => unsafe { spill_open_slow(block, class) },
+        unsafe { spill_open_slow(block, class) };
     }
 }
 
 /// # Safety
-/// - As for [`hakmem_tiny_front::Front::spill_rest_slow`].
-#[cold]
-#[inline(never)]
-unsafe extern "C" fn spill_rest_slow(block: NonNull<u8>, class: SizeClass) {
-    let heap = &tls::record().heap;
-    // SAFETY: passed on to the caller.
-    if unsafe { GLOBAL.front.spill_rest_slow(heap, heap.bin(class), class, block) } {
-        pages::watch_purgeable();
-    }
-}
-
-/// # Safety
-/// - As for [`hakmem_tiny_front::Front::spill_open_slow`].
+/// - As for [`hakmem_tiny_front::Front::spill_slow`].
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if unsafe { GLOBAL.front.spill_open_slow(heap, heap.bin(class), class, block) } {
+    if unsafe { GLOBAL.front.spill_slow(heap, heap.bin(class), class, block) } {
         pages::watch_purgeable();
     }
 }

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 use hakmem_atomic_ops::{Owned32, Owned64};
-use hakmem_base::{BIN_BYTES, SizeClass};
+use hakmem_base::{BIN_BYTES, SizeClass, invariant};
 use hakmem_ownership::{BinPtr, class_of_bin};
 use static_assertions::const_assert;
 
@@ -15,8 +15,8 @@ use crate::policy::FrontPolicy;
 pub struct Bin {
     /// First block of the cache's list, or null. Last in, first out.
     pub(crate) head: Cell<*mut u8>,
-    /// Pushes left until the next look at the length of the list: one down per push. Below zero it counts blocks that found no
-    /// room, and means nothing: a spill does not write it once more to undo the push.
+    /// Pushes left until the next look at the length of the list: one down per push. Below zero it counts the blocks that found no
+    /// room and went back to their slabs; they are taken off `delivered` at the next slow path ([`Bin::take_spills`]).
     pub(crate) room: Cell<i32>,
     /// What `room` was at the last look.
     pub(crate) granted: Cell<i32>,
@@ -35,7 +35,7 @@ pub struct Bin {
     pub(crate) step: Cell<u32>,
     /// Allocations up to the last time that `ticks` was wound up.
     pub(crate) allocs: Owned64,
-    /// Blocks of this bin's slabs that are not on a slab's free list: the sum of `used`.
+    /// Blocks of this bin's slabs that are not on a slab's free list: the sum of `used`, and the spills that `room` counts.
     pub(crate) delivered: Owned32,
     /// Where `ticks` starts from.
     pub(crate) reload: Cell<u32>,
@@ -49,8 +49,10 @@ pub struct Bin {
 
 const_assert!(size_of::<Bin>() == BIN_BYTES);
 
-/// `room` of a class that is routed past the cache.
-const NEVER: i32 = i32::MIN / 2;
+/// Most caps that a refill lifts the limit to: a class whose cap has become small is to cache little.
+const LIMIT_CAPS: u16 = 4;
+/// Spills that `room` counts before a slow path looks at them.
+const SPILLS_UNSEEN: i32 = 64;
 
 /// What a bin has handed out, as of its last slow path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Bin {
     pub(crate) fn install(&self, first: *mut u8, count: u32) {
         let cap = self.cap.get();
         let with_half_a_cap = u16::try_from(count).unwrap_or(u16::MAX).saturating_add(cap / 2);
-        self.limit.set(if cap == 0 { 0 } else { cap.max(with_half_a_cap) });
+        self.limit.set(with_half_a_cap.clamp(cap, cap.saturating_mul(LIMIT_CAPS)));
         self.head.set(first);
         self.cached_seen.set(count);
         self.ticks_seen.set(self.ticks.get());
@@ -154,25 +156,40 @@ impl Bin {
     fn grant(&self) {
         let (limit, length) = (u32::from(self.limit.get()), self.cached_seen.get());
         let room = match limit.checked_sub(length) {
-            // A class routed past the cache never has room: every free visits its slab.
-            _ if self.cap.get() == 0 => NEVER,
+            // A class routed past the cache never has room: its limit is 0, and every free visits its slab.
             None | Some(0) => 0,
             Some(left) => left.max(u32::from(self.cap.get() / 4)).cast_signed(),
         };
+        invariant!(self.room.get() >= 0, "spills are forgotten");
         self.room.set(room);
         self.granted.set(room);
+    }
+
+    /// The last push found no room, and is judged by a slow path: it does not count as a spill yet.
+    pub(crate) fn take_push_back(&self) {
+        self.room.set(self.room.get() + 1);
+    }
+
+    /// Spills since the last time: off `delivered` and out of `room`. [`Heap::settle`](crate::Heap) keeps the sum.
+    pub(crate) fn take_spills(&self) -> u32 {
+        let spills = self.room.get().min(0).unsigned_abs();
+        if spills != 0 {
+            self.room.set(0);
+            self.delivered.sub(spills);
+        }
+        spills
+    }
+
+    /// Whether a slow path should look at the spills that `room` counts.
+    #[inline(always)]
+    pub(crate) fn has_many_spills(&self) -> bool {
+        self.room.get() < -SPILLS_UNSEEN
     }
 
     /// A push found `room` used up. Whether the list may have become shorter since the last look.
     #[inline(always)]
     pub(crate) fn may_have_room(&self) -> bool {
         self.ticks.get() != self.ticks_seen.get()
-    }
-
-    /// Spills have taken `room` below zero: not for ever, or it would come round.
-    pub(crate) fn forget_overdraft(&self) {
-        let full = if self.cap.get() == 0 { NEVER } else { 0 };
-        self.room.set(self.room.get().max(full));
     }
 
     /// A push found `room` used up. True if the list has become shorter since the last look: there is room again.
@@ -186,7 +203,7 @@ impl Bin {
         self.room.get() > 0
     }
 
-    /// Counts the allocations since the last time and starts `ticks` again.
+    /// Counts the allocations since the last time and starts `ticks` again. The spills have been taken.
     pub(crate) fn wind_up(&self, reload: u32) {
         self.look();
         self.allocs.add(u64::from(self.reload.get().wrapping_sub(self.ticks.get())));
@@ -211,16 +228,19 @@ mod tests {
         bin.ticks.set(bin.ticks.get() - 1);
     }
 
-    /// One push as the fast path does it; false when the block spills.
+    /// One push as the fast path does it, and the spill behind it; false when the block spills.
     fn push(bin: &Bin) -> bool {
         bin.room.set(bin.room.get() - 1);
         if bin.room.get() >= 0 {
             return true;
         }
-        let has_room = bin.has_room_after_all();
-        if has_room {
-            bin.room.set(bin.room.get() - 1);
+        if !bin.may_have_room() {
+            return false;
         }
+        bin.take_push_back();
+        bin.take_spills();
+        let has_room = bin.has_room_after_all();
+        bin.room.set(bin.room.get() - 1);
         has_room
     }
 
@@ -272,12 +292,24 @@ mod tests {
         let cached = bin.cached();
         (0..100).for_each(|_| assert!(!push(&bin)));
         assert_eq!(bin.cached(), cached);
-        bin.forget_overdraft();
+        bin.delivered.set(500);
+        assert_eq!(bin.take_spills(), 101);
+        assert_eq!((bin.delivered.get(), bin.take_spills()), (399, 0));
         assert_eq!(bin.cached(), cached);
         assert!(!push(&bin));
         pop(&bin);
         assert!(push(&bin));
         assert_eq!(bin.cached(), cached);
+    }
+
+    #[test]
+    fn a_refill_does_not_lift_a_small_cap_far() {
+        let bin = new_bin();
+        bin.install(core::ptr::without_provenance_mut(64), 500);
+        assert_eq!(bin.limit.get(), 500 + bin.cap.get() / 2);
+        bin.cap.set(8);
+        bin.install(core::ptr::without_provenance_mut(64), 500);
+        assert_eq!(bin.limit.get(), 8 * LIMIT_CAPS);
     }
 
     #[test]

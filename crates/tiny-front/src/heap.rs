@@ -250,6 +250,12 @@ impl Heap {
         ClassFlow { allocs: self.bin(class).counts().allocs, refills: tally.refills.get(), spills: tally.spilled.get() }
     }
 
+    /// Counts the spills that the bin has not been asked for yet. A slow path's first step, before `room` is written.
+    pub(crate) fn settle(&self, bin: &Bin, class: SizeClass) {
+        let spills = self.spills_of(class);
+        spills.set(spills.get().saturating_add(bin.take_spills()));
+    }
+
     /// Every class of this heap with its bin.
     pub(crate) fn classes(&self) -> impl Iterator<Item = (SizeClass, &Bin)> {
         SizeClass::all().map(|class| (class, self.bin(class)))
@@ -269,6 +275,7 @@ impl Heap {
         self.policy.set(policy);
         for (class, bin) in self.classes() {
             if bin.is_set_up() {
+                self.settle(bin, class);
                 bin.set_up(&policy, class, self.first_beat(class));
             }
         }
@@ -294,7 +301,8 @@ impl Heap {
 
     /// Counts a bin's allocations between two heartbeats. Without sampling the way to the next one begins anew; with it the way
     /// goes on, because a bin that is refilled often would never come to its sample.
-    pub(crate) fn rewind(&self, bin: &Bin) {
+    pub(crate) fn rewind(&self, bin: &Bin, class: SizeClass) {
+        self.settle(bin, class);
         if self.policy().sample == 0 {
             return bin.wind_up(bin.reload.get());
         }

@@ -45,6 +45,7 @@ impl Front {
         let passed = bin.reload.get().wrapping_sub(bin.ticks.get());
         let is_sample = policy.sample != 0 && heap.pace.is_due(class);
         let is_routine = policy.sample == 0 || heap.pace.count_routine(passed, policy.heartbeat_allocs);
+        heap.settle(bin, class);
         bin.wind_up(heap.next_beat(class));
         if is_routine {
             self.routine(heap);
@@ -95,7 +96,7 @@ impl Front {
             if !bin.is_set_up() {
                 continue;
             }
-            heap.rewind(bin);
+            heap.rewind(bin, class);
             let allocs = bin.allocs.get() as u32;
             if heap.tally(class).trimmed_at.replace(allocs) != allocs {
                 continue;
@@ -121,6 +122,7 @@ impl Front {
         for (class, bin) in heap.classes() {
             if bin.is_set_up() {
                 self.flush_bin(tables, heap, bin, class, Keep::Nothing);
+                harvest_spills(heap, class);
             }
         }
         self.reap(tables);
@@ -137,6 +139,7 @@ impl Front {
                 continue;
             }
             self.flush_bin(tables, heap, bin, class, Keep::Nothing);
+            harvest_spills(heap, class);
             for head in [&bin.partial, &bin.full] {
                 while let Some(slab) = tables.list(head).first() {
                     tables.list(head).remove(slab);
@@ -159,8 +162,7 @@ impl Front {
 
     /// Returns the cached blocks of a class to their slabs.
     pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
-        heap.rewind(bin);
-        harvest_spills(heap, class);
+        heap.rewind(bin, class);
         let (cached, mut next) = (bin.cached(), NonNull::new(bin.head.get()));
         bin.install(core::ptr::null_mut(), 0);
         if keep == Keep::Nothing && cached == bin.delivered.get() {
@@ -220,9 +222,9 @@ impl Front {
 
     /// Brings the numbers of the calling thread's own heap up to date before a report.
     pub fn settle_counts(&self, heap: &Heap) {
-        for (_, bin) in heap.classes() {
+        for (class, bin) in heap.classes() {
             if bin.is_set_up() {
-                heap.rewind(bin);
+                heap.rewind(bin, class);
             }
         }
     }
@@ -231,6 +233,7 @@ impl Front {
     #[must_use]
     pub fn class_report(&self, heap: &Heap, class: SizeClass) -> ClassReport {
         let bin = heap.bin(class);
+        heap.settle(bin, class);
         let mut report = ClassReport {
             block_bytes: class.geometry().block_bytes,
             delivered: bin.delivered.get(),
@@ -252,6 +255,7 @@ impl Front {
     pub fn check_invariants(&self, heap: &Heap) {
         let Some(tables) = self.tables() else { return };
         for (class, bin) in heap.classes() {
+            heap.settle(bin, class);
             let (mut used, mut cached) = (0, 0);
             let mut block = bin.head.get();
             while !block.is_null() {

@@ -33,4 +33,3 @@ pub use leave::Beat;
 pub use policy::FrontPolicy;
 pub use ring::{Ring, RingEvent};
 pub use slab_state::SlabState;
-pub use warm::Spill;

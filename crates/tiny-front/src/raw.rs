@@ -55,18 +55,22 @@ pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
 /// and marks them: nobody has a right to free them.
 ///
 /// # Safety
-/// - The memory of these blocks belongs to the caller's slab and to nobody else.
+/// - The memory of these blocks, at least one, belongs to the caller's slab and to nobody else.
 pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, key: MarkKey) {
-    let mut block = first;
-    for left in (0..count).rev() {
-        let next = block.wrapping_add(block_bytes);
-        // SAFETY: the block is part of the caller's fresh memory.
-        unsafe { write_link(block, if left == 0 { core::ptr::null_mut() } else { next }) };
-        if block_bytes >= MARKED_MIN_BYTES
-            && let Some(block) = NonNull::new(block)
-        {
+    let (mut block, last) = (first, first.wrapping_add((count - 1) as usize * block_bytes));
+    loop {
+        if block_bytes >= MARKED_MIN_BYTES {
+            // SAFETY: the block is part of the caller's fresh memory, which does not begin at null.
+            let marked = unsafe { NonNull::new_unchecked(block) };
             // SAFETY: as above, and large enough.
-            unsafe { key.put_on(block) };
+            unsafe { key.put_on(marked) };
+        }
+        let is_last = block == last;
+        let next = block.wrapping_add(block_bytes);
+        // SAFETY: as above.
+        unsafe { write_link(block, if is_last { core::ptr::null_mut() } else { next }) };
+        if is_last {
+            return;
         }
         block = next;
     }

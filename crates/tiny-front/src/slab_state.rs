@@ -1,6 +1,6 @@
 //! What a slab's owner knows about it: sixteen bytes in a flat table, and the lists they form.
 
-use hakmem_atomic_ops::Owned32;
+use hakmem_atomic_ops::{Owned32, Owned64};
 use hakmem_base::{SlabIndex, invariant};
 use static_assertions::const_assert;
 
@@ -8,6 +8,9 @@ use static_assertions::const_assert;
 const GRANULE_SHIFT: u32 = 3;
 const USED_MASK: u32 = 0xffff;
 const CARVED_ONE: u32 = 1 << 16;
+/// Where `counts` begins in the word.
+const COUNTS_SHIFT: u32 = 32;
+const COUNTS_ONE: u64 = 1 << COUNTS_SHIFT;
 /// `counts` of a unit that is not the first of its slab.
 const TAIL: u32 = u32::MAX;
 
@@ -17,10 +20,10 @@ const TAIL: u32 = u32::MAX;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct SlabState {
-    /// `offset / 8 + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
-    free: Owned32,
-    /// `carved << 16 | used`.
-    counts: Owned32,
+    /// `counts << 32 | free`, read and written as a whole: a block that comes back costs one load and one store here.
+    /// - `free`: `offset / 8 + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
+    /// - `counts`: `carved << 16 | used`.
+    word: Owned64,
     /// Neighbours in the bin's circular list (link words).
     next: Owned32,
     prev: Owned32,
@@ -34,85 +37,110 @@ unsafe impl hakmem_base::ZeroValid for SlabState {}
 impl SlabState {
     /// Puts the entry into the state of a fresh slab.
     pub(crate) fn reset(&self) {
-        self.free.set(0);
-        self.counts.set(0);
+        self.word.set(0);
         self.next.set(0);
         self.prev.set(0);
     }
 
     /// Marks a further unit of a slab, `back` units behind its first.
     pub(crate) fn mark_tail(&self, back: u32) {
-        self.free.set(back);
-        self.counts.set(TAIL);
+        self.set(TAIL, back);
     }
 
     /// Units from this one back to the first unit of its slab.
     #[inline]
     pub(crate) fn units_back(&self) -> u32 {
-        if self.counts.get() == TAIL { self.free.get() } else { 0 }
+        if self.counts() == TAIL { self.free() } else { 0 }
+    }
+
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        self.word.get() as u32
+    }
+
+    #[inline(always)]
+    fn counts(&self) -> u32 {
+        (self.word.get() >> COUNTS_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn set(&self, counts: u32, free: u32) {
+        self.word.set(u64::from(counts) << COUNTS_SHIFT | u64::from(free));
     }
 
     /// Blocks that are not on the slab's own free list.
     #[inline]
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.counts.get() & USED_MASK
+        self.counts() & USED_MASK
     }
 
     /// Blocks that have ever been carved.
     #[inline]
     #[must_use]
     pub fn carved(&self) -> u32 {
-        self.counts.get() / CARVED_ONE
+        self.counts() / CARVED_ONE
     }
 
     /// Whether the slab has blocks on its free list.
     #[inline]
     #[must_use]
     pub fn has_free(&self) -> bool {
-        self.free.get() != 0
+        self.free() != 0
     }
 
     /// Offset (bytes) of the first free block.
     #[inline]
     pub(crate) fn free_offset(&self) -> Option<u32> {
-        self.free.get().checked_sub(1).map(|granules| granules << GRANULE_SHIFT)
+        self.free().checked_sub(1).map(|granules| granules << GRANULE_SHIFT)
     }
 
     #[inline]
     pub(crate) fn set_free_offset(&self, offset: Option<u32>) {
-        self.free.set(offset.map_or(0, |bytes| (bytes >> GRANULE_SHIFT) + 1));
+        self.set(self.counts(), offset.map_or(0, granule_of));
+    }
+
+    /// Puts a block on the free list where others stand already and others are still out: the rule when a program frees many.
+    /// Returns the offset of the block that was the first one; in any other case nothing is done.
+    #[inline(always)]
+    pub(crate) fn push_between(&self, offset: u32) -> Option<u32> {
+        let (word, pushed) = (self.word.get(), granule_of(offset));
+        let (first, used) = (word as u32, (word >> COUNTS_SHIFT) as u32 & USED_MASK);
+        if first == 0 || first == pushed || used <= 1 {
+            return None;
+        }
+        // The lower half becomes `pushed`, without a carry into the upper one.
+        self.word.set(word - u64::from(first) + u64::from(pushed) - COUNTS_ONE);
+        Some(offset_of(first))
     }
 
     /// Makes the block at `offset` the first one on the free list. Returns the offset of the one that was; it may be this one.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn push_free(&self, offset: u32) -> Pushed {
-        let (first, pushed) = (self.free.get(), (offset >> GRANULE_SHIFT) + 1);
-        self.free.set(pushed);
+        let (first, pushed) = (self.free(), granule_of(offset));
+        self.set(self.counts(), pushed);
         match first {
             0 => Pushed::First,
             _ if first == pushed => Pushed::Again,
-            _ => Pushed::Before((first - 1) << GRANULE_SHIFT),
+            _ => Pushed::Before(offset_of(first)),
         }
     }
 
     /// `count` fresh blocks have been carved and delivered.
     #[inline]
     pub(crate) fn carve(&self, count: u32) {
-        self.counts.add(count * CARVED_ONE + count);
+        self.word.add(u64::from(count * CARVED_ONE + count) << COUNTS_SHIFT);
     }
 
     /// An empty slab forgets its carved blocks and the list they were on.
     pub(crate) fn uncarve(&self) {
         invariant!(self.used() == 0, "slab with blocks out is carved again");
-        self.counts.set(0);
-        self.free.set(0);
+        self.word.set(0);
     }
 
     /// All blocks of the slab are the owner's to forget, wherever they are listed.
     pub(crate) fn forget(&self) {
-        self.counts.set(0);
-        self.free.set(0);
+        self.word.set(0);
     }
 
     /// The whole free list has been delivered: every carved block is out now. Returns how many were on it.
@@ -120,8 +148,7 @@ impl SlabState {
     pub(crate) fn deliver_all(&self) -> u32 {
         let (carved, used) = (self.carved(), self.used());
         invariant!(used <= carved, "slab has more blocks out than it has carved");
-        self.counts.set(carved * CARVED_ONE + carved);
-        self.free.set(0);
+        self.set(carved * CARVED_ONE + carved, 0);
         carved - used
     }
 
@@ -129,9 +156,20 @@ impl SlabState {
     #[inline]
     pub(crate) fn take_back(&self, count: u32) -> Option<u32> {
         let used = self.used().checked_sub(count)?;
-        self.counts.sub(count);
+        self.word.sub(u64::from(count) << COUNTS_SHIFT);
         Some(used)
     }
+}
+
+/// `free` for the block at `offset`.
+#[inline(always)]
+const fn granule_of(offset: u32) -> u32 {
+    (offset >> GRANULE_SHIFT) + 1
+}
+
+#[inline(always)]
+const fn offset_of(granule: u32) -> u32 {
+    (granule - 1) << GRANULE_SHIFT
 }
 
 /// Where a block on a slab's free list has come to stand.
@@ -234,6 +272,21 @@ mod tests {
         assert_eq!(state.push_free(64), Pushed::Before(0));
         assert_eq!(state.push_free(64), Pushed::Again);
         assert_eq!(state.free_offset(), Some(64));
+    }
+
+    #[test]
+    fn a_block_is_pushed_between_others_only() {
+        let state = SlabState::default();
+        state.carve(4);
+        assert_eq!(state.push_between(64), None, "it would be the first one");
+        assert_eq!(state.push_free(64), Pushed::First);
+        assert_eq!(state.take_back(1), Some(3));
+        assert_eq!(state.push_between(64), None, "it is there already");
+        assert_eq!(state.push_between(0), Some(64));
+        assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(0), 4, 2));
+        assert_eq!(state.push_between(128), Some(0));
+        assert_eq!(state.push_between(192), None, "it is the last one out");
+        assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(128), 4, 1));
     }
 
     #[test]

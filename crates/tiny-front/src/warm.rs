@@ -8,13 +8,15 @@ use crate::bin::Bin;
 use crate::front::{Front, Tables};
 use crate::heap::{Heap, Pop};
 use crate::raw;
-use crate::slab_state::{Pushed, SlabState};
+use crate::slab_state::Pushed;
 
 /// Spills without a refill, in caps, after which the cache is taken to be of no use at present.
 const SPILL_RUN: u32 = 4;
 /// How much smaller the cap becomes then, and where that ends (blocks).
 const SHRINK: u16 = 4;
 const SMALLEST_CAP: u16 = 2;
+/// Part of the first cap that a class begins with after such a run.
+const LEFT_AFTER_RUN: u16 = 32;
 
 impl Front {
     /// The cache of `class` is empty: fills it from the nearest supply and takes a block. `None` when out of memory. The caller
@@ -33,7 +35,7 @@ impl Front {
             Pop::Empty => {}
         }
         if bin.is_set_up() {
-            heap.rewind(bin);
+            heap.rewind(bin, class);
             adapt_cap(heap, bin, class);
         } else {
             bin.set_up(heap.policy(), class, heap.first_beat(class));
@@ -96,6 +98,7 @@ impl Front {
             }
             let popped = heap.pop(larger);
             if let Pop::Beat(_) = popped {
+                heap.settle(heap.bin(larger), larger);
                 heap.bin(larger).wind_up(heap.next_beat(larger));
             }
             if let Pop::Block(block) | Pop::Beat(block) = popped {
@@ -107,77 +110,52 @@ impl Front {
     }
 
     /// The cache's room is used up: returns this one block to its slab and leaves the cache alone, where that is a matter of a
-    /// few words. A program that frees a large structure comes here with every block: this is the next best thing to a fast path.
+    /// few words. False if nothing was done: [`Front::spill_slow`]. A program that frees a large structure comes here with
+    /// every block, so this is written like a fast path: beside the block two words are written, of which [`Heap::push`] wrote one.
     ///
     /// # Safety
     /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
     ///   [`Heap::push`] has just taken below zero.
     #[inline(always)]
-    pub unsafe fn spill(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> Spill {
+    #[must_use]
+    pub unsafe fn spill(&self, heap: &Heap, bin: &Bin, block: NonNull<u8>) -> bool {
         let address = block.addr().get();
-        if bin.may_have_room() || !heap.is_step(bin, address) {
-            return Spill::Open;
+        if bin.may_have_room() || bin.has_many_spills() || !heap.is_step(bin, address) {
+            return false;
         }
-        let spills = heap.spills_of(class);
-        spills.set(spills.get() + 1);
         // Where an address tells that a block begins there, the slab is one unit, and an address tells how far into it that is.
-        let (state, offset) = (heap.own_state_at(address), address as u32 & (SLAB_BYTES as u32 - 1));
-        // SAFETY: the caller's block, not yet on any list.
-        let (was_empty, used) = unsafe { return_to(state, heap, bin, class, block, offset) };
-        let is_run = spills.get() == run_of(bin);
-        if was_empty || used == 0 || is_run { Spill::Rest } else { Spill::Done }
+        let offset = address as u32 & (SLAB_BYTES as u32 - 1);
+        let Some(first) = heap.own_state_at(address).push_between(offset) else { return false };
+        let next = block.as_ptr().wrapping_sub(offset as usize).wrapping_add(first as usize);
+        // SAFETY: the caller's block; this thread owns the slab and so its free list.
+        unsafe { raw::link_before(block.as_ptr(), next) };
+        true
     }
 
-    /// What [`Front::spill`] did not decide: the cache has room after all, or the block goes to a slab of several units, or something
-    /// is wrong with it. True if memory may have become purgeable.
+    /// What [`Front::spill`] did not decide: the cache has room after all, or the block is its slab's first free one, or the last
+    /// one out, or goes to a slab of several units, or something is wrong with it; or a run of spills is to be judged. True if
+    /// memory may have become purgeable.
     ///
     /// # Safety
-    /// - As for [`Front::spill`], which has just said [`Spill::Open`].
+    /// - As for [`Front::spill`], which has just said no.
     #[must_use]
-    pub unsafe fn spill_open_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
+    pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
+        bin.take_push_back();
+        heap.settle(bin, class);
         if bin.has_room_after_all() {
             // SAFETY: the caller's block, not yet on any list.
             let _pushed = unsafe { heap.push(bin, block) };
             return false;
         }
         let spills = heap.spills_of(class);
-        spills.set(spills.get() + 1);
+        spills.set(spills.get().saturating_add(1));
         let Some(tables) = self.tables() else { return false };
         // SAFETY: the caller's block, not yet on any list.
         let emptied = unsafe { return_block(tables, heap, bin, class, block) };
-        self.after_spill(tables, heap, bin, class, emptied)
-    }
-
-    /// What [`Front::spill`] left to do: the block was the first one on its slab's list, or the last one out, or it ends a run of
-    /// spills. True if memory may have become purgeable.
-    ///
-    /// # Safety
-    /// - As for [`Front::spill`], which has just said [`Spill::Rest`].
-    #[must_use]
-    pub unsafe fn spill_rest_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
-        let Some(tables) = self.tables() else { return false };
-        let slab = tables.unit_of(block.addr().get());
-        // SAFETY: the block is the first one on the list of a slab that this thread owns.
-        let was_empty = unsafe { raw::behind(block.as_ptr()) }.is_null();
-        let emptied = settle(tables, bin, slab, was_empty);
-        self.after_spill(tables, heap, bin, class, emptied)
-    }
-
-    fn after_spill(
-        &self,
-        tables: &Tables,
-        heap: &Heap,
-        bin: &Bin,
-        class: SizeClass,
-        emptied: Option<SlabIndex>,
-    ) -> bool {
         if let Some(slab) = emptied {
             self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
         }
-        bin.forget_overdraft();
-        // With the smallest cap there is nothing left to empty: the count goes on, past the length of a run.
-        let can_shrink = bin.cap.get() > SMALLEST_CAP && heap.policy().cache_growth;
-        if can_shrink && heap.spills_of(class).get() >= run_of(bin) {
+        if is_long_run(heap, bin, class) {
             self.empty_in_free_run(tables, heap, bin, class);
         }
         emptied.is_some()
@@ -193,22 +171,17 @@ impl Front {
     }
 }
 
-/// What became of a block that the cache has no room for.
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub enum Spill {
-    /// It is on its slab's free list.
-    Done,
-    /// It is, and there is more to do: [`Front::spill_rest_slow`].
-    Rest,
-    /// Nothing yet: [`Front::spill_open_slow`].
-    Open,
-}
-
-/// Spills after the last refill that are a run.
-#[inline(always)]
-fn run_of(bin: &Bin) -> u32 {
-    u32::from(bin.cap.get()) * SPILL_RUN
+/// Whether the spills since the last refill are so many that the cached blocks go back as well, with what is left of the cap.
+///
+/// It takes [`SPILL_RUN`] first caps of them, and for each step down a run of that step's cap more.
+fn is_long_run(heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
+    let (cap, first) = (u32::from(bin.cap.get()), u32::from(heap.policy().initial_cap(class)));
+    // With the smallest cap there is nothing left to empty.
+    if cap <= u32::from(SMALLEST_CAP) || !heap.policy().cache_growth {
+        return false;
+    }
+    let steps_down = first.saturating_sub(cap) * SPILL_RUN / (u32::from(SHRINK) - 1);
+    heap.spills_of(class).get() >= (cap.max(first) * SPILL_RUN) + steps_down
 }
 
 /// Puts a block on the free list of its slab, which `heap` owns. Returns the slab if none of its blocks is out any more:
@@ -227,24 +200,7 @@ pub(crate) unsafe fn return_block(
     let slab = tables.head_of(tables.unit_of(block.addr().get()), class);
     check_block(tables, slab, class, block);
     let offset = (block.addr().get() - tables.address_of(slab).addr()) as u32;
-    // SAFETY: passed on to the caller; a block begins there.
-    let (was_empty, _used) = unsafe { return_to(tables.state(slab), heap, bin, class, block, offset) };
-    settle(tables, bin, slab, was_empty)
-}
-
-/// Puts a block on the free list of its slab, and no more. Whether it is alone there, and how many blocks are still out.
-///
-/// # Safety
-/// - As for [`return_block`]; the block begins `offset` bytes into the slab, whose state this is.
-#[inline(always)]
-unsafe fn return_to(
-    state: &SlabState,
-    heap: &Heap,
-    bin: &Bin,
-    class: SizeClass,
-    block: NonNull<u8>,
-    offset: u32,
-) -> (bool, u32) {
+    let state = tables.state(slab);
     let (address, owner) = (block.addr().get(), core::ptr::from_ref(heap).addr());
     let next = match state.push_free(offset) {
         Pushed::First => core::ptr::null_mut(),
@@ -257,27 +213,29 @@ unsafe fn return_to(
     // SAFETY: the caller's block; this thread owns the slab and so its free list.
     unsafe { raw::link_before(block.as_ptr(), next) };
     bin.delivered.sub(1);
-    (next.is_null(), used)
-}
-
-/// After a block's return: a slab whose free list was empty has blocks to offer. Returns the slab if none of its blocks is out.
-#[inline]
-fn settle(tables: &Tables, bin: &Bin, slab: SlabIndex, was_empty: bool) -> Option<SlabIndex> {
-    if was_empty {
+    if next.is_null() {
         full_to_partial(tables, bin, slab);
     }
-    (tables.state(slab).used() == 0).then_some(slab)
+    (used == 0).then_some(slab)
 }
 
-/// A refill after spills: with a larger cache, both would have been spared.
+/// A refill after spills: with a larger cache, both would have been spared. Not after a long run of them, which no cache would hold:
+/// what is cached then only has to be given back, block by cold block.
 fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     let (policy, cap) = (heap.policy(), bin.cap.get());
     let spills = harvest_spills(heap, class);
     if cap == 0 {
         return;
     }
-    let grown = if policy.cache_growth && spills >= u32::from(cap) { cap.saturating_mul(2) } else { cap };
-    bin.cap.set(grown.clamp(policy.initial_cap(class), policy.max_cap(class)));
+    let (first, largest) = (policy.initial_cap(class), policy.max_cap(class));
+    let is_long_run = policy.cache_growth && spills >= u32::from(largest) * SPILL_RUN;
+    bin.cap.set(if is_long_run {
+        cap.min((first / LEFT_AFTER_RUN).max(SMALLEST_CAP))
+    } else if policy.cache_growth && spills >= u32::from(cap) {
+        cap.saturating_mul(2).clamp(first, largest)
+    } else {
+        cap.min(largest)
+    });
 }
 
 /// Moves the class's count of spills to the heap's counters.

@@ -115,3 +115,50 @@ fn slabs_do_not_wander_between_classes_that_take_turns() {
     let fresh = heap.counters.fresh_slabs.get();
     assert!(fresh < 200, "{fresh} slabs were taken for 32 classes with one block each");
 }
+
+#[test]
+fn a_class_that_is_freed_in_long_runs_caches_little_until_it_is_used_otherwise() {
+    // What such a class caches has to be given back at the end of each run, block by block, when it is cold.
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
+    let first = FrontPolicy::DEFAULT.initial_cap(class(64));
+    let turn = |count: usize| {
+        let blocks: Vec<_> = (0..count).map(|_| take(front, heap, class(64))).collect();
+        let cap = front.class_report(heap, class(64)).cap;
+        for block in blocks {
+            give(front, Some(heap), block);
+        }
+        cap
+    };
+    let long = usize::from(FrontPolicy::DEFAULT.max_cap(class(64))) * 6;
+    assert_eq!(turn(long), u32::from(first));
+    for _ in 0..3 {
+        assert!(turn(long) < u32::from(first) / 8, "the cap is back at its first value after a long run");
+        front.check_invariants(heap);
+    }
+    // A shorter run, which a cache would have held a good part of.
+    let caps = [(); 4].map(|()| turn(long / 4));
+    assert_eq!(caps[3], u32::from(first), "the cap stays small although a larger cache would serve: {caps:?}");
+}
+
+#[test]
+fn spills_are_counted_though_the_fast_path_does_not_count_them() {
+    let front = new_front(256 << 20);
+    // Without free runs, after which cached blocks go back that are no spills.
+    let heap = new_heap(front, FrontPolicy { cache_growth: false, ..FrontPolicy::DEFAULT });
+    let blocks: Vec<_> = (0..3000).map(|_| take(front, heap, class(64))).collect();
+    let left_over = front.class_report(heap, class(64)).cached;
+    for block in blocks.into_iter().rev() {
+        give(front, Some(heap), block);
+        if front.class_report(heap, class(64)).delivered.is_multiple_of(97) {
+            front.check_invariants(heap);
+        }
+    }
+    front.check_invariants(heap);
+    let cached = front.class_report(heap, class(64)).cached;
+    // The counter is brought up to date by the next refill.
+    for _ in 0..=cached {
+        take(front, heap, class(64));
+    }
+    assert_eq!(heap.counters.spills.get(), 3000 - u64::from(cached - left_over));
+}

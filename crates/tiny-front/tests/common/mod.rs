@@ -6,7 +6,7 @@
 use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SizeClass};
 use hakmem_ownership::{Route, class_of_bin};
 use hakmem_superslab_os::MetaArena;
-use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop, Spill};
+use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop};
 use std::ptr::NonNull;
 
 /// A front with a window of its own.
@@ -56,16 +56,9 @@ pub fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         // SAFETY: the block is freed once, by its holder.
         if !unsafe { heap.push(bin, block) } {
             // SAFETY: as above; push had no room.
-            match unsafe { front.spill(heap, bin, class, block) } {
-                Spill::Done => {}
-                Spill::Rest => {
-                    // SAFETY: as above; the spill left the rest to this.
-                    let _emptied = unsafe { front.spill_rest_slow(heap, bin, class, block) };
-                }
-                Spill::Open => {
-                    // SAFETY: as above; the spill left the block to this.
-                    let _emptied = unsafe { front.spill_open_slow(heap, bin, class, block) };
-                }
+            if !unsafe { front.spill(heap, bin, block) } {
+                // SAFETY: as above; the spill left the block to this.
+                let _emptied = unsafe { front.spill_slow(heap, bin, class, block) };
             }
         }
         return;

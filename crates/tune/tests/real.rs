@@ -1,0 +1,72 @@
+//! The whole way with the real library: run, search, write, and start a program with what was written. No time is looked at.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Builds the library into a directory of its own: the outer cargo may hold the lock of the usual one.
+fn library() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("preload");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "hakmem-preload", "--manifest-path"])
+        .arg(workspace)
+        .arg("--target-dir")
+        .arg(&target)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the preload library does not build");
+    target.join("debug/libhakmem_preload.so")
+}
+
+fn tune(directory: &Path, library: &Path, task: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hakmem-tune"))
+        .args([task, "--library"])
+        .arg(library)
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_program_is_run_searched_and_started_with_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (at, library) = (directory.path(), library());
+    let few = ["--reps", "1", "--budget", "24", "--pairs", "2", "--only", "refill_bytes", "--", "sort", "/dev/null"];
+    let output = tune(at, &library, "run", &few);
+    assert!(output.status.success(), "{}", said(&output));
+    for part in ["LEARN costs", "LEARN came to", "screen 3/3", "Written: policy.toml"] {
+        assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
+    }
+    let policy = std::fs::read_to_string(at.join("policy.toml")).unwrap();
+    assert!(policy.contains("tool = \"hakmem-tune run") && policy.contains("[evidence.refill_bytes]"), "{policy}");
+    assert!(std::fs::read_to_string(at.join("policy.svg")).unwrap().contains("<circle"));
+
+    let start = |file: &str| {
+        let run = Command::new("sh")
+            .args(["-c", "echo started"])
+            .env("LD_PRELOAD", &library)
+            .env("HAKMEM_POLICY", at.join(file))
+            .output();
+        said(&run.unwrap())
+    };
+    assert_eq!(start("policy.toml"), "started\n");
+    std::fs::write(at.join("wrong.toml"), "version = 1\n[knobs]\nrefill_byts = 3\n").unwrap();
+    let complaint = start("wrong.toml");
+    assert!(complaint.contains("started\n") && complaint.contains("did you mean refill_bytes?"), "{complaint}");
+    assert!(start("absent.toml").contains("cannot read"), "a file that is not there is said to be");
+
+    let output =
+        tune(at, &library, "evaluate", &["--rounds", "1", "--policy", "policy.toml", "--", "sort", "/dev/null"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for row in ["| hakmem FROZEN | 1 |", "| hakmem OBSERVE | 1 |", "| hakmem LEARN | 1 |", "| hakmem policy | 1 |"] {
+        assert!(said(&output).contains(row), "{row} is missing in\n{}", said(&output));
+    }
+    let runs = std::fs::read_to_string(at.join("hakmem-evaluation/runs.csv")).unwrap();
+    assert_eq!(runs.lines().count(), 5, "{runs}");
+}

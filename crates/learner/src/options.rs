@@ -66,7 +66,7 @@ impl Default for Options {
             bounds: [Bounds::OPEN; KNOBS],
             limits: Limits::default(),
             baseline_windows: 4,
-            turn_events: 10_000,
+            turn_events: 2_500,
             settle_longest_ns: 1_000_000_000,
         }
     }

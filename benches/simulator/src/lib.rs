@@ -12,3 +12,4 @@ pub mod model;
 pub mod raw_log;
 pub mod synthetic;
 pub mod trace;
+pub mod validate;

@@ -13,7 +13,7 @@ use hakmem_policy::{FrozenPolicy, parse_environment};
 use hakmem_simulator::evaluate::{DEFAULT_VARIANT, Judged, Report, Scale, Subject, learned, settled, variants};
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
-use hakmem_simulator::{execute, raw_log, synthetic};
+use hakmem_simulator::{execute, raw_log, synthetic, validate};
 
 /// Traces of allocations, and a model of hakmem that replays them.
 #[derive(Parser)]
@@ -106,6 +106,18 @@ enum Task {
         /// Runs this many times as fast as the trace says.
         #[arg(long, default_value_t = 1)]
         speed: u32,
+        /// Faults, mean MiB, milliseconds in the kernel; no more.
+        #[arg(long)]
+        csv: bool,
+    },
+    /// Compares the model with the real allocator: the same traces under the same ten policies.
+    Validate {
+        /// Trace files, or names of workloads.
+        #[arg(required = true)]
+        traces: Vec<String>,
+        /// Runs this many times as fast as the traces say.
+        #[arg(long, default_value_t = 4)]
+        speed: u32,
     },
 }
 
@@ -140,8 +152,14 @@ fn run(task: Task) -> Result<()> {
         Task::Evaluate { traces, only, learners, rounds, seeds, out, docs } => {
             evaluate(&traces, only.as_deref(), learners.as_deref(), rounds, seeds, &out, docs.as_deref())
         }
-        Task::Execute { trace: name, speed } => {
+        Task::Validate { traces, speed } => validate_all(&traces, speed),
+        Task::Execute { trace: name, speed, csv } => {
             let measured = execute::run(&trace(&name)?.faster(speed))?;
+            if csv {
+                let memory = mebibytes(measured.mean_resident_bytes);
+                println!("{},{memory},{}", measured.faults, measured.system_ns as f64 / 1e6);
+                return Ok(());
+            }
             println!(
                 "{name}, faults {}, mean {:.2} MiB, peak {:.2} MiB, user {:.1} ms, system {:.1} ms",
                 measured.faults,
@@ -210,6 +228,7 @@ fn evaluate(
     let mut variants = variants();
     variants.retain(|variant| learners.is_none_or(|names| names.contains(&variant.name) || variant.name == "none"));
     let mut report = Report::default();
+    // Written after each trace: an evaluation takes long, and one that is stopped has said something.
     let mut judge = |trace: Trace, changes: bool, is_recorded: bool| {
         let judged = Judged::new(&Subject::new(trace), changes, is_recorded, &variants, seeds, rounds);
         let score = judged.score(DEFAULT_VARIANT).unwrap_or(f64::NAN);
@@ -218,21 +237,55 @@ fn evaluate(
             judged.name, judged.best.score, judged.best.oracle
         );
         report.judged.push(judged);
+        report.write_csv(&out.join("learners.csv"))?;
+        report.write_curves(&out.join("learners.svg"))?;
+        std::fs::write(out.join("learners.md"), report.markdown()).context("learners.md")
     };
     for workload in synthetic::ALL {
         if only.is_none_or(|names| names.iter().any(|name| name == workload.name)) {
-            judge(workload.make(1)?, workload.changes, false);
+            judge(workload.make(1)?, workload.changes, false)?;
         }
     }
     for path in recorded {
-        judge(Trace::load(path)?.with_phases(RECORDED_PHASES), true, true);
+        judge(Trace::load(path)?.with_phases(RECORDED_PHASES), true, true)?;
     }
     let tables = report.markdown();
-    report.write_csv(&out.join("learners.csv"))?;
-    report.write_curves(&out.join("learners.svg"))?;
-    std::fs::write(out.join("learners.md"), &tables)?;
     println!("{tables}");
     docs.map_or(Ok(()), |path| put_between_marks(path, &tables))
+}
+
+fn validate_all(traces: &[String], speed: u32) -> Result<()> {
+    let program = std::env::current_exe()?;
+    let mut correlations = Vec::new();
+    println!("| trace | policy | faults: model | real | MiB: model | real | kernel ms: model | real |");
+    println!("|---|---|---:|---:|---:|---:|---:|---:|");
+    for name in traces {
+        let trace = trace(name)?.faster(speed);
+        let mut pairs = Vec::new();
+        for (policy, variables) in validate::POLICIES {
+            let pair = validate::compare(&program, name, &trace, variables, speed)?;
+            println!(
+                "| {} | {policy} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} |",
+                trace.name,
+                pair.faults[0],
+                pair.faults[1],
+                pair.memory[0],
+                pair.memory[1],
+                pair.system[0],
+                pair.system[1]
+            );
+            pairs.push(pair);
+        }
+        let of = |pick: fn(&validate::Pair) -> [f64; 2]| {
+            validate::rank_correlation(&pairs.iter().map(pick).collect::<Vec<_>>())
+        };
+        correlations.push((trace.name.clone(), of(|pair| pair.faults), of(|pair| pair.memory), of(|pair| pair.system)));
+    }
+    println!("\n| rank correlation over policies | faults | memory | kernel time |\n|---|---:|---:|---:|");
+    for (name, faults, memory, system) in correlations {
+        println!("| {name} | {faults:.2} | {memory:.2} | {system:.2} |");
+    }
+    Ok(())
 }
 
 const MARK: &str = "<!-- simulated: written by `simulator evaluate` -->";

@@ -11,9 +11,9 @@ use super::runs::{Subject, settled};
 use super::{Cost, Scale};
 use crate::model::Costs;
 
-/// Policies tried at most, where the trace is short, and where it is long; and events that are replayed for them at most.
-const TRIES: std::ops::RangeInclusive<usize> = 150..=600;
-const REPLAYED_EVENTS: usize = 1_000_000_000;
+/// Policies tried at most, where the trace is long, and where it is short; between them, as many as replay so many events.
+const TRIES: std::ops::RangeInclusive<usize> = 120..=600;
+const REPLAYED_EVENTS: usize = 120_000_000;
 /// What counts as better: less is the noise of a sum.
 const BETTER: f64 = 1e-4;
 

@@ -185,7 +185,7 @@ impl Large {
         counters: &mut Counters,
     ) -> Option<u32> {
         let (held, wanted) = (superslabs_of(old_bytes), superslabs_of(bytes));
-        let huge = bytes >= self.policy.big_thp_bytes as u64;
+        let huge = self.huge_superslabs(bytes);
         let place = if wanted <= held {
             if wanted < held {
                 os.give_extent(first + wanted, held - wanted, counters);
@@ -250,8 +250,12 @@ impl Large {
     fn take_fresh(&self, bytes: u64, growing: bool, os: &mut Os, counters: &mut Counters) -> u32 {
         let superslabs = superslabs_of(bytes);
         let room = u64::from(superslabs) * u64::from(self.policy.realloc_room_permille) / 1000;
-        let huge = bytes >= self.policy.big_thp_bytes as u64;
-        os.take_extent(superslabs, if growing { room as u32 } else { 0 }, huge, counters)
+        os.take_extent(superslabs, if growing { room as u32 } else { 0 }, self.huge_superslabs(bytes), counters)
+    }
+
+    /// Superslabs from the start of a big block that get huge pages: those that it fills.
+    fn huge_superslabs(&self, bytes: u64) -> u32 {
+        if bytes >= self.policy.big_thp_bytes as u64 { (bytes / SUPERSLAB) as u32 } else { 0 }
     }
 }
 

@@ -236,11 +236,11 @@ impl Os {
         self.purge_due(counters);
     }
 
-    /// Hands out whole superslabs; the first one's number. With `huge` they get huge pages.
-    pub fn take_extent(&mut self, count: u32, room: u32, huge: bool, counters: &mut Counters) -> u32 {
+    /// Hands out whole superslabs; the first one's number. The first `huge` of them get huge pages.
+    pub fn take_extent(&mut self, count: u32, room: u32, huge: u32, counters: &mut Counters) -> u32 {
         counters.pool_visits += 1;
         let first = self.lowest_free(count + room);
-        let grown = self.take_superslabs(first, count, huge, counters);
+        let grown = self.take_superslabs(first, count, first + huge, counters);
         if grown > 0 && self.free_dirty != 0 {
             self.purge(Scope::Growth(grown * SLABS_PER_SUPERSLAB), counters);
         }
@@ -249,12 +249,12 @@ impl Os {
     }
 
     /// Lengthens an extent, if what is behind it is free.
-    pub fn grow_extent(&mut self, first: u32, held: u32, wanted: u32, huge: bool, counters: &mut Counters) -> bool {
+    pub fn grow_extent(&mut self, first: u32, held: u32, wanted: u32, huge: u32, counters: &mut Counters) -> bool {
         counters.pool_visits += 1;
         let is_free = |superslab| self.superslabs.get(superslab as usize).is_none_or(is_free);
         let fits = (first + held..first + wanted).all(is_free);
         if fits {
-            self.take_superslabs(first + held, wanted - held, huge, counters);
+            self.take_superslabs(first + held, wanted - held, first + huge, counters);
         }
         fits
     }
@@ -409,7 +409,7 @@ impl Os {
         ranges
     }
 
-    fn take_superslabs(&mut self, first: u32, count: u32, huge: bool, counters: &mut Counters) -> u32 {
+    fn take_superslabs(&mut self, first: u32, count: u32, huge_end: u32, counters: &mut Counters) -> u32 {
         let mut grown = 0;
         for superslab in first..first + count {
             self.ensure(superslab);
@@ -422,7 +422,7 @@ impl Os {
             let record = &mut self.superslabs[superslab as usize];
             self.free_dirty -= u64::from((record.free & record.dirty).count_ones());
             (record.kind, record.free, record.dirty) = (Kind::Extent, 0, ALL);
-            if huge && !record.huge {
+            if superslab < huge_end && !record.huge {
                 record.huge = true;
                 self.open_huge += 1;
             }

@@ -22,6 +22,7 @@ mod free_map;
 mod os;
 mod policy;
 mod pool;
+mod probe;
 mod purge;
 mod record;
 mod residence;

@@ -73,6 +73,14 @@ enum Refused {
     NoMemory,
 }
 
+/// What is to be done without the lock when units were taken, mostly nothing.
+struct Opened {
+    /// The superslab is to have huge pages.
+    wants_huge: bool,
+    /// Another one is to be looked at, with so many units in use.
+    probe: Option<(u32, u32)>,
+}
+
 fn index_of_superslab(superslab: u32) -> SlabIndex {
     SlabIndex::new(superslab * SLABS_PER_SUPERSLAB)
 }
@@ -136,15 +144,20 @@ impl SuperslabOs {
             self.wait_for_purger();
             taken = self.try_take_run(units, align_units);
         }
-        let (run, wants_huge) = taken.ok()?;
-        if wants_huge {
+        let (run, opened) = taken.ok()?;
+        if opened.wants_huge {
             let _is_done = self.reservation.advise_huge(index_of_superslab(run.first.superslab()), 0, SUPERSLAB_BYTES);
+        }
+        if let Some((superslab, units)) = opened.probe
+            && let Some(permille) = self.resident_permille(index_of_superslab(superslab), SUPERSLAB_BYTES)
+        {
+            self.pool.lock().probe.judge(permille, units);
         }
         self.purge_due();
         Some(run)
     }
 
-    fn try_take_run(&self, units: u32, align_units: u32) -> Result<(Run, bool), Refused> {
+    fn try_take_run(&self, units: u32, align_units: u32) -> Result<(Run, Opened), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(units))?;
@@ -160,8 +173,9 @@ impl SuperslabOs {
         };
         let clean = pool.take_units(superslab, slot, units, now as u32);
         let wants_huge = pool.claim_huge(superslab, was_unused);
+        let probe = if was_unused { pool.superslab_to_probe() } else { None };
         self.publish(&pool, now);
-        Ok((Run { first: index_of_superslab(superslab).add(slot), clean }, wants_huge))
+        Ok((Run { first: index_of_superslab(superslab).add(slot), clean }, Opened { wants_huge, probe }))
     }
 
     /// Takes a run back. Its content counts as dirty from now on.

@@ -7,6 +7,7 @@
 use crate::bits::{ALL, lowest_fit, mask};
 use crate::free_map::{Avoid, FreeMap};
 use crate::policy::OsPolicy;
+use crate::probe::Probe;
 use crate::record::{
     BUCKET_COUNT, DIRTY_BUCKETS, HUGE, Kind, NO_BUCKET, PARKED, QUEUED, Record, Tier, URGENT, WARM_BUCKET,
     free_units_of,
@@ -48,6 +49,7 @@ pub(crate) struct Pool {
     pub(crate) extent_superslabs: u32,
     pub(crate) warm_hits: u64,
     pub(crate) fresh_superslabs: u64,
+    pub(crate) probe: Probe,
 }
 
 impl Pool {
@@ -73,6 +75,7 @@ impl Pool {
             extent_superslabs: 0,
             warm_hits: 0,
             fresh_superslabs: 0,
+            probe: Probe::new(),
         }
     }
 
@@ -382,19 +385,38 @@ impl Pool {
         self.set_head(bucket, superslab);
     }
 
+    /// Bytes of slabs and runs. Extents do not count: their holder decides about their pages, and beside them a small heap is still
+    /// small.
+    fn small_heap_bytes(&self) -> u64 {
+        let units = self.units_in_use - u64::from(self.extent_superslabs) * u64::from(SLABS_PER_SUPERSLAB);
+        units.saturating_mul(SLAB_BYTES as u64)
+    }
+
     /// Whether MADV_HUGEPAGE is due for a superslab of which a unit was just taken; if so it counts as applied.
     pub(crate) fn claim_huge(&mut self, superslab: u32, was_unused: bool) -> bool {
         let policy = self.policy;
-        // Extents do not count: their holder decides about their pages, and beside them a small heap is still small.
-        let units = self.units_in_use - u64::from(self.extent_superslabs) * u64::from(SLABS_PER_SUPERSLAB);
-        let heap_is_large = units.saturating_mul(SLAB_BYTES as u64) > policy.thp_heap_bytes as u64;
-        let record = self.record(superslab);
+        let heap_is_large = self.small_heap_bytes() > policy.thp_heap_bytes as u64;
+        let record = self.read(superslab);
+        if record.has(HUGE) {
+            return false;
+        }
         let is_filled = policy.thp_fill_units != 0 && record.units_in_use() >= policy.thp_fill_units;
-        let claim = !record.has(HUGE) && (is_filled || was_unused && heap_is_large);
+        let claim = is_filled || was_unused && heap_is_large && self.probe.allows_huge();
         if claim {
-            record.set(HUGE);
+            self.record(superslab).set(HUGE);
+        } else if was_unused {
+            self.probe.note_small(superslab);
         }
         claim
+    }
+
+    /// A superslab with small pages, and how many of its units are in use, if it is time to look how much of it is in memory: the
+    /// heap is about to be large enough for huge pages.
+    pub(crate) fn superslab_to_probe(&self) -> Option<(u32, u32)> {
+        let (record, superslab) = (self.read(self.probe.superslab()), self.probe.superslab());
+        let is_time = self.small_heap_bytes() > self.policy.thp_heap_bytes as u64 / 2;
+        let is_small = record.kind == Kind::Slabs && !record.has(HUGE);
+        (superslab != 0 && is_time && is_small).then(|| (superslab, record.units_in_use()))
     }
 }
 

@@ -309,6 +309,20 @@ fn large_heaps_get_huge_pages_before_the_first_touch() {
     assert_eq!(stats.huge_advised_bytes / SUPERSLAB_BYTES as u64 + stats.madvise_failed, 2);
 }
 
+/// Not under Miri, which cannot tell what is in memory.
+#[cfg(not(miri))]
+#[test]
+fn a_heap_of_which_little_is_touched_gets_no_huge_pages() {
+    for (touched_bytes, gets_any) in [(4096, false), (SUPERSLAB_BYTES, true)] {
+        let os = os_with(OsPolicy { thp_heap_bytes: 16 << 20, ..never() });
+        for _ in 0..12 {
+            let run = os.take_run(32, 1).unwrap();
+            bytes_at(&os, run.first, touched_bytes).fill(1);
+        }
+        assert_eq!(os.stats().huge_advised_bytes > 0, gets_any, "{touched_bytes} bytes of each superslab touched");
+    }
+}
+
 #[test]
 fn a_superslab_that_was_touched_gets_no_huge_pages_when_the_heap_becomes_large() {
     let os = os_with(never());

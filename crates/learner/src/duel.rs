@@ -15,16 +15,16 @@
 //! Gains are counted twice, by the measured and by the modelled cost (`score.rs`). Either may win or lose the trial; a win by the
 //! model alone does not count where the clock shows a loss beyond the limit.
 //!
-//! A policy that is worse by more than a limit (2 %) in the median of the first pairs, or by far in a single turn, is taken back
-//! at once. A trial in which a gain worth having has become unlikely ends too: a tie,
+//! A policy that is worse by more than a limit (2 %), by the median and beyond one standard error, or by far in a single turn, is
+//! taken back at once. A trial in which a gain worth having has become unlikely ends too: a tie,
 //! as is what stays undecided to the end, and the old policy stays.
 
 use crate::Window;
-use crate::math::ln;
+use crate::math::{exp, ln};
 use crate::score::{Rates, Tally, Weights};
 
 /// Pairs at most.
-pub const MAX_PAIRS: usize = 16;
+pub const MAX_PAIRS: usize = 32;
 
 /// Which of the two policies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +55,7 @@ pub enum Verdict {
     Tie,
 }
 
-/// How long the turns are. A turn ends when all its three conditions are met.
+/// How long the turns are. A turn ends when all its conditions are met.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Pace {
     /// Windows that are left out after a change of sides, because they still see the other side's work.
@@ -64,8 +64,10 @@ pub struct Pace {
     pub settle_ns: u64,
     /// Windows of a turn, at least.
     pub windows: u32,
-    /// Events of a turn, at least.
+    /// Events of a turn, at least, unless they take too long to come.
     pub events: u64,
+    /// What is too long.
+    pub longest_ns: u64,
     /// Time of a turn, at least.
     pub elapsed_ns: u64,
 }
@@ -77,7 +79,7 @@ pub struct Limits {
     pub min_gain: f64,
     /// Losses above this end the trial (0.02).
     pub rollback: f64,
-    /// A loss above this in a single turn ends it (0.5).
+    /// A turn that costs more than the old policy's worst by this ends it (0.5).
     pub brake: f64,
     /// Pairs at most; up to [`MAX_PAIRS`].
     pub pairs: usize,
@@ -144,7 +146,7 @@ impl Gains {
     /// Whether a gain worth having has become unlikely.
     fn is_hopeless(&self, limits: &Limits) -> bool {
         let near_all = self.mean_and_error().is_some_and(|(mean, error)| mean + 2.0 * error < limits.min_gain);
-        (self.count >= 4 && near_all) || (self.count >= 6 && self.median() < 0.0)
+        self.count >= 4 && near_all
     }
 
     /// Whether the gambler on signs has multiplied his wealth by 1 / α.
@@ -158,8 +160,8 @@ impl Gains {
 
     /// Whether they show a loss beyond the limit.
     fn is_loss(&self, limits: &Limits) -> bool {
-        let losses = self.as_slice().iter().filter(|gain| **gain < -limits.rollback).count();
-        losses >= 2 && self.median() < -limits.rollback
+        let is_beyond_noise = self.mean_and_error().is_some_and(|(mean, error)| mean + error < -limits.rollback);
+        is_beyond_noise && self.median() < -limits.rollback
     }
 
     /// Whether they show a gain worth having.
@@ -194,6 +196,22 @@ const T_CRITICAL: [f64; MAX_PAIRS] = [
     3.489,
     3.438,
     3.395,
+    3.358,
+    3.326,
+    3.298,
+    3.273,
+    3.250,
+    3.230,
+    3.212,
+    3.196,
+    3.181,
+    3.168,
+    3.155,
+    3.144,
+    3.133,
+    3.124,
+    3.115,
+    3.107,
 ];
 
 /// A trial under way.
@@ -229,6 +247,7 @@ struct Settle {
 #[derive(Clone, Copy, Debug, Default)]
 struct CostSum {
     sum: f64,
+    most: f64,
     turns: u32,
 }
 
@@ -306,8 +325,9 @@ impl Duel {
         self.tally.add(window);
         let pace = &self.pace;
         let is_whole = self.tally.windows >= pace.windows
-            && self.tally.events >= pace.events.max(1)
-            && self.tally.elapsed_ns >= pace.elapsed_ns;
+            && self.tally.elapsed_ns >= pace.elapsed_ns
+            && self.tally.events > 0
+            && (self.tally.events >= pace.events || self.tally.elapsed_ns >= pace.longest_ns);
         if !is_whole {
             return None;
         }
@@ -323,8 +343,11 @@ impl Duel {
         let [base, trial] = &mut self.costs;
         let costs = if self.side == Side::Base { base } else { trial };
         costs.sum += cost.measured;
+        costs.most = costs.most.max(cost.measured);
         costs.turns += 1;
-        if self.side == Side::Trial && ln(cost.measured / self.mean_cost(Side::Base)) > self.limits.brake {
+        if self.side == Side::Trial
+            && cost.measured > exp(self.limits.brake) * self.costs.first().map_or(0.0, |base| base.most)
+        {
             return Some(Verdict::Worse);
         }
         let Some(first) = self.first.take() else {
@@ -353,6 +376,14 @@ impl Duel {
         }
     }
 
+    /// The program did something else for a while. The pairs that are whole stay; the one under way begins anew, because its
+    /// turns would not be neighbours.
+    pub const fn resume(&mut self) {
+        self.first = None;
+        self.tally = Tally::EMPTY;
+        self.to_settle = Settle { windows: self.pace.settle_windows, elapsed_ns: self.pace.settle_ns };
+    }
+
     fn change_sides(&mut self) {
         self.side = self.side.other();
         self.to_settle = Settle { windows: self.pace.settle_windows, elapsed_ns: self.pace.settle_ns };
@@ -365,7 +396,8 @@ mod tests {
     use crate::random::Random;
     use proptest::prelude::*;
 
-    const PACE: Pace = Pace { settle_windows: 1, settle_ns: 0, windows: 1, events: 1, elapsed_ns: 0 };
+    const PACE: Pace =
+        Pace { settle_windows: 1, settle_ns: 0, windows: 1, events: 1, longest_ns: u64::MAX, elapsed_ns: 0 };
     const BASELINE: Rates = Rates { cpu_ns: 100.0, faults: 0.0, resident_per_live: 0.0, slow_ns: 0.0 };
 
     fn duel() -> Duel {

@@ -20,7 +20,7 @@ use crate::league::Candidate;
 use crate::ledger::{Evidence, Reason};
 use crate::math::ln;
 use crate::options::Options;
-use crate::page::{Next, Outcome, Page, Proposal};
+use crate::page::{Comparison, Next, Outcome, Page, Proposal};
 use crate::random::Random;
 use crate::score::Tally;
 use crate::window::{mid_demands, run_demands};
@@ -53,7 +53,6 @@ pub struct Learner {
     random: Random,
     boot: FrozenPolicy,
     running: FrozenPolicy,
-    windows: u64,
     shape: ShapeWatch,
     cost: PageHinkley,
     stage: Stage,
@@ -67,7 +66,7 @@ pub struct Learner {
 enum Stage {
     Baseline { to_settle: u32, tally: Tally },
     Steer(Steering),
-    Compare { duel: Duel, base: FrozenPolicy, candidate: FrozenPolicy, proposal: Proposal },
+    Compare(Comparison),
     Rest { tally: Tally },
 }
 
@@ -85,7 +84,7 @@ struct Steering {
 /// Phases of a program that are remembered, the present one included.
 const PAGES: usize = 8;
 /// Two shapes this near are the same phase.
-const SAME_PHASE: f64 = 0.25;
+const SAME_PHASE: f64 = 0.35;
 /// Windows after a start or a change that are not like those that follow.
 const SETTLE_WINDOWS: u32 = 1;
 /// A rise of the cost's logarithm that is let pass, and the sum of rises that is not.
@@ -107,7 +106,6 @@ impl Learner {
             random: Random::new(seed),
             boot: boot.clone(),
             running: boot.clone(),
-            windows: 0,
             shape: ShapeWatch::default(),
             cost: PageHinkley::new(COST_TOLERANCE, COST_THRESHOLD),
             stage: Stage::BEGIN,
@@ -118,11 +116,10 @@ impl Learner {
 
     /// Takes a window, which the policy ran in that was published last.
     pub fn observe(&mut self, window: &Window) -> Decision {
-        self.windows += 1;
         match self.shape.observe(&Shape::of(window)) {
             Fit::Same => {
                 self.page.shape = self.shape.phase().copied();
-                self.page.look(window, &self.running);
+                self.page.look(window, &self.running, &self.options);
                 self.advance(window);
             }
             // Whatever it was, it says nothing about what is on trial.
@@ -142,7 +139,7 @@ impl Learner {
     pub const fn phase(&self) -> Phase {
         match self.stage {
             Stage::Baseline { .. } | Stage::Steer(_) => Phase::Learn,
-            Stage::Compare { .. } => Phase::Canary,
+            Stage::Compare(_) => Phase::Canary,
             Stage::Rest { .. } => Phase::Frozen,
         }
     }
@@ -194,10 +191,7 @@ impl Learner {
 
     fn wanted(&self) -> &FrozenPolicy {
         match &self.stage {
-            Stage::Compare { duel, base, candidate, .. } => match duel.side() {
-                Side::Base => base,
-                Side::Trial => candidate,
-            },
+            Stage::Compare(comparison) => comparison.policy(),
             Stage::Steer(steering) => &steering.draft,
             // A sum of ratios favours whom it is relative to: a policy must not be judged by its own baseline.
             Stage::Baseline { .. } => &self.boot,
@@ -229,7 +223,7 @@ impl Learner {
                     }
                 }
             }
-            Stage::Compare { duel, candidate, proposal, .. } => {
+            Stage::Compare(Comparison { duel, candidate, proposal, .. }) => {
                 let Some(verdict) = duel.observe(window) else { return };
                 let outcome = Outcome {
                     proposal: *proposal,
@@ -272,19 +266,21 @@ impl Learner {
 
     fn compare(&mut self, proposal: Proposal, base: FrozenPolicy, candidate: FrozenPolicy) {
         let Some(baseline) = self.page.baseline else { return };
-        let pace = pace_of(&base, &candidate, &self.options);
+        let pace = Pace { windows: self.page.turn_windows(), ..pace_of(&base, &candidate, &self.options) };
         let limits = match proposal {
             Proposal::Game(..) => Limits { pairs: GAME_PAIRS, ..self.options.limits },
             _ => self.options.limits,
         };
         let make = if self.running == base { Duel::new } else { Duel::from_elsewhere };
         let duel = make(pace, limits, self.options.weights, baseline);
-        self.stage = Stage::Compare { duel, base, candidate, proposal };
+        self.stage = Stage::Compare(Comparison { duel, proposal, base, candidate });
     }
 
     /// The program has entered another phase: opens its page, if it was there before, or a new one.
     fn turn_to(&mut self, shape: &Shape) {
-        self.page.left_at = self.windows;
+        if let Stage::Compare(comparison) = core::mem::replace(&mut self.stage, Stage::BEGIN) {
+            self.page.pending = Some(comparison);
+        }
         let distance = |page: &Page| page.shape.map_or(1.0, |known| known.distance(shape));
         let nearest = self.others.iter_mut().min_by(|one, other| distance(one).total_cmp(&distance(other)));
         match nearest.filter(|page| distance(page) <= SAME_PHASE) {
@@ -293,15 +289,17 @@ impl Learner {
                 let left = core::mem::replace(&mut self.page, Page::new(&self.boot, &self.options));
                 if self.others.len() + 1 < PAGES {
                     self.others.push(left);
-                } else if let Some(oldest) = self.others.iter_mut().min_by_key(|page| page.left_at) {
-                    *oldest = left;
+                } else if let Some(shortest) = self.others.iter_mut().min_by_key(|page| page.windows) {
+                    // Moments between two phases have pages too; a phase that lasted is worth more than the latest one.
+                    *shortest = left;
                 }
             }
         }
-        if self.page.baseline.is_some() {
+        if let Some(mut comparison) = self.page.pending.take() {
+            comparison.duel.resume();
+            self.stage = Stage::Compare(comparison);
+        } else if self.page.baseline.is_some() {
             self.go_on();
-        } else {
-            self.stage = Stage::BEGIN;
         }
     }
 }
@@ -354,6 +352,7 @@ fn pace_of(base: &FrozenPolicy, candidate: &FrozenPolicy, options: &Options) -> 
         settle_ns,
         windows: 1,
         events: options.turn_events,
+        longest_ns: options.turn_longest_ns,
         elapsed_ns: settle_ns / 2,
     }
 }

@@ -43,6 +43,8 @@ pub struct Options {
     pub baseline_windows: u32,
     /// Events that a turn of a trial has at least.
     pub turn_events: u64,
+    /// Turns end after this, if the program allocates anything at all.
+    pub turn_longest_ns: u64,
     /// After a change of sides the delays that are on trial are waited for, but no longer than this.
     pub settle_longest_ns: u64,
 }
@@ -67,6 +69,7 @@ impl Default for Options {
             limits: Limits::default(),
             baseline_windows: 4,
             turn_events: 2_500,
+            turn_longest_ns: 2_000_000_000,
             settle_longest_ns: 1_000_000_000,
         }
     }

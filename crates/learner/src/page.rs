@@ -5,13 +5,15 @@
 
 use crate::Window;
 use crate::drift::Shape;
+use crate::duel::{Duel, Side};
 use crate::knob::{Direction, Knob};
 use crate::league::{League, Match, STRATEGIES, open_candidates};
 use crate::ledger::{Ledger, Reason};
+use crate::math::ln;
 use crate::moves::{Move, Moves};
 use crate::options::Options;
 use crate::random::Random;
-use crate::score::Rates;
+use crate::score::{Rates, Tally, Weights};
 use crate::stakes::Stakes;
 use hakmem_policy::FrozenPolicy;
 
@@ -53,14 +55,63 @@ pub(crate) struct Page {
     pub(crate) baseline: Option<Rates>,
     /// Windows spent here.
     pub(crate) windows: u64,
-    /// When it was last left, in windows of the learner.
-    pub(crate) left_at: u64,
     stakes: Stakes,
+    noise: Noise,
     caps_are_done: bool,
     is_doubted: bool,
     league: League,
     moves: Moves,
     pub(crate) ledger: Ledger,
+    /// The comparison that the end of the phase has interrupted.
+    pub(crate) pending: Option<Comparison>,
+}
+
+/// How much the cost of a window differs from that of others where the same policy runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noise {
+    /// What the others are compared with: the first window.
+    first: Option<Rates>,
+    mean: f64,
+    variance: f64,
+    count: f64,
+}
+
+impl Noise {
+    fn look(&mut self, window: &Window, weights: &Weights) {
+        let mut tally = Tally::default();
+        tally.add(window);
+        let Some(rates) = tally.rates() else { return };
+        let cost = ln(weights.cost(&rates, self.first.get_or_insert(rates)));
+        // The mean of the first few, and of the latest twenty or so later.
+        self.count = (self.count + 1.0).min(NOISE_WINDOWS);
+        let off = cost - self.mean;
+        self.mean += off / self.count;
+        self.variance += (off * (cost - self.mean) - self.variance) / self.count;
+    }
+}
+
+const NOISE_WINDOWS: f64 = 20.0;
+/// Deviation of a turn's cost that is aimed at, and windows of a turn at most.
+const TURN_DEVIATION: f64 = 0.05;
+const TURN_WINDOWS: f64 = 4.0;
+
+/// A comparison under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Comparison {
+    pub(crate) duel: Duel,
+    pub(crate) proposal: Proposal,
+    pub(crate) base: FrozenPolicy,
+    pub(crate) candidate: FrozenPolicy,
+}
+
+impl Comparison {
+    /// What runs in the next window.
+    pub(crate) const fn policy(&self) -> &FrozenPolicy {
+        match self.duel.side() {
+            Side::Base => &self.base,
+            Side::Trial => &self.candidate,
+        }
+    }
 }
 
 impl Page {
@@ -71,13 +122,14 @@ impl Page {
             best: boot.clone(),
             baseline: None,
             windows: 0,
-            left_at: 0,
             stakes: Stakes::default(),
+            noise: Noise::default(),
             caps_are_done: !options.cap,
             is_doubted: false,
             league: League::new(boot, options),
             moves: Moves::new(options),
             ledger: Ledger::default(),
+            pending: None,
         }
     }
 
@@ -86,11 +138,12 @@ impl Page {
     }
 
     /// Takes notice of a window of this phase, in which `running` ran.
-    pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy) {
+    pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy, options: &Options) {
         self.windows += 1;
         // What is at stake is so where the best known policy runs, not in the middle of somebody's trial.
         if *running == self.best {
-            self.stakes.look(window, running.warm_superslabs);
+            self.stakes.look(window, running);
+            self.noise.look(window, &options.weights);
         }
     }
 
@@ -105,9 +158,15 @@ impl Page {
             .any(|direction| self.stake(Move { knob, direction }, options) >= options.limits.min_gain)
     }
 
+    /// Windows that a turn should have, so that its cost says something.
+    pub(crate) fn turn_windows(&self) -> u32 {
+        (self.noise.variance / (TURN_DEVIATION * TURN_DEVIATION)).ceil().clamp(1.0, TURN_WINDOWS) as u32
+    }
+
     /// What was learned here may not hold any more.
     pub(crate) fn doubt(&mut self, boot: &FrozenPolicy, options: &Options) {
         self.is_doubted = self.best != *boot;
+        self.pending = None;
         self.caps_are_done = !options.cap;
         self.league.reopen(options);
         self.moves.reopen();

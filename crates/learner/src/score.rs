@@ -11,6 +11,7 @@
 
 use crate::Window;
 use hakmem_base::OS_PAGE_BYTES;
+use hakmem_policy::SIZE_GROUPS;
 
 /// What counts how much. What the windows do not tell is left out, and the others count in proportion.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -44,6 +45,7 @@ pub struct Tally {
     live_byte_ns: f64,
     resident_byte_ns: f64,
     slow_ns: f64,
+    work: f64,
 }
 
 /// What a tally comes to, per event.
@@ -76,6 +78,7 @@ impl Tally {
         live_byte_ns: 0.0,
         resident_byte_ns: 0.0,
         slow_ns: 0.0,
+        work: 0.0,
     };
 
     /// Adds a window. A window without a clock counts as one nanosecond, so that its levels count at all.
@@ -89,6 +92,7 @@ impl Tally {
         self.live_byte_ns += window.live_bytes as f64 * elapsed_ns as f64;
         self.resident_byte_ns += window.resident_bytes as f64 * elapsed_ns as f64;
         self.slow_ns += slow_ns(window);
+        self.work += work(window);
     }
 
     /// What it comes to; nothing without an event.
@@ -97,7 +101,7 @@ impl Tally {
         if self.events == 0 {
             return None;
         }
-        let events = self.events as f64;
+        let events = self.work;
         let floor = MEMORY_FLOOR_BYTES * self.elapsed_ns as f64;
         let knows_memory = self.live_byte_ns > 0.0 && self.resident_byte_ns > 0.0;
         Some(Rates {
@@ -112,6 +116,18 @@ impl Tally {
         })
     }
 }
+
+/// Events in units of small blocks. A large block is more work, for the allocator and for the program that fills it; counted as
+/// one, a window with a few more of them would look like a worse policy.
+fn work(window: &Window) -> f64 {
+    let runs = window.run_groups.iter().zip(RUN_WORK).map(|(group, work)| group.requests as f64 * work).sum::<f64>();
+    window.allocs as f64 + runs + window.big_requests as f64 * BIG_WORK
+}
+
+/// Units of a typical run of each group, twice.
+const RUN_WORK: [f64; SIZE_GROUPS] = [3.0, 6.0, 12.0, 24.0, 48.0];
+/// The same for a big block of 4 MiB.
+const BIG_WORK: f64 = 128.0;
 
 /// What a window's slow paths cost. The prices are orders of magnitude from the project's benchmarks, not measurements of this
 /// machine: they decide only where the clock sees no difference, and the clock can veto them.

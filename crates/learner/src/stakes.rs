@@ -9,6 +9,7 @@ use crate::Window;
 use crate::knob::{Direction, Knob};
 use crate::score::Weights;
 use hakmem_base::SUPERSLAB_BYTES;
+use hakmem_policy::FrozenPolicy;
 
 /// Shares of the program's CPU time, faults and resident memory that mechanisms account for: means over the latest windows.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Stakes {
     purges: Share,
     refaults: Share,
     fresh_faults: Share,
+    huge_faults: Share,
     cached: Share,
     purgeable: Share,
     warm: Share,
@@ -55,8 +57,8 @@ const GENEROUS: f64 = 3.0;
 const SUPERSLAB: f64 = SUPERSLAB_BYTES as f64;
 
 impl Stakes {
-    /// Takes a window. `warm` is how many superslabs the policy keeps.
-    pub fn look(&mut self, window: &Window, warm: u32) {
+    /// Takes a window in which a policy ran.
+    pub fn look(&mut self, window: &Window, policy: &FrozenPolicy) {
         let cpu = window.cpu_ns;
         let price = |share: &mut Share, count: u64, ns: f64| share.add(count as f64 * ns * GENEROUS, cpu);
         price(&mut self.refills, window.refills(), 40.0);
@@ -71,11 +73,16 @@ impl Stakes {
         let faults = window.page_faults;
         self.refaults.add((window.purged_bytes / PAGE) as f64, faults);
         self.fresh_faults.add((window.committed_bytes / PAGE) as f64, faults);
+        // A threshold that the heap does not come near is none: the next lower one is a half or more of it.
+        let is_near = window.in_use_bytes == 0 || window.in_use_bytes > policy.thp_heap_bytes as u64 / 4;
+        let fresh = if is_near { window.committed_bytes / PAGE } else { 0 };
+        self.huge_faults.add(fresh as f64, faults);
         self.big_faults.add(big_misses as f64 * (SUPERSLAB_BYTES as u64 / PAGE) as f64, faults);
         let resident = window.resident_bytes;
         self.cached.add(window.cached_bytes as f64, resident);
         self.purgeable.add(window.purgeable_bytes as f64, resident);
-        self.warm.add((f64::from(warm) * SUPERSLAB).min(window.purgeable_bytes.max(1) as f64), resident);
+        self.warm
+            .add((f64::from(policy.warm_superslabs) * SUPERSLAB).min(window.purgeable_bytes.max(1) as f64), resident);
         self.huge.add(window.huge_superslabs as f64 * SUPERSLAB, resident);
     }
 
@@ -101,7 +108,7 @@ impl Stakes {
             (Knob::PurgeDelay | Knob::Warm, Up) => (self.purges.get(), self.refaults.get(), 0.0),
             (Knob::PurgeDelay, Down) => (0.0, 0.0, self.purgeable.get()),
             (Knob::Warm, Down) => (0.0, 0.0, self.warm.get()),
-            (Knob::Thp, Down) => (self.fresh_faults.get() / 4.0, self.fresh_faults.get(), 0.0),
+            (Knob::Thp, Down) => (self.huge_faults.get() / 4.0, self.huge_faults.get(), 0.0),
             (Knob::Thp, Up) => (0.0, 0.0, self.huge.get()),
             (Knob::BigRetain, Up) => (self.big_misses.get(), self.big_faults.get(), 0.0),
             (Knob::BigRetain, Down) => (0.0, 0.0, self.purgeable.get()),
@@ -118,7 +125,7 @@ mod tests {
 
     fn stakes(window: &Window) -> Stakes {
         let mut stakes = Stakes::default();
-        stakes.look(window, 1);
+        stakes.look(window, &FrozenPolicy::DEFAULT);
         stakes
     }
 

@@ -6,6 +6,9 @@
 
 enum { BLOCKS = 64, BYTES = 64, SMALLER = 60, RUN = 48 << 10 };
 
+/* Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them. */
+enum { BUSY_BLOCKS = 2000, BUSY_BYTES = 8 << 10 };
+
 #define COUNTED __attribute__((noinline)) void
 
 /* All but the operation. */
@@ -51,6 +54,11 @@ static void all(operation *operate, void *volatile *slots, size_t bytes) {
 int main(int count, char **arguments) {
     unsigned long rounds = argument(count, arguments, 1, 100);
     void *volatile slots[BLOCKS];
+    static void *volatile busy[BUSY_BLOCKS];
+    for (unsigned index = 0; index < BUSY_BLOCKS; index++)
+        busy[index] = malloc(BUSY_BYTES);
+    for (unsigned index = 0; index < BUSY_BLOCKS; index++)
+        free(busy[index]);
     /* What happens once in a thread's life is not counted. */
     for (unsigned round = 0; round < 100; round++) {
         for (unsigned index = 0; index < BLOCKS; index++)

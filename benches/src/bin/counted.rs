@@ -78,7 +78,12 @@ counted! {
     }
 }
 
+/// Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them.
+const BUSY_BLOCKS: usize = 2000;
+const BUSY_BYTES: usize = 8 << 10;
+
 fn main() {
+    drop(black_box((0..BUSY_BLOCKS).map(|_| Vec::<u8>::with_capacity(BUSY_BYTES)).collect::<Vec<_>>()));
     let rounds: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100);
     let bytes = black_box(CONSTANT.size());
     let mut slots = [null_mut(); BLOCKS];

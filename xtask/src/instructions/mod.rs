@@ -4,9 +4,10 @@
 //!
 //! **Not here.** Times (`cargo xtask bench`), slow paths: what is counted finds a block in the thread's cache.
 //! **Invariants.** A count is that of the operation alone; the function around it is subtracted. A count that is missing on
-//! either side is a failure.
+//! either side is a failure. A mode (FROZEN, OBSERVE, LEARN) that executes another number of instructions is one, too.
 
 mod callgrind;
+mod modes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const HEAD: &str =
     "# Instructions of the fast paths, as callgrind counts them: 64 bytes, in the thread's cache; realloc to 60;
 # run: a pair of 48 KiB.
 # Written by `cargo xtask instructions --fix`; `cargo xtask health` fails when one grows by more than 1.
+# No count depends on HAKMEM_MODE: `cargo xtask instructions` compares the modes.
 # rust-constant: the layout is known to the compiler. rust-dynamic: it is not. preload: a C program under LD_PRELOAD.
 ";
 /// A front's operations, in the order of the file.
@@ -73,12 +75,14 @@ pub fn instructions(project: &Project, options: &Options) -> Result<ExitCode> {
         println!("wrote {FILE}");
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(if judge(&kept(&file)?, &counts) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_good = judge(&kept(&file)?, &counts);
+    Ok(if modes::are_equal(project)? && is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether no count has grown.
+/// Whether no count has grown, nor depends on the mode.
 pub fn is_good(project: &Project) -> Result<bool> {
-    Ok(judge(&kept(&project.root().join(FILE))?, &count(project)?))
+    let is_good = judge(&kept(&project.root().join(FILE))?, &count(project)?);
+    Ok(modes::are_equal(project)? && is_good)
 }
 
 fn count(project: &Project) -> Result<Counts> {
@@ -98,7 +102,7 @@ fn build_counted(project: &Project, allocator: &str) -> Result<PathBuf> {
 }
 
 fn rust_fronts(program: &Path) -> Result<Counts> {
-    let costs = callgrind::costs(program, None)?;
+    let costs = callgrind::profile(program, None, &[])?.counted;
     let mut fronts = Counts::new();
     for kind in ["constant", "dynamic"] {
         fronts.insert(format!("rust-{kind}"), front(&costs, &format!("_{kind}"))?);
@@ -107,12 +111,17 @@ fn rust_fronts(program: &Path) -> Result<Counts> {
 }
 
 fn c_front(project: &Project, library: Option<&Path>) -> Result<Front> {
+    front(&callgrind::profile(&build_counted_c(project)?, library, &[])?.counted, "")
+}
+
+/// The C program.
+fn build_counted_c(project: &Project) -> Result<PathBuf> {
     let source = project.root().join("benches/programs/counted.c");
     let program = project.target().join("counted-c");
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-g", "-fno-builtin", "-Wl,-z,now", "-o"]).arg(&program).arg(&source);
     ensure!(compiler.status().context("cc does not start")?.success(), "cc does not compile {}", source.display());
-    front(&callgrind::costs(&program, library)?, "")
+    Ok(program)
 }
 
 /// The operations whose function ends so, without what the function itself costs.

@@ -6,7 +6,7 @@
 use crate::family;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::offset_of;
-use hakmem::{FrozenPolicy, Profile};
+use hakmem::{FrozenPolicy, Mode, Profile};
 use hakmem_base::Line;
 
 /// First word of every structure of this API: "HAKM".
@@ -30,6 +30,15 @@ pub const HAK_ERROR_FD: c_int = 5;
 pub const HAK_ERROR_PROFILE: c_int = 6;
 /// A number is out of its bounds.
 pub const HAK_ERROR_VALUE: c_int = 7;
+/// The system has no thread to give.
+pub const HAK_ERROR_THREAD: c_int = 8;
+
+/// Mode: the policy stays, and no thread looks.
+pub const HAK_MODE_FROZEN: c_int = 0;
+/// Mode: a thread measures and changes nothing.
+pub const HAK_MODE_OBSERVE: c_int = 1;
+/// Mode: a thread measures and publishes better policies.
+pub const HAK_MODE_LEARN: c_int = 2;
 
 /// In a `hak_options_t`: leave this number as it is.
 pub const HAK_KEEP: u64 = u64::MAX;
@@ -73,8 +82,20 @@ pub struct hak_stats_t {
     pub live_heaps: u64,
     /// Refills that found no memory, and requests above 32 KiB that ended in null.
     pub out_of_memory: u64,
+    /// The mode that runs: `HAK_MODE_FROZEN`, `HAK_MODE_OBSERVE` or `HAK_MODE_LEARN`.
+    pub mode: u64,
+    /// Generation of the policy in force; 0 is the one that the process began with.
+    pub policy_generation: u64,
+    /// Windows that the learning thread has measured.
+    pub learn_windows: u64,
+    /// Policies that it has published.
+    pub learn_published: u64,
+    /// Its CPU time, in microseconds.
+    pub learn_cpu_us: u64,
+    /// The same in millionths of the CPU time of the process.
+    pub learn_cpu_ppm: u64,
     /// Zero; later fields of this version go here.
-    pub reserved: [u64; 16],
+    pub reserved: [u64; 10],
 }
 
 /// What a program may choose at run time. The same choices exist as `HAKMEM_*` variables; what is set last counts.
@@ -105,7 +126,7 @@ const _: () =
     assert!(size_of::<hak_options_t>() == 16 + 4 * 8 + 16 * 8, "a field was added without taking reserved space");
 const _: () = assert!(offset_of!(hak_stats_t, struct_size) == 8, "the three fields that every version has");
 const _: () =
-    assert!(size_of::<hak_stats_t>() == 16 + 14 * 8 + 16 * 8, "a field was added without taking reserved space");
+    assert!(size_of::<hak_stats_t>() == 16 + 20 * 8 + 10 * 8, "a field was added without taking reserved space");
 
 /// What every structure of this API begins with, in every version.
 ///
@@ -235,7 +256,13 @@ pub unsafe extern "C" fn hak_stats(stats: *mut hak_stats_t) -> c_int {
         metadata_bytes: now.metadata_bytes,
         live_heaps: now.live_heaps,
         out_of_memory: now.out_of_memory,
-        reserved: [0; 16],
+        mode: hakmem::mode() as u64,
+        policy_generation: now.policy_generation,
+        learn_windows: now.learn_windows,
+        learn_published: now.learn_published,
+        learn_cpu_us: now.learn_cpu_us,
+        learn_cpu_ppm: now.learn_cpu_ppm,
+        reserved: [0; 10],
     };
     // SAFETY: as above.
     unsafe { stats.write(filled) };
@@ -295,6 +322,29 @@ fn choose(options: &hak_options_t, policy: &mut FrozenPolicy) -> Result<(), &'st
 fn refuse_value(field: &str) -> c_int {
     Line::new().text("hak_configure: out of bounds: ").text(field).write();
     HAK_ERROR_VALUE
+}
+
+/// The mode that runs: `HAK_MODE_FROZEN`, `HAK_MODE_OBSERVE` or `HAK_MODE_LEARN`.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_mode() -> c_int {
+    hakmem::mode() as c_int
+}
+
+/// Changes the mode; a policy that was published stays in force. `HAK_OK`, `HAK_ERROR_VALUE` for a number that is no mode, or
+/// `HAK_ERROR_THREAD`: the mode needs a thread, there is none to be had, and `HAK_MODE_FROZEN` runs.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_set_mode(mode: c_int) -> c_int {
+    match Mode::ALL.iter().find(|known| **known as c_int == mode) {
+        None => HAK_ERROR_VALUE,
+        Some(known) if hakmem::set_mode(*known) => HAK_OK,
+        Some(_) => HAK_ERROR_THREAD,
+    }
+}
+
+/// Keeps the policy as it is from now on. One store: signal handlers may call it.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_freeze() {
+    hakmem::freeze();
 }
 
 /// Checks the three fields that every structure of every version begins with; the rest is not touched.
@@ -369,7 +419,13 @@ mod tests {
             metadata_bytes: 0,
             live_heaps: 0,
             out_of_memory: 0,
-            reserved: [7; 16],
+            mode: 7,
+            policy_generation: 0,
+            learn_windows: 0,
+            learn_published: 0,
+            learn_cpu_us: 0,
+            learn_cpu_ppm: 0,
+            reserved: [7; 10],
         }
     }
 
@@ -380,9 +436,22 @@ mod tests {
         // SAFETY: a live structure of full size.
         assert_eq!(unsafe { hak_stats(&raw mut stats) }, HAK_OK);
         assert!(stats.committed_bytes >= 100_000);
-        assert_eq!(stats.reserved, [0; 16]);
+        assert_eq!(stats.reserved, [0; 10]);
         // SAFETY: the block is live.
         unsafe { hak_free(block) };
+    }
+
+    #[test]
+    fn modes_are_numbers_and_what_is_no_mode_is_refused() {
+        let numbers = [HAK_MODE_FROZEN, HAK_MODE_OBSERVE, HAK_MODE_LEARN];
+        assert_eq!([Mode::Frozen, Mode::Observe, Mode::Learn].map(|mode| mode as c_int), numbers);
+        assert_eq!(
+            (hak_set_mode(3), hak_set_mode(-1), hak_mode()),
+            (HAK_ERROR_VALUE, HAK_ERROR_VALUE, HAK_MODE_FROZEN)
+        );
+        assert_eq!((hak_set_mode(HAK_MODE_OBSERVE), hak_mode()), (HAK_OK, HAK_MODE_OBSERVE));
+        hak_freeze();
+        assert_eq!(hak_mode(), HAK_MODE_FROZEN);
     }
 
     #[test]
@@ -396,7 +465,7 @@ mod tests {
         for (mut stats, error) in cases {
             // SAFETY: a live structure of full size.
             assert_eq!(unsafe { hak_stats(&raw mut stats) }, error);
-            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 16]));
+            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 10]));
         }
         // SAFETY: null is allowed.
         assert_eq!(unsafe { hak_stats(core::ptr::null_mut()) }, HAK_ERROR_NULL);

@@ -200,6 +200,32 @@ fn the_library_itself_is_loaded_by_dlopen_and_unloaded() {
     run(&compile("dlopened.c"), &[library, "20"], false, |_| {}).assert_success();
 }
 
+/// The thread that learns is ended and joined, wherever it is.
+#[test]
+fn the_library_is_unloaded_while_it_learns() {
+    let library = library().to_str().unwrap();
+    let learns = |command: &mut Command| {
+        command.env("HAKMEM_LEARN_WINDOW_MS", "10");
+    };
+    run(&compile("dlopened.c"), &[library, "20", "learn"], false, learns).assert_success();
+}
+
+/// All that depends on threads, forks, signals and ends, with the thread that learns among them.
+#[test]
+fn programs_live_as_before_while_the_library_learns() {
+    let mut windows = 0;
+    for story in ["forks", "spawns", "exit_orders", "exit_ways", "exit_in_thread", "signal_storm", "plugins"] {
+        let plugin = compile_with("plugin.c", &["-shared", "-fPIC"]);
+        let ended = run(&compile("life_cycle.c"), &[story], true, |command| {
+            command.env("HAKMEM_MODE", "LEARN").env("HAKMEM_LEARN_WINDOW_MS", "10").env("HAKMEM_STATS", "1");
+            command.env("LIFE_CYCLE_PLUGIN", &plugin);
+        });
+        ended.assert_success();
+        windows += support::number(&ended, "learn_windows");
+    }
+    assert!(windows > 0, "nothing was measured in any of them");
+}
+
 /// A program with raised privileges does not listen to whoever started it. It cannot be preloaded either, so it loads the
 /// library itself; the same program without the privileges is the control.
 #[test]

@@ -1,5 +1,5 @@
 /* The library is not preloaded but loaded by dlopen, into a program with another malloc, and unloaded again:
- * `dlopened PATH ROUNDS`. Prints AT_SECURE, so that a test can see whether the process has raised privileges. */
+ * `dlopened PATH ROUNDS [learn]`; with `learn` its thread is at work when the library goes. Prints AT_SECURE, so that a test can see whether the process has raised privileges. */
 #include "check.h"
 
 #include <pthread.h>
@@ -37,7 +37,17 @@ static void *ends_after_unload(void *argument) {
     return argument;
 }
 
-static void load_use_unload(const char *path) {
+/* With the thread that the library has in this mode somewhere in its work. */
+static void learn(void *library, int round) {
+    int (*set_mode)(int);
+    *(void **)&set_mode = dlsym(library, "hak_set_mode");
+    CHECK(set_mode(2) == 0);
+    for (int use_count = 0; use_count < round * 20; use_count++) {
+        use();
+    }
+}
+
+static void load_use_unload(const char *path, int learning_round) {
     pthread_t threads[2];
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
@@ -51,6 +61,9 @@ static void load_use_unload(const char *path) {
     use();
     CHECK(pthread_create(&threads[0], NULL, ends_before_unload, NULL) == 0 && pthread_join(threads[0], NULL) == 0);
     check_invariants();
+    if (learning_round >= 0) {
+        learn(library, learning_round);
+    }
     CHECK(pthread_create(&threads[1], NULL, ends_after_unload, NULL) == 0);
     pthread_barrier_wait(&used);
     CHECK(dlclose(library) == 0);
@@ -59,9 +72,9 @@ static void load_use_unload(const char *path) {
 }
 
 int main(int count, char **arguments) {
-    CHECK(count == 3 && pthread_barrier_init(&used, NULL, 2) == 0 && pthread_barrier_init(&unloaded, NULL, 2) == 0);
+    CHECK((count == 3 || count == 4) && pthread_barrier_init(&used, NULL, 2) == 0 && pthread_barrier_init(&unloaded, NULL, 2) == 0);
     for (int round = 0; round < atoi(arguments[2]); round++) {
-        load_use_unload(arguments[1]);
+        load_use_unload(arguments[1], count == 4 ? round : -1);
     }
     printf("secure=%lu\n", getauxval(AT_SECURE));
     return finish("dlopened");

@@ -2,7 +2,8 @@
 
 use core::ptr::NonNull;
 use hakmem_base::{
-    BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, Request, SLAB_BYTES, SizeClass, fatal_ptr,
+    BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, OS_PAGE_BYTES, Request, SLAB_BYTES, SizeClass,
+    fatal_ptr,
 };
 use hakmem_ownership::Route;
 use hakmem_tiny_front::{Heap, Pop};
@@ -493,6 +494,14 @@ fn check_in_use(block: NonNull<u8>, class: SizeClass, door: Door) {
     }
 }
 
+/// Bytes to ask for when a block of `bytes` bytes moves to have `new_bytes` bytes. Who grows by less than a size class does so again
+/// soon: from an OS page on such a block gets a quarter more, of which whole pages hold no memory until they are used.
+const fn with_room_to_step(bytes: usize, new_bytes: usize) -> usize {
+    let is_step = new_bytes > bytes && new_bytes - bytes < bytes / 8;
+    let with_room = new_bytes + new_bytes / 4;
+    if is_step && bytes >= OS_PAGE_BYTES && with_room <= MAX_SLAB_BLOCK_BYTES { with_room } else { new_bytes }
+}
+
 /// Resizes a block of which size and alignment are known. Null: out of memory, the block is as it was.
 ///
 /// # Safety
@@ -552,7 +561,7 @@ pub(crate) unsafe fn reallocate_slow(
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
     } else {
-        allocate(new_bytes, align, door)
+        allocate(with_room_to_step(bytes, new_bytes), align, door)
     };
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.

@@ -149,6 +149,30 @@ fn a_refused_realloc_leaves_the_block_as_it_was() {
     }
 }
 
+#[test]
+fn a_block_that_grows_in_small_steps_seldom_moves() {
+    const STEP: usize = 64;
+    let layout = |bytes| Layout::from_size_align(bytes, 8).unwrap();
+    let mut bytes = 4096;
+    // SAFETY: the size is not zero.
+    let mut block = unsafe { alloc_zeroed(layout(bytes)) };
+    let mut moves = 0;
+    while bytes < 32 << 10 {
+        // SAFETY: allocated with this layout.
+        let grown = unsafe { realloc(block, layout(bytes), bytes + STEP) };
+        moves += usize::from(grown != block);
+        (block, bytes) = (grown, bytes + STEP);
+        // SAFETY: these are the last bytes of the block.
+        unsafe { block.wrapping_add(bytes - STEP).write_bytes(7, STEP) };
+    }
+    // SAFETY: the block is as long, all of it written.
+    let contents = unsafe { std::slice::from_raw_parts(block, bytes) };
+    assert!(contents[..4096].iter().all(|&byte| byte == 0) && contents[4096..].iter().all(|&byte| byte == 7));
+    // SAFETY: allocated with this layout, still alive.
+    unsafe { dealloc(block, layout(bytes)) };
+    assert!(moves <= 12, "{moves} moves; each of the 24 size classes would be one");
+}
+
 /// The contract leaves zero bytes undefined; C programs and careless wrappers ask for them all the same.
 #[test]
 fn zero_bytes_are_served_and_freed() {

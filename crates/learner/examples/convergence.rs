@@ -43,8 +43,8 @@ fn learners() -> Vec<(String, Options)> {
         ("capacities".to_owned(), Options { cap: true, ..none() }),
     ];
     for (name, method) in Method::ALL {
-        learners.push((format!("steps by {name}"), Options { method, strategies: false, ..Options::default() }));
-        learners.push((format!("all by {name}"), Options { method, ..Options::default() }));
+        learners.push((format!("steps by {name}"), Options { method, ..Options::default() }));
+        learners.push((format!("all by {name}"), Options { method, strategies: true, ..Options::default() }));
     }
     learners
 }

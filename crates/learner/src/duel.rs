@@ -522,6 +522,26 @@ mod tests {
     }
 
     #[test]
+    fn noise_that_the_model_has_too_is_rarely_taken_for_a_gain() {
+        let mut random = Random::new(78);
+        let weights = Weights { cpu: 0.0, faults: 0.0, memory: 1.0 };
+        let baseline = Rates { resident_per_live: 2.0, ..BASELINE };
+        let mut better = 0;
+        for _ in 0..2000 {
+            let mut duel = Duel::new(PACE, Limits::default(), weights, baseline);
+            let verdict = loop {
+                let resident_bytes = (2e9 * (0.05 * random.normal()).exp()) as u64;
+                let now = Window { live_bytes: 1_000_000_000, resident_bytes, ..window(100.0) };
+                if let Some(verdict) = duel.observe(&now) {
+                    break verdict;
+                }
+            };
+            better += u32::from(verdict == Verdict::Better);
+        }
+        assert!(better / 2 < 35, "{better} of 2000");
+    }
+
+    #[test]
     fn a_gain_as_large_as_the_noise_of_a_pair_is_mostly_found() {
         let mut random = Random::new(3);
         let cost = of(100.0, 95.0);

@@ -86,6 +86,7 @@ impl RunCache {
         self.list_newest();
         let block = if let Some(run) = self.slots.take_fit(shape.units, widest, shape.align_units) {
             count(&self.hits, class);
+            self.newest.leave_room(u32::from(run.units));
             hand_out(cx, run.first, u32::from(run.units), &shape, run.zeroed)
         } else {
             self.allocate_slow(cx, &shape)

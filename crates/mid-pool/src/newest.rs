@@ -54,6 +54,13 @@ impl Newest {
         self.0.set(u64::from(units) << FIRST_BITS | u64::from(first.get()));
     }
 
+    /// A run of `units` units has left the list: there is room for the next. The place is empty.
+    #[inline]
+    pub(crate) fn leave_room(&self, units: u32) {
+        hakmem_base::invariant!(self.0.get() == 0, "the place of the newest run is taken");
+        self.0.set(u64::from(units) << FIRST_BITS);
+    }
+
     /// Empties the place, its room included: the run and its units, if there is one.
     pub(crate) fn clear(&self) -> Option<(SlabIndex, u32)> {
         let run = (SlabIndex::new(self.first()), self.units());

@@ -43,6 +43,29 @@ fn a_freed_run_is_the_next_one_of_its_size() {
 }
 
 #[test]
+fn a_run_taken_from_the_list_leaves_room_for_one_of_its_length() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let blocks: Vec<_> = (0..3).map(|_| cache.allocate(&heap.cx(), 40_000, 16).unwrap()).collect();
+    let again = |block| {
+        let (index, units, bytes) = heap.run_of(block);
+        cache.free_again(index, units, bytes, || heap.claim(block).is_some())
+    };
+    assert!(!again(blocks[0]), "nothing was taken from the cache");
+    free(&heap, &cache, blocks[0]);
+    free(&heap, &cache, blocks[1]);
+    let newest = cache.allocate_again(&heap.cx(), 40_000).unwrap();
+    assert!(cache.allocate_again(&heap.cx(), 40_000).is_none(), "the other one is in the list");
+    let listed = cache.allocate(&heap.cx(), 40_000, 16).unwrap();
+    assert_eq!((newest.ptr, listed.ptr), (blocks[1].ptr, blocks[0].ptr));
+    assert!(again(listed));
+    assert!(!again(newest), "the place is taken");
+    assert_eq!(cache.cached_bytes(), SLAB_BYTES);
+    free(&heap, &cache, newest);
+    assert_eq!(cache.cached_bytes(), 2 * SLAB_BYTES);
+    cache.check_invariants();
+}
+
+#[test]
 fn a_cached_run_serves_smaller_requests_up_to_the_limit() {
     let (heap, cache) = (heap(), RunCache::new());
     let block = cache.allocate(&heap.cx(), 6 * SLAB_BYTES, 16).unwrap();

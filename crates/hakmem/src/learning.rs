@@ -289,12 +289,17 @@ pub(crate) fn costs() -> Costs {
 
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     Background::begins(c"hakmem-learn");
-    if catch_unwind(AssertUnwindSafe(watch)).is_err() {
+    survive(watch);
+    GLOBAL.learning.background.ended();
+    ptr::null_mut()
+}
+
+/// A mistake in a learner ends learning, not the program.
+fn survive(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
         freeze();
         report("the learner has failed: policy stays as it is");
     }
-    GLOBAL.learning.background.ended();
-    ptr::null_mut()
 }
 
 /// The mode, while there is something to do for this thread.
@@ -463,4 +468,19 @@ pub(crate) fn install_freeze_signal(signal: u32) {
 
 extern "C" fn on_freeze_signal(_: c_int) {
     freeze();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::panic, reason = "what is tested is that a panic ends learning and nothing else")]
+    fn a_learner_that_panics_leaves_the_policy_frozen() {
+        GLOBAL.learning.mode.store_relaxed(Mode::Learn as u32);
+        survive(|| {});
+        assert_eq!(mode(), Mode::Learn);
+        survive(|| panic!("a mistake"));
+        assert_eq!(mode(), Mode::Frozen);
+    }
 }

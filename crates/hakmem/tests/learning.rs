@@ -168,8 +168,12 @@ fn observe_measures_and_changes_nothing() {
     alone("observe_measures_and_changes_nothing", &[OBSERVE], || {
         let before = hakmem::policy();
         let mut work = Work::new(2);
+        work.some();
+        let heaps = hakmem::stats().peak_heaps;
         work.until(|| windows() > 20);
         assert!(has_learner());
+        // A heap of its own would make a single-threaded program one that may have a scavenger.
+        assert_eq!(hakmem::stats().peak_heaps, heaps, "the thread that measures has allocated");
         assert_eq!(hakmem::policy(), before);
         assert_eq!((before, hakmem::stats().policy_generation, published()), (FrozenPolicy::DEFAULT, 0, 0));
         assert!(hakmem::learned().is_none());

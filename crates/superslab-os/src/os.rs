@@ -132,6 +132,17 @@ impl SuperslabOs {
     /// most 32). `None`: window or memory limit exhausted, or the kernel refused.
     #[must_use]
     pub fn take_run(&self, units: u32, align_units: u32) -> Option<Run> {
+        self.take_run_at(units, align_units, None)
+    }
+
+    /// Like [`SuperslabOs::take_run`], but the run that begins at `before` if it waits to be used again: who uses the same of its OS
+    /// pages as the last time touches no others.
+    #[must_use]
+    pub fn take_run_again(&self, units: u32, before: Option<SlabIndex>) -> Option<Run> {
+        self.take_run_at(units, 1, before)
+    }
+
+    fn take_run_at(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Option<Run> {
         if units == 0
             || units > SLABS_PER_SUPERSLAB
             || !align_units.is_power_of_two()
@@ -139,10 +150,10 @@ impl SuperslabOs {
         {
             return None;
         }
-        let mut taken = self.try_take_run(units, align_units);
+        let mut taken = self.try_take_run(units, align_units, before);
         if matches!(taken, Err(Refused::NoPlace)) {
             self.wait_for_purger();
-            taken = self.try_take_run(units, align_units);
+            taken = self.try_take_run(units, align_units, None);
         }
         let (run, opened) = taken.ok()?;
         if opened.wants_huge {
@@ -157,12 +168,14 @@ impl SuperslabOs {
         Some(run)
     }
 
-    fn try_take_run(&self, units: u32, align_units: u32) -> Result<(Run, Opened), Refused> {
+    fn try_take_run(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Result<(Run, Opened), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(units))?;
         let mut was_unused = false;
-        let (superslab, slot) = match pool.place_units(units, align_units) {
+        let place = before.map(|unit| (unit.superslab(), unit.slot()));
+        let place = place.filter(|&(superslab, slot)| pool.waits_dirty(superslab, slot, units));
+        let (superslab, slot) = match place.or_else(|| pool.place_units(units, align_units)) {
             Some(place) => place,
             None => {
                 let superslab = pool.place_superslab().ok_or(Refused::NoPlace)?;

@@ -120,6 +120,15 @@ impl Pool {
             .or_else(|| self.search(self.nonempty, units, align, |record| record.free))
     }
 
+    /// Whether these units are free and dirty.
+    pub(crate) fn waits_dirty(&self, superslab: u32, slot: u32, units: u32) -> bool {
+        if superslab >= self.superslab_count() || slot + units > SLABS_PER_SUPERSLAB {
+            return false;
+        }
+        let (record, wanted) = (self.read(superslab), mask(slot, units));
+        matches!(record.kind, Kind::Slabs | Kind::Warm) && record.free_dirty() & wanted == wanted
+    }
+
     /// The first fit among the bits that `eligible` names, in the lists given, for a bounded number of looks.
     fn search(&self, mut lists: u64, units: u32, align: u32, eligible: fn(&Record) -> u32) -> Option<(u32, u32)> {
         let tiering = self.policy.tiering;

@@ -57,6 +57,26 @@ fn superslab_zero_is_never_handed_out() {
 }
 
 #[test]
+fn a_run_is_had_again_while_it_waits_dirty() {
+    let os = os_with(never());
+    let [first, second] = [(); 2].map(|()| os.take_run(2, 1).unwrap());
+    os.give_run(first.first, 2);
+    os.give_run(second.first, 2);
+    assert_eq!(os.take_run_again(2, Some(second.first)).unwrap().first, second.first, "not the lowest place");
+    let other = os.take_run_again(2, Some(second.first)).unwrap();
+    assert_eq!(other.first, first.first, "it is in use");
+    os.give_run(second.first, 2);
+    assert!(os.purge_all() > 0);
+    assert_eq!(
+        os.take_run_again(1, Some(second.first.add(1))).unwrap().first,
+        second.first,
+        "it is clean: any place will do"
+    );
+    assert!(os.take_run_again(2, Some(SlabIndex::new(u32::MAX))).is_some(), "no such unit");
+    os.check_invariants();
+}
+
+#[test]
 fn a_dirty_unit_is_reused_before_a_clean_one() {
     let os = os_with(never());
     let runs: Vec<_> = (0..4).map(|_| os.take_run(1, 1).unwrap()).collect();

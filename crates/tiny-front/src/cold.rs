@@ -71,7 +71,8 @@ impl Front {
     pub(crate) fn fresh_slab(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
         let units = u32::from(class.geometry().units);
         self.trim_before_growth(tables, heap);
-        let Some(run) = self.os.take_run(units, 1) else { return false };
+        // A thread that does what another one did touches the same OS pages of its slabs, and no further ones.
+        let Some(run) = self.os.take_run_again(units, self.last_place(class)) else { return false };
         let slab = run.first;
         invariant!(tables.remote(slab).is_quiet(), "fresh slab with remote frees");
         tables.state(slab).reset();
@@ -132,6 +133,7 @@ impl Front {
             tables.state(slab.add(unit)).reset();
             tables.route_word(slab.add(unit)).retire();
         }
+        self.set_last_place(class, slab);
         self.os.give_run(slab, units);
     }
 

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_base::{CLASS_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
@@ -44,6 +44,8 @@ pub struct Front {
     pub(crate) published: Published,
     /// The last events around the adoption boundary.
     pub ring: Ring,
+    /// The slab of each class that was given back last (0: none). Relaxed: a hint, which is judged under the pool's lock.
+    last_places: [Shared32; CLASS_COUNT],
     /// Slabs without an owner.
     pub(crate) orphan_slabs: Shared32,
     /// Bytes of blocks that are out of orphan slabs, as of their release.
@@ -68,6 +70,7 @@ impl Front {
             os: SuperslabOs::new(),
             published: Published::new(),
             ring: Ring::new(),
+            last_places: [const { Shared32::new(0) }; CLASS_COUNT],
             orphan_slabs: Shared32::new(0),
             orphan_bytes: Shared64::new(0),
             orphan_freed: Shared64::new(0),
@@ -186,6 +189,17 @@ impl Front {
     #[must_use]
     pub fn is_block_of(&self, address: usize, class: SizeClass) -> bool {
         self.tables().is_some_and(|tables| tables.is_block_of(tables.unit_of(address), class, address))
+    }
+
+    /// Where a slab of `class` was given back last.
+    pub(crate) fn last_place(&self, class: SizeClass) -> Option<SlabIndex> {
+        SlabIndex::from_link(self.last_places.get(class.index())?.load_relaxed())
+    }
+
+    pub(crate) fn set_last_place(&self, class: SizeClass, slab: SlabIndex) {
+        if let Some(place) = self.last_places.get(class.index()) {
+            place.store_relaxed(slab.get());
+        }
     }
 
     /// In a forked child: a reaper of the parent does not go on here.

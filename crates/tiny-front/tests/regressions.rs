@@ -162,3 +162,25 @@ fn spills_are_counted_though_the_fast_path_does_not_count_them() {
     }
     assert_eq!(heap.counters.spills.get(), 3000 - u64::from(cached - left_over));
 }
+
+#[test]
+fn a_heap_that_follows_another_one_finds_its_slabs_where_those_were() {
+    // Threads that come and go allocate their classes in any order: slabs that changed classes each time would all be touched to
+    // their ends after a few threads.
+    let front = new_front(256 << 20);
+    let sizes = [64, 128, 256, 512, 1024];
+    let life = |sizes: &[usize]| {
+        let heap = new_heap(front, FrontPolicy::DEFAULT);
+        let blocks: Vec<_> = sizes.iter().map(|&bytes| take(front, heap, class(bytes))).collect();
+        let mut places: Vec<_> = sizes.iter().zip(&blocks).map(|(&bytes, block)| (bytes, *block)).collect();
+        for block in blocks {
+            give(front, Some(heap), block);
+        }
+        front.leave(heap);
+        places.sort();
+        places
+    };
+    let before = life(&sizes);
+    let backwards: Vec<_> = sizes.iter().rev().copied().collect();
+    assert_eq!(life(&backwards), before);
+}

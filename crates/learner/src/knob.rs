@@ -134,7 +134,7 @@ impl Knob {
             Self::PurgeDelay => &[10, 30, 100, 300, 1000, 3000, 10_000],
             Self::Warm => &[0, 1, 2, 4, 8, 16, 32],
             Self::Thp => &[4 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 256 * MIB, NEVER],
-            Self::BigRetain => &[0, 10, 30, 100, 300, 1000],
+            Self::BigRetain => &[0, 300, 1000],
         }
     }
 

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use hakmem_learner::{Knob, Options, Weights};
 use hakmem_policy::{FrozenPolicy, parse_environment};
-use hakmem_simulator::evaluate::{DEFAULT_VARIANT, Judged, Report, Scale, Subject, learned, settled, variants};
+use hakmem_simulator::evaluate::{
+    DEFAULT_VARIANT, Judged, NOTHING, Report, Scale, Subject, learned, settled, variants,
+};
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
 use hakmem_simulator::{execute, raw_log, synthetic, validate};
@@ -226,7 +228,7 @@ fn evaluate(
 ) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let mut variants = variants();
-    variants.retain(|variant| learners.is_none_or(|names| names.contains(&variant.name) || variant.name == "none"));
+    variants.retain(|variant| learners.is_none_or(|names| names.contains(&variant.name) || variant.name == NOTHING));
     let mut report = Report::default();
     // Written after each trace: an evaluation takes long, and one that is stopped has said something.
     let mut judge = |trace: Trace, changes: bool, is_recorded: bool| {

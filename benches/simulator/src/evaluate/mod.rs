@@ -6,13 +6,14 @@
 //! best phases that any policy had: it changes policy at no cost and at once, which nobody can. Regret is what a learner costs
 //! beyond it.
 //! **Rounds.** A trace is replayed many times in a row, as a load that comes back. Policies that never change are judged by their second
-//! round; learners by their last ones, when they have had the time to converge, and by all of them for the curve.
+//! round, beside the defaults' second one; learners by their last ones, when they have had the time to converge, beside the
+//! defaults' last ones, and by all of them for the curve.
 
 mod report;
 mod runs;
 mod search;
 
-pub use report::{DEFAULT_VARIANT, Judged, Report, Row, Variant, variants};
+pub use report::{DEFAULT_VARIANT, Judged, NOTHING, Report, Row, Variant, variants};
 pub use runs::{Learned, Step, Subject, learned, settled};
 pub use search::{Best, search};
 

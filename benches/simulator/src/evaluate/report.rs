@@ -32,12 +32,14 @@ pub struct Variant {
 
 /// What mode LEARN runs with.
 pub const DEFAULT_VARIANT: &str = "all";
+/// Learns nothing: FROZEN, in the same rounds.
+pub const NOTHING: &str = "none";
 
 /// Every learner that is compared: the default one, each method of choosing, each knob alone, none.
 #[must_use]
 pub fn variants() -> Vec<Variant> {
     let variant = |name: &str, options: Options| Variant { name: name.to_owned(), options };
-    let mut variants = vec![variant(DEFAULT_VARIANT, Options::default()), variant("none", Options::none())];
+    let mut variants = vec![variant(DEFAULT_VARIANT, Options::default()), variant(NOTHING, Options::none())];
     for (name, method) in Method::ALL {
         variants.push(variant(&format!("all, {name}"), Options { method, ..Options::default() }));
     }
@@ -140,10 +142,12 @@ impl Judged {
         Self { name: subject.trace.name.clone(), changes, is_recorded, rows: rows.collect(), best }
     }
 
-    /// The score of a learner: the mean over its seeds.
+    /// The score of a learner: the mean over its seeds, where doing nothing in the same rounds is 1. (Doing nothing does not cost the
+    /// same in each round: where blocks come to lie, and what is due when a phase begins, goes on changing.)
     #[must_use]
     pub fn score(&self, variant: &str) -> Option<f64> {
-        mean(self.of(variant).map(|row| row.score))
+        let of = |variant| mean(self.of(variant).map(|row| row.score));
+        Some(of(variant)? / of(NOTHING)?)
     }
 
     /// What it costs beyond the oracle.
@@ -259,7 +263,7 @@ impl Report {
             let of = |changes: bool| self.judged.iter().filter(move |judged| judged.changes == changes);
             let score = |changes: bool| mean(of(changes).filter_map(|judged| judged.score(variant)));
             let regret = mean(of(true).filter_map(|judged| judged.regret(variant)));
-            let worst = of(false).filter_map(|judged| judged.score(variant)).fold(0.0, f64::max);
+            let worst = of(false).filter_map(|judged| judged.score(variant)).fold(f64::NAN, f64::max);
             let published =
                 mean(self.judged.iter().flat_map(|judged| judged.of(variant)).map(|row| row.publications as f64));
             writeln!(
@@ -267,7 +271,7 @@ impl Report {
                 "| {variant} | {:.3} | {:+.1} % | {:.3} | {worst:.3} | {:.0} |",
                 score(true).unwrap_or(1.0),
                 regret.unwrap_or(0.0) * 100.0,
-                score(false).unwrap_or(1.0),
+                score(false).unwrap_or(f64::NAN),
                 published.unwrap_or(0.0),
             )?;
         }
@@ -317,7 +321,7 @@ impl Report {
                         mean(judged.of(variant).filter_map(|row| row.rounds.get(round).copied()))
                     };
                     // The first round has first touches that later ones have not: it is compared with the defaults' first.
-                    Some(((round + 1) as f64, of(DEFAULT_VARIANT)? / of("none")?))
+                    Some(((round + 1) as f64, of(DEFAULT_VARIANT)? / of(NOTHING)?))
                 })
                 .collect();
             let style = ShapeStyle { color: colour, filled: false, stroke_width: if judged.changes { 2 } else { 1 } };

@@ -11,6 +11,8 @@ use core::ptr;
 use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
 use hakmem_base::keeping_errno;
 
+use crate::global::GLOBAL;
+
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -57,6 +59,7 @@ impl Background {
         if self.is_to_stop() || !self.running.try_set_acq_rel() {
             return true;
         }
+        GLOBAL.company.expect_own_thread();
         let started = keeping_errno_uncancelled(|| {
             self.join_ended();
             self.spawn(body)

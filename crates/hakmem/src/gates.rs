@@ -106,6 +106,8 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
         return block.flatten().map_or(core::ptr::null_mut(), |block| hand_out(block, class, door));
     };
     pick_up_policy(record);
+    // Here as well as at a heartbeat, which a class that refills often seldom comes to.
+    scavenger::stand_by();
     learning::stir();
     let block = front.refill_slow(&record.heap, class).or_else(|| {
         pages::reclaim(record);

@@ -14,6 +14,7 @@ use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{Front, Tables};
 
+use crate::company::Company;
 use crate::hooks::{self, Hooks};
 use crate::learning;
 use crate::policy_file;
@@ -32,6 +33,7 @@ pub(crate) struct Global {
     ready: Flag,
     pub hooks: Hooks,
     pub scavenger: scavenger::State,
+    pub company: Company,
     pub learning: learning::State,
     pub setup: Lock<()>,
     /// Numbers that other threads than a policy's publisher need at once.
@@ -155,6 +157,7 @@ impl Global {
             ready: Flag::new(false),
             hooks: Hooks::new(),
             scavenger: scavenger::State::new(),
+            company: Company::new(),
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),

@@ -19,6 +19,7 @@
 mod attach;
 mod background;
 mod check;
+mod company;
 mod dump;
 mod finding;
 mod gates;

@@ -60,8 +60,7 @@ pub(crate) fn wake() {
 #[inline(never)]
 fn start_slow() {
     let mode = GLOBAL.scavenger_mode.load_relaxed();
-    let is_threaded = GLOBAL.registry.peak.load_relaxed() > 1;
-    if mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && is_threaded) {
+    if mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && GLOBAL.company.is_present()) {
         // Without a thread the next slow path tries again.
         let _started = GLOBAL.scavenger.background.start(run);
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hakmem_testkit::{Child, Ended, number_from_env};
-use support::{compile, compile_with, library, preload};
+use support::{compile, compile_with, library, number, preload};
 
 fn run(program: &Path, arguments: &[&str], is_preloaded: bool, adapt: impl FnOnce(&mut Command)) -> Ended {
     let mut command = Command::new(program);
@@ -273,4 +273,19 @@ fn dependencies(program: &Path) -> Vec<PathBuf> {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+#[test]
+fn an_idle_program_whose_other_thread_never_allocates_gives_its_memory_back() {
+    let program = compile("idle.c");
+    let starts = |arguments: &[&str]| {
+        let ended = run(&program, arguments, true, |command| {
+            command.env("HAKMEM_STATS", "1");
+        });
+        ended.assert_success();
+        assert_eq!(number(&ended, "peak_heaps"), 1, "the other thread has allocated");
+        number(&ended, "scavenger_starts")
+    };
+    assert_eq!(starts(&["with a thread"]), 1);
+    assert_eq!(starts(&[]), 0, "a single-threaded program was given a thread");
 }

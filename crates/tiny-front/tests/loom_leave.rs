@@ -101,7 +101,7 @@ fn class() -> SizeClass {
 }
 
 fn model() -> Model {
-    Model::preemptions(2, 3).room(200, 400).deep()
+    Model::preemptions(2, 3).room(200, 600).deep()
 }
 
 #[test]

@@ -4,10 +4,13 @@
  * counted ROUNDS */
 #include "common.h"
 
+#include <unistd.h>
+
 enum { BLOCKS = 64, BYTES = 64, SMALLER = 60, RUN = 48 << 10 };
 
-/* Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them. */
-enum { BUSY_BLOCKS = 2000, BUSY_BYTES = 8 << 10 };
+/* Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them. Callgrind runs one thread at
+ * a time, so that this one has to rest for the other to look. */
+enum { BUSY_BLOCKS = 2000, BUSY_BYTES = 8 << 10, RESTS = 20, REST_US = 20000 };
 
 #define COUNTED __attribute__((noinline)) void
 
@@ -51,14 +54,22 @@ static void all(operation *operate, void *volatile *slots, size_t bytes) {
         operate(&slots[index], bytes);
 }
 
-int main(int count, char **arguments) {
-    unsigned long rounds = argument(count, arguments, 1, 100);
-    void *volatile slots[BLOCKS];
+static void keep_slow_paths_busy(void) {
     static void *volatile busy[BUSY_BLOCKS];
     for (unsigned index = 0; index < BUSY_BLOCKS; index++)
         busy[index] = malloc(BUSY_BYTES);
     for (unsigned index = 0; index < BUSY_BLOCKS; index++)
         free(busy[index]);
+}
+
+int main(int count, char **arguments) {
+    unsigned long rounds = argument(count, arguments, 1, 100);
+    void *volatile slots[BLOCKS];
+    keep_slow_paths_busy();
+    for (unsigned rest = 0; getenv("HAKMEM_MODE") != NULL && rest < RESTS; rest++) {
+        usleep(REST_US);
+        keep_slow_paths_busy();
+    }
     /* What happens once in a thread's life is not counted. */
     for (unsigned round = 0; round < 100; round++) {
         for (unsigned index = 0; index < BLOCKS; index++)

@@ -6,6 +6,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance_mut};
+use std::time::Duration;
 
 use hakmem_benches::{ALLOCATOR, Allocator};
 
@@ -78,12 +79,25 @@ counted! {
     }
 }
 
-/// Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them.
+/// Blocks that keep slow paths busy for a while: in a mode that has a thread, it is started by them. Callgrind runs one thread
+/// at a time, so that this one has to rest for the other to look.
 const BUSY_BLOCKS: usize = 2000;
 const BUSY_BYTES: usize = 8 << 10;
+const RESTS: usize = 20;
+const REST: Duration = Duration::from_millis(20);
+
+fn keep_slow_paths_busy() {
+    drop(black_box((0..BUSY_BLOCKS).map(|_| Vec::<u8>::with_capacity(BUSY_BYTES)).collect::<Vec<_>>()));
+}
 
 fn main() {
-    drop(black_box((0..BUSY_BLOCKS).map(|_| Vec::<u8>::with_capacity(BUSY_BYTES)).collect::<Vec<_>>()));
+    keep_slow_paths_busy();
+    if std::env::var_os("HAKMEM_MODE").is_some() {
+        for _ in 0..RESTS {
+            std::thread::sleep(REST);
+            keep_slow_paths_busy();
+        }
+    }
     let rounds: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100);
     let bytes = black_box(CONSTANT.size());
     let mut slots = [null_mut(); BLOCKS];

@@ -8,11 +8,13 @@
 
 mod blocks;
 mod child;
+mod counting;
 mod memory;
 pub mod model;
 mod random;
 
 pub use blocks::{Blocks, Damage, Filled};
 pub use child::{Child, Ended};
+pub use counting::Counting;
 pub use memory::{Memory, available_kib, peak_rss_kib};
 pub use random::{Random, cases, number_from_env};

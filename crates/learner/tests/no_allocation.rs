@@ -2,28 +2,7 @@
 
 use hakmem_learner::{Learner, Method, Options, Phase, Random, Window};
 use hakmem_policy::FrozenPolicy;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: all calls go to the system allocator unchanged; counting touches a constant-initialised thread-local only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block came from `alloc` above, with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
+use hakmem_testkit::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -63,17 +42,18 @@ fn a_learner_allocates_nothing_in_any_phase_of_its_life_with_any_method() {
         let mut random = Random::new(1);
         let (mut has_tried, mut has_rested) = (false, false);
         let mut learner = Learner::new(&policy, &options, 1);
-        let before = ALLOCATIONS.get();
-        for number in 0..5000 {
-            let decision = learner.observe(&window(number, &policy, &mut random));
-            if let Some(published) = decision.publish {
-                policy = published;
+        let (trials, allocations) = COUNTING.allocations_of(|| {
+            for number in 0..5000 {
+                let decision = learner.observe(&window(number, &policy, &mut random));
+                if let Some(published) = decision.publish {
+                    policy = published;
+                }
+                has_tried |= decision.phase == Phase::Canary;
+                has_rested |= decision.phase == Phase::Frozen;
             }
-            has_tried |= decision.phase == Phase::Canary;
-            has_rested |= decision.phase == Phase::Frozen;
-        }
-        let trials: u32 = learner.evidence().map(|evidence| evidence.trials).sum();
-        assert_eq!(ALLOCATIONS.get() - before, 0, "{name}");
+            learner.evidence().map(|evidence| evidence.trials).sum::<u32>()
+        });
+        assert_eq!(allocations, 0, "{name}");
         assert!(has_tried && has_rested, "{name}");
         assert!(trials >= 5, "{name}: {trials}");
     }

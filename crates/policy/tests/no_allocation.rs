@@ -2,37 +2,10 @@
 
 use hakmem_policy::file::{Knobs, parse_policy, write_policy};
 use hakmem_policy::{FrozenPolicy, PolicyCell, parse_environment};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: all calls go to the system allocator unchanged; counting touches a constant-initialised thread-local only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block came from `alloc` above, with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
+use hakmem_testkit::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-fn allocations_of<R>(work: impl FnOnce() -> R) -> (R, u64) {
-    let before = ALLOCATIONS.get();
-    let result = work();
-    (result, ALLOCATIONS.get() - before)
-}
 
 /// A fixed place that complaints and files are written to.
 struct Fixed([u8; 4096], usize);
@@ -57,7 +30,7 @@ fn the_environment_is_read_without_allocating() {
         (b"HAKMEM_PURGE_DELAY_MS", b"soon"),
     ];
     let mut complaints = 0;
-    let (settings, allocations) = allocations_of(|| {
+    let (settings, allocations) = COUNTING.allocations_of(|| {
         parse_environment(pairs.into_iter(), &mut |complaint| {
             complaint.write_line(&mut Fixed([0; 4096], 0)).unwrap();
             complaints += 1;
@@ -69,7 +42,7 @@ fn the_environment_is_read_without_allocating() {
 
 #[test]
 fn a_policy_file_is_read_and_written_without_allocating() {
-    let ((), allocations) = allocations_of(|| {
+    let ((), allocations) = COUNTING.allocations_of(|| {
         let policy = FrozenPolicy { mid_cap: [1, 2, 3, 4, 5], route_pool_classes: 0xf0, ..FrozenPolicy::DEFAULT };
         let mut file = Fixed([0; 4096], 0);
         write_policy(&policy, Knobs::All, &mut file).unwrap();
@@ -83,16 +56,16 @@ fn a_policy_file_is_read_and_written_without_allocating() {
 #[test]
 fn the_boot_policy_never_allocates_and_a_publication_does() {
     static CELL: PolicyCell = PolicyCell::new();
-    let (_, allocations) = allocations_of(|| {
+    let (_, allocations) = COUNTING.allocations_of(|| {
         CELL.set_boot(FrozenPolicy { cache_blocks: 3, ..FrozenPolicy::DEFAULT }).unwrap();
         assert_eq!(CELL.with(|policy| policy.cache_blocks), 3);
         assert!(CELL.load().is_none());
         assert_eq!(CELL.generation(), 0);
     });
     assert_eq!(allocations, 0);
-    let (_, allocations) = allocations_of(|| CELL.publish(FrozenPolicy::DEFAULT).unwrap());
+    let (_, allocations) = COUNTING.allocations_of(|| CELL.publish(FrozenPolicy::DEFAULT).unwrap());
     assert!(allocations > 0, "the counter counts");
     // The first read of this thread was paid for by its publication; now reading is free.
-    let (_, allocations) = allocations_of(|| CELL.with(|policy| policy.generation));
+    let (_, allocations) = COUNTING.allocations_of(|| CELL.with(|policy| policy.generation));
     assert_eq!(allocations, 0);
 }

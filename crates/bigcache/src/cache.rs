@@ -332,9 +332,11 @@ impl BigCache {
         Some((extent.first, extent.zeroed))
     }
 
-    /// Gives the superslabs of a freed block of `bytes` bytes to the pool; a look at how much of them it used guides the next ones.
+    /// Gives the superslabs of a freed block of `bytes` bytes to the pool. If such blocks get huge pages, a look at how much of them it
+    /// used guides the next ones.
     fn give(&self, cx: &BigContext<'_>, first: SlabIndex, superslabs: u32, bytes: usize) {
-        if self.density.count()
+        if bytes >= cx.policy.thp_bytes
+            && self.density.count()
             && let Some(permille) = cx.os.resident_permille(first, bytes)
         {
             self.density.note(permille);

@@ -23,6 +23,7 @@ pub(crate) fn heap_for_thread() -> Option<&'static HeapRecord> {
 
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 fn join_slow() -> Option<&'static HeapRecord> {
     if !GLOBAL.ensure_ready() {
         return None;
@@ -61,6 +62,7 @@ pub(crate) fn detach_thread() {
 }
 
 impl Global {
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn take_record(&self) -> Option<&'static HeapRecord> {
         let recycled = {
             let mut free = self.registry.free.lock();
@@ -117,6 +119,7 @@ impl Global {
 }
 
 /// A slow path's first step: takes a newer policy over, if there is one.
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn pick_up_policy(record: &HeapRecord) {
     if record.is_up_to_date() || record.picking_up.replace(true) {
         return;

@@ -96,6 +96,7 @@ pub(crate) unsafe fn hand_out_marked(block: NonNull<u8>) -> *mut u8 {
 /// fast path is inlined jumps to them and needs no frame.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usize, door: Door) -> *mut u8 {
     let front = &GLOBAL.front;
     let Some(record) = heap_for_thread() else {
@@ -124,6 +125,7 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
 /// wants as well stands in the same registers, so that the fast path does not move it.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) extern "C" fn beat_slow(
     bytes: usize,
     class: SizeClass,
@@ -304,6 +306,7 @@ unsafe fn come_back_from_use(block: NonNull<u8>, class: SizeClass, claim: Reques
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
     match NonNull::new(ptr) {
         // SAFETY: passed on to the caller.
@@ -317,6 +320,7 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn spill_slow(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
@@ -330,6 +334,7 @@ unsafe extern "C" fn spill_slow(block: NonNull<u8>, class: SizeClass) {
 /// - As for [`hakmem_tiny_front::Front::spill_slow`].
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
@@ -450,6 +455,7 @@ unsafe fn free_remote(block: NonNull<u8>, class: SizeClass, claim: Request) {
 /// # Safety
 /// - As for [`free`]; the block lies in a slab of this heap's bin of `class`.
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let heap = &tls::record().heap;
     // SAFETY: the block lies in a slab of this bin.
@@ -526,6 +532,7 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
 /// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) unsafe fn reallocate_slow(
     block: NonNull<u8>,
     bytes: usize,

@@ -168,6 +168,7 @@ impl Global {
     }
 
     /// Reads the environment and reserves the window, once. False: there is no address space.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn ensure_ready(&self) -> bool {
         // ORDERING: pairs with the store below: window and boot settings travel.
         if self.ready.is_set_acquire() {

@@ -150,6 +150,7 @@ pub(crate) fn finish() {
     }
 }
 
+#[unsafe(link_section = ".text.hot.hakmem")]
 extern "C" fn at_unload() {
     finish();
 }

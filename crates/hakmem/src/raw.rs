@@ -52,12 +52,14 @@ extern "C" fn allocate_beyond_tiny(bytes: usize, door: Door) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 extern "C" fn refill_or_enomem_slow(bytes: usize, place: BinPlace, door: Door) -> *mut u8 {
     or_enomem(gates::refill_slow(bytes, place.class(), MIN_ALIGN, door))
 }
 
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 extern "C" fn beat_slow(bytes: usize, place: BinPlace, door: Door, block: NonNull<u8>) -> *mut u8 {
     gates::beat_slow(bytes, place.class(), MIN_ALIGN, door, block)
 }

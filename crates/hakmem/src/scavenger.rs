@@ -41,6 +41,7 @@ impl State {
 
 /// On an allocation's slow path: has a scavenger stand by if the program holds enough memory for one to be of use.
 #[inline]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn stand_by() {
     let held = GLOBAL.front.os.in_use_bytes() + GLOBAL.front.os.purgeable_bytes();
     if held >= GLOBAL.scavenge_min_bytes.load_relaxed() && !GLOBAL.scavenger.background.is_running() {

@@ -74,6 +74,7 @@ impl Outbox {
 
     /// Takes one chain out, in no particular order; `None` when the outbox is empty.
     #[must_use]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn take_any(&self) -> Option<(SlabIndex, Chain)> {
         self.entries.iter().find_map(Entry::take)
     }

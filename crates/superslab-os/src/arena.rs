@@ -50,6 +50,7 @@ impl MetaArena {
     }
 
     /// `bytes` zeroed bytes aligned to `align` (a power of two), for ever; `None` if the kernel refuses.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn allocate(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         if bytes == 0 || !align.is_power_of_two() {
             return None;

@@ -121,6 +121,7 @@ impl FreeMap {
     }
 
     /// The lowest `count` contiguous superslabs with `(first + phase) % align == 0`.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn find(&mut self, count: u32, align: u32, phase: u32, avoid: Avoid) -> Option<u32> {
         if count == 0 || count > self.superslab_count || !align.is_power_of_two() {
             return None;

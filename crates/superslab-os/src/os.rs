@@ -118,6 +118,7 @@ impl SuperslabOs {
     }
 
     /// Replaces the policy. What the warm pool keeps waits for a purge anew.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: OsPolicy) {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
@@ -142,6 +143,7 @@ impl SuperslabOs {
         self.take_run_at(units, 1, before)
     }
 
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn take_run_at(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Option<Run> {
         if units == 0
             || units > SLABS_PER_SUPERSLAB
@@ -168,6 +170,7 @@ impl SuperslabOs {
         Some(run)
     }
 
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn try_take_run(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Result<(Run, Opened), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
@@ -591,6 +594,7 @@ impl SuperslabOs {
     }
 
     /// Makes the superslabs below `end` writable, in growing steps so that there are few system calls and one mapping.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn ensure_committed(&self, pool: &mut LockGuard<'_, Pool>, end: u32) -> Result<(), Refused> {
         if end <= pool.committed {
             return Ok(());

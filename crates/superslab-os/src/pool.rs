@@ -170,6 +170,7 @@ impl Pool {
     }
 
     /// Hands out free units; returns their clean bits, the first unit in bit 0.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn take_units(&mut self, superslab: u32, slot: u32, units: u32, now: u32) -> u32 {
         let wanted = mask(slot, units);
         let before = self.read(superslab);
@@ -270,6 +271,7 @@ impl Pool {
     }
 
     /// Puts a superslab whose bits changed where it belongs now: free map, purge queue, bucket list, counts.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn settle(&mut self, superslab: u32, before: Kind, wait: Wait, now: u32) {
         let record = self.record(superslab);
         if record.kind == Kind::Slabs && record.free == ALL {

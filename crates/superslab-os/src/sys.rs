@@ -83,6 +83,7 @@ fn refuse_huge_pages(start: *mut c_void, bytes: usize) {
 }
 
 /// Zeroed, lazily touched memory of `bytes` bytes, aligned to an OS page.
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn map_memory(bytes: usize) -> Result<NonNull<u8>, Refusal> {
     map_pages(core::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
 }

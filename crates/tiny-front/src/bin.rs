@@ -118,6 +118,7 @@ impl Bin {
 
     /// First use, or a new policy: copies the numbers that the slow paths compare with. The first heartbeat comes after
     /// `reload` allocations.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn set_up(&self, policy: &FrontPolicy, class: SizeClass, reload: u32) {
         let (first, cap) = (!self.is_set_up(), self.cap.get());
         self.step.set(class.geometry().step());

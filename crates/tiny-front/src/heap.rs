@@ -282,6 +282,7 @@ impl Heap {
     }
 
     /// Allocations until the first heartbeat of a class under the present policy.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn first_beat(&self, class: SizeClass) -> u32 {
         let policy = self.policy();
         match policy.sample {
@@ -301,6 +302,7 @@ impl Heap {
 
     /// Counts a bin's allocations between two heartbeats. Without sampling the way to the next one begins anew; with it the way
     /// goes on, because a bin that is refilled often would never come to its sample.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn rewind(&self, bin: &Bin, class: SizeClass) {
         self.settle(bin, class);
         if self.policy().sample == 0 {

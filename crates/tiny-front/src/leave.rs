@@ -39,6 +39,7 @@ impl Front {
     /// beats come when samples are due as well, and every few thousand allocations one of them does the rest.
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn beat_slow(&self, heap: &Heap, class: SizeClass) -> Beat {
         let bin = heap.bin(class);
         let policy = heap.policy();
@@ -89,6 +90,7 @@ impl Front {
     /// Returns how many had something to give.
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn trim_idle(&self, tables: &Tables, heap: &Heap, trim: Trim) -> u32 {
         let policy = heap.policy();
         let mut trimmed = 0;
@@ -161,6 +163,7 @@ impl Front {
     }
 
     /// Returns the cached blocks of a class to their slabs.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn flush_bin(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, keep: Keep) {
         heap.rewind(bin, class);
         let (cached, mut next) = (bin.cached(), NonNull::new(bin.head.get()));

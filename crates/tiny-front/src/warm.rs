@@ -26,6 +26,7 @@ impl Front {
     /// Order of supplies: own free lists, own mail, fresh blocks of the slab being carved, published slabs, a fresh slab.
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn refill_slow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
         let tables = self.tables()?;
         let bin = heap.bin(class);
@@ -139,6 +140,7 @@ impl Front {
     /// # Safety
     /// - As for [`Front::spill`], which has just said no.
     #[must_use]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub unsafe fn spill_slow(&self, heap: &Heap, bin: &Bin, class: SizeClass, block: NonNull<u8>) -> bool {
         bin.take_push_back();
         heap.settle(bin, class);
@@ -190,6 +192,7 @@ fn is_long_run(heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
 /// # Safety
 /// - As for [`Front::spill`]; the block is on no list.
 #[inline]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) unsafe fn return_block(
     tables: &Tables,
     heap: &Heap,
@@ -283,6 +286,7 @@ pub(crate) fn full_to_partial(tables: &Tables, bin: &Bin, slab: SlabIndex) {
 }
 
 /// The cache takes the whole free list of the first partial slab.
+#[unsafe(link_section = ".text.hot.hakmem")]
 fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
     let Some(slab) = tables.list(&bin.partial).first() else { return false };
     let first = tables.first_free(slab);
@@ -297,6 +301,7 @@ fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
 }
 
 /// The cache takes fresh blocks: about one OS page of them at first, more as the slab is carved on.
+#[unsafe(link_section = ".text.hot.hakmem")]
 fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     let Some(slab) = SlabIndex::from_link(bin.carve.get()) else { return false };
     let (state, geometry) = (tables.state(slab), class.geometry());

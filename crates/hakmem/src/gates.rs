@@ -350,7 +350,7 @@ unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
 #[inline(never)]
 unsafe extern "C" fn free_large_slow(block: NonNull<u8>, claim: Request) {
     let address = block.addr().get();
-    if GLOBAL.front.route_of(address).is_some_and(|word| large::free_again(address, word)) {
+    if GLOBAL.front.unit_of(address).is_some_and(|(index, word)| large::free_again(address, index, word)) {
         return;
     }
     // SAFETY: passed on to the caller.
@@ -376,7 +376,7 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
-    if let Some(word) = GLOBAL.front.route_of(address) {
+    if let Some((index, word)) = GLOBAL.front.unit_of(address) {
         if let Some(bin) = word.owner()
             && let Some(class) = hakmem_ownership::class_of_bin(bin)
         {
@@ -389,7 +389,7 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
             }
             return Freed::Done;
         }
-        if large::free_again(address, word) {
+        if large::free_again(address, index, word) {
             return Freed::Done;
         }
     }

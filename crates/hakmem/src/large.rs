@@ -1,7 +1,9 @@
 //! Blocks above 32 KiB: runs up to 2 MiB, whole superslabs beyond. The route decides once; the boxes do the rest.
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, SLAB_BYTES, fatal_ptr};
+use hakmem_base::{
+    Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, SLAB_BYTES, SlabIndex, fatal_ptr,
+};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::{Route, RouteWord};
@@ -28,12 +30,11 @@ const PURGED_WHEN_ZEROED_BYTES: usize = 32 << 20;
 pub(crate) fn allocate_slow(bytes: usize, align: usize, door: Door) -> *mut u8 {
     let record = tls::record();
     if align <= SLAB_BYTES
-        && record.is_up_to_date()
-        && record.heap.policy().sample == 0
-        && let Some(tables) = GLOBAL.front.tables()
-        && let Some(block) = record.runs.allocate_again(&GLOBAL.run_context(tables, record.run_policy.get()), bytes)
+        && record.serves_again()
+        // SAFETY: the window and its tables are never unmapped.
+        && let Some(block) = unsafe { record.runs.allocate_again(bytes) }
     {
-        return block.ptr.as_ptr();
+        return block.as_ptr();
     }
     core::hint::cold_path();
     allocate(bytes, align, door, false, false)
@@ -140,17 +141,10 @@ pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
     record.map_or_else(without_record, |record| record.big_policy.get())
 }
 
-/// Frees a run where most of them go: into the place of the run that this thread took last. False: nothing was done.
-#[inline]
-pub(crate) fn free_again(address: usize, word: &RouteWord) -> bool {
-    let (record, route) = (tls::record(), word.route());
-    if let Route::Run { units, bytes } = route
-        && address.is_multiple_of(SLAB_BYTES)
-        && let Some(index) = GLOBAL.front.index_of(address)
-    {
-        return record.runs.free_again(index, units, bytes, || word.claim(route));
-    }
-    false
+/// Frees a run where most of them go: among those of its length that this thread keeps. False: nothing was done.
+#[inline(always)]
+pub(crate) fn free_again(address: usize, index: SlabIndex, word: &RouteWord) -> bool {
+    tls::record().runs.free_again(address, index, word)
 }
 
 /// Frees a run or big block whose route the caller has claimed.

@@ -16,6 +16,8 @@ pub(crate) struct HeapRecord {
     /// First, so that its bins are at the start of the record.
     pub heap: Heap,
     pub runs: RunCache,
+    /// The policy's generation for which runs may be handed out without another look: the present one, unless samples are on.
+    again_generation: Cell<u64>,
     pub run_policy: Cell<RunPolicy>,
     pub big_policy: Cell<BigPolicy>,
     /// A policy pick-up is under way: an allocation that it makes does not start another one.
@@ -46,6 +48,7 @@ impl HeapRecord {
         Self {
             heap: Heap::unset(),
             runs: RunCache::new(),
+            again_generation: Cell::new(0),
             run_policy: Cell::new(RunPolicy::UNSET),
             big_policy: Cell::new(BigPolicy::UNSET),
             picking_up: Cell::new(false),
@@ -63,10 +66,19 @@ impl HeapRecord {
         GLOBAL.policy.generation() == self.heap.policy().generation
     }
 
+    /// Whether a run may be handed out without another look: no newer policy waits, and no request is to be a sample.
+    #[inline(always)]
+    pub fn serves_again(&self) -> bool {
+        u64::from(GLOBAL.policy.generation()) == self.again_generation.get()
+    }
+
     /// Copies the numbers that this thread's slow paths use.
     pub fn set_policy(&self, policy: &FrozenPolicy) {
         self.heap.set_policy(FrontPolicy::from_frozen(policy));
         self.run_policy.set(run_policy(policy));
+        self.runs.forget_room();
+        let numbers = self.heap.policy();
+        self.again_generation.set(if numbers.sample == 0 { numbers.generation.into() } else { u64::MAX });
         self.big_policy.set(big_policy(policy));
     }
 }

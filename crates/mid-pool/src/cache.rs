@@ -1,12 +1,14 @@
 //! A thread's cache of freed runs.
 
-use crate::context::{Block, LARGE_CLASS_COUNT, RunContext, Shape, large_class};
-use crate::newest::Newest;
+use crate::context::{Block, GRAIN_BYTES, LARGE_CLASS_COUNT, RunContext, Shape, large_class};
+use crate::lanes::{FreeRun, Lanes, Lengths, MAX_RUNS};
+use crate::raw::View;
 use crate::shared::{self, hand_out, low_bits};
-use crate::slots::{CachedRun, SLOT_COUNT, Slots};
 use core::cell::Cell;
+use core::ptr::NonNull;
 use hakmem_atomic_ops::Owned64;
-use hakmem_base::{SLAB_BYTES, SLABS_PER_SUPERSLAB, SlabIndex};
+use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SlabIndex};
+use hakmem_ownership::RouteWord;
 use static_assertions::const_assert;
 
 /// Bundles are made of runs up to this long (units).
@@ -16,22 +18,21 @@ const MISSES_BEFORE_BUNDLE: u8 = 2;
 
 /// Freed runs that one thread keeps, newest first out, oldest first back to the OS box. All-zero bytes are an empty cache.
 ///
-/// Methods take `&self`; the cache is not `Sync`, so one thread calls them. The counters may be read by any thread.
+/// Methods take `&self`; the cache is not `Sync`, so one thread calls them. The counters may be read by any thread. In this order, so
+/// that what a request and a free of a few units need lies in neighbouring lines.
+#[repr(C)]
 pub struct RunCache {
-    /// The policy's bounds hold for `newest`, or the room that it left, and `slots` together.
-    newest: Newest,
-    slots: Slots,
-    /// Flips at every trim.
-    tick: Cell<bool>,
-    missed_units: Cell<u8>,
-    miss_streak: Cell<u8>,
-    requests: [Owned64; LARGE_CLASS_COUNT],
-    hits: [Owned64; LARGE_CLASS_COUNT],
-    /// Requests served by the newest run at the first look; not among the others.
-    again: [Owned64; LARGE_CLASS_COUNT],
-    bundles: Owned64,
+    /// Where the runs lie that were kept so far.
+    view: View,
     allocated_bytes: Owned64,
     freed_bytes: Owned64,
+    lanes: Lanes,
+    missed_units: Cell<u8>,
+    miss_streak: Cell<u8>,
+    /// Without those that [`RunCache::allocate_again`] served, which the lanes count.
+    requests: [Owned64; LARGE_CLASS_COUNT],
+    hits: [Owned64; LARGE_CLASS_COUNT],
+    bundles: Owned64,
 }
 
 const_assert!(size_of::<RunCache>() <= 1024);
@@ -50,30 +51,37 @@ impl RunCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            newest: Newest::new(),
-            slots: Slots::new(),
-            tick: Cell::new(false),
+            view: View::nowhere(),
+            allocated_bytes: Owned64::new(0),
+            freed_bytes: Owned64::new(0),
+            lanes: Lanes::new(),
             missed_units: Cell::new(0),
             miss_streak: Cell::new(0),
             requests: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
             hits: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
-            again: [const { Owned64::new(0) }; LARGE_CLASS_COUNT],
             bundles: Owned64::new(0),
-            allocated_bytes: Owned64::new(0),
-            freed_bytes: Owned64::new(0),
         }
     }
 
-    /// A block of at least `bytes` bytes (1..=2 MiB) in the run that was freed last, if that has exactly as many units as it needs;
-    /// else [`RunCache::allocate`] looks further.
-    #[inline]
+    /// A block of at least `bytes` bytes in the run that was freed last of those that have exactly as many units as it needs. `None`:
+    /// there is none, and [`RunCache::allocate`] looks further.
+    ///
+    /// # Safety
+    /// - The window and the route words that this cache was used with still exist.
+    #[inline(always)]
     #[must_use]
-    pub fn allocate_again(&self, cx: &RunContext<'_>, bytes: usize) -> Option<Block> {
-        let shape = Shape::of(bytes, 1)?;
-        let first = self.newest.take(shape.units)?;
-        count(&self.again, large_class(shape.units));
-        self.allocated_bytes.add(shape.bytes as u64);
-        hand_out(cx, first, shape.units, &shape, false)
+    pub unsafe fn allocate_again(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let last = bytes.wrapping_sub(1);
+        if last >= RUN_MAX_BYTES {
+            return None;
+        }
+        let place = last >> SLAB_SHIFT;
+        // SAFETY: a run that is kept lies in the window that the view knows.
+        let (first, word) = self.lanes.take(place, |first| unsafe { self.view.word(first) })?;
+        let usable_bytes = (last | (GRAIN_BYTES - 1)) + 1;
+        self.allocated_bytes.add(usable_bytes as u64);
+        word.set_run(place as u32 + 1, usable_bytes);
+        Some(self.view.address_of(first))
     }
 
     /// A block of at least `bytes` bytes (1..=2 MiB), aligned to `align` (a power of two up to 2 MiB).
@@ -83,11 +91,9 @@ impl RunCache {
         let widest = shape.widest(cx.policy.w_max_permille);
         let class = large_class(shape.units);
         count(&self.requests, class);
-        self.list_newest();
-        let block = if let Some(run) = self.slots.take_fit(shape.units, widest, shape.align_units) {
+        let block = if let Some(run) = self.lanes.take_fit(cx, shape.units, widest, shape.align_units) {
             count(&self.hits, class);
-            self.newest.leave_room(u32::from(run.units));
-            hand_out(cx, run.first, u32::from(run.units), &shape, run.zeroed)
+            hand_out(cx, run.first, run.units, &shape, run.zeroed)
         } else {
             self.allocate_slow(cx, &shape)
         }?;
@@ -95,37 +101,25 @@ impl RunCache {
         Some(block)
     }
 
-    /// Keeps the run of a freed block of `units` units and `bytes` usable bytes where the run that was taken last had as many units,
-    /// if `claim` is won. False: nothing was done, and [`RunCache::free`] does it or there was no such block.
-    #[inline]
+    /// Keeps the run of the freed block at `address`, which lies in the unit `index` with this word, if one of its length was taken
+    /// from here before, and claims it. False: nothing was done, and whoever frees it looks at what it is.
+    #[inline(always)]
     #[must_use]
-    pub fn free_again(&self, index: SlabIndex, units: u32, bytes: usize, claim: impl FnOnce() -> bool) -> bool {
-        let is_kept = self.newest.has_room(units) && claim();
-        if is_kept {
-            self.newest.put(index, units);
-            self.freed_bytes.add(bytes as u64);
+    pub fn free_again(&self, address: usize, index: SlabIndex, word: &RouteWord) -> bool {
+        let Some(run) = word.run() else { return false };
+        if !address.is_multiple_of(SLAB_BYTES)
+            || !self.lanes.put(run.further_units(), index, |kept| word.claim_to_keep(run, kept))
+        {
+            return false;
         }
-        is_kept
+        self.freed_bytes.add(run.bytes() as u64);
+        true
     }
 
     /// Keeps the run of a freed block of `units` units and `bytes` usable bytes. The caller has won `claim`.
     pub fn free(&self, cx: &RunContext<'_>, index: SlabIndex, units: u32, bytes: usize) {
         self.freed_bytes.add(bytes as u64);
-        self.list_newest();
-        if self.make_room(cx, units) {
-            self.newest.put(index, units);
-        } else {
-            cx.os.give_run(index, units);
-        }
-    }
-
-    /// Puts the newest run into the list, where longer or shorter requests and whoever lets the oldest go look for it.
-    fn list_newest(&self) {
-        if let Some((first, units)) = self.newest.clear() {
-            let is_listed =
-                self.slots.push(CachedRun { first, units: units as u8, zeroed: false, tick: self.tick.get() });
-            hakmem_base::invariant!(is_listed, "run cache: the newest run finds no place in the list");
-        }
+        self.keep(cx, FreeRun { first: index, units, zeroed: false });
     }
 
     /// Changes a block's size without moving it; see [`shared::resize_in_place`]. A run that this cache keeps right behind
@@ -137,9 +131,8 @@ impl RunCache {
             if index.slot() + needed > SLABS_PER_SUPERSLAB {
                 return None;
             }
-            self.list_newest();
-            let behind = self.slots.take_at(index.add(units))?;
-            cx.os.give_run(behind.first, u32::from(behind.units));
+            let behind = self.lanes.remove_at(cx, index.add(units))?;
+            cx.os.give_run(behind.first, behind.units);
             shared::resize_in_place(cx, index, units, new_bytes)
         });
         let Some(resized) = resized else { return false };
@@ -153,34 +146,44 @@ impl RunCache {
 
     /// Gives all cached runs back.
     pub fn flush(&self, cx: &RunContext<'_>) {
-        self.list_newest();
-        while let Some(run) = self.slots.take_oldest() {
-            cx.os.give_run(run.first, u32::from(run.units));
+        self.forget_room();
+        while let Some(run) = self.lanes.remove_any(cx) {
+            cx.os.give_run(run.first, run.units);
         }
     }
 
     /// Gives the runs back that came before the previous trim and were not used since.
     pub fn trim(&self, cx: &RunContext<'_>) {
-        self.list_newest();
-        while let Some(run) = self.slots.take_stale(self.tick.get()) {
-            cx.os.give_run(run.first, u32::from(run.units));
+        self.forget_room();
+        while let Some(run) = self.lanes.remove_stale(cx) {
+            cx.os.give_run(run.first, run.units);
         }
-        self.tick.set(!self.tick.get());
+        self.lanes.note_trim();
+    }
+
+    /// Lets no run come without a look at the bounds until it is known again what comes. After a change of these.
+    pub fn forget_room(&self) {
+        self.lanes.forget_room(Lengths::ALL);
     }
 
     /// Bytes of the cached runs. Any thread may ask.
     #[must_use]
     pub fn cached_bytes(&self) -> usize {
-        (self.newest.units() + self.slots.units()) as usize * SLAB_BYTES
+        self.lanes.units() as usize * SLAB_BYTES
     }
 
     /// Requests so far, by class of the size asked for, and how many of them a cached run served. Any thread may ask.
     #[must_use]
     pub fn flow(&self) -> [RunFlow; LARGE_CLASS_COUNT] {
         let mut flow = [RunFlow::default(); LARGE_CLASS_COUNT];
-        let counts = self.requests.iter().zip(&self.hits).zip(&self.again);
-        for (flow, ((requests, hits), again)) in flow.iter_mut().zip(counts) {
-            *flow = RunFlow { requests: requests.get() + again.get(), hits: hits.get() + again.get() };
+        for (flow, (requests, hits)) in flow.iter_mut().zip(self.requests.iter().zip(&self.hits)) {
+            *flow = RunFlow { requests: requests.get(), hits: hits.get() };
+        }
+        for (units, taken) in self.lanes.taken() {
+            if let Some(flow) = flow.get_mut(large_class(units)) {
+                flow.requests += taken;
+                flow.hits += taken;
+            }
         }
         flow
     }
@@ -188,14 +191,13 @@ impl RunCache {
     /// Requests served by a cached run. Any thread may ask.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.hits.iter().chain(&self.again).map(Owned64::get).sum()
+        self.flow().iter().map(|flow| flow.hits).sum()
     }
 
     /// Requests that went to the OS box. Any thread may ask.
     #[must_use]
     pub fn misses(&self) -> u64 {
-        let listed = |counts: &[Owned64; LARGE_CLASS_COUNT]| counts.iter().map(Owned64::get).sum::<u64>();
-        listed(&self.requests).saturating_sub(listed(&self.hits))
+        self.flow().iter().map(|flow| flow.requests.saturating_sub(flow.hits)).sum()
     }
 
     /// Misses that took several runs at once. Any thread may ask.
@@ -216,9 +218,9 @@ impl RunCache {
         self.freed_bytes.get()
     }
 
-    /// Panics (tests) or aborts if the cache's counts do not balance.
-    pub fn check_invariants(&self) {
-        self.slots.check_invariants();
+    /// Panics (tests) or aborts if the cache's counts do not balance. No other thread may be active.
+    pub fn check_invariants(&self, cx: &RunContext<'_>) {
+        self.lanes.check_invariants(cx);
     }
 
     #[cold]
@@ -255,8 +257,7 @@ impl RunCache {
         // Highest first, so that the cache, newest first, hands them out upwards.
         for piece in (1..pieces).rev() {
             let first = run.first.add(piece * shape.units);
-            let (zeroed, tick) = (piece_clean(piece), self.tick.get());
-            self.keep(cx, CachedRun { first, units: shape.units as u8, zeroed, tick });
+            self.keep(cx, FreeRun { first, units: shape.units, zeroed: piece_clean(piece) });
         }
         hand_out(cx, run.first, shape.units, shape, piece_clean(0))
     }
@@ -269,37 +270,53 @@ impl RunCache {
         let class = large_class(shape.units);
         let cap = cx.policy.large_cap.get(class).copied().unwrap_or(0).min(cx.policy.cache_runs);
         let room = (cx.policy.cache_bytes as usize / SLAB_BYTES) as u32 / shape.units;
-        let free_places = cap.min(room).saturating_sub(self.slots.class_len(class));
+        let free_places = cap.min(room).saturating_sub(self.lanes.held_of(class));
         cx.policy.bundle_runs.min(SLABS_PER_SUPERSLAB / shape.units).min(free_places + 1)
     }
 
-    /// Puts a run into the list, and the oldest ones back to the OS box where a bound would be passed. There is no newest run.
-    fn keep(&self, cx: &RunContext<'_>, run: CachedRun) {
-        if !(self.make_room(cx, u32::from(run.units)) && self.slots.push(run)) {
-            cx.os.give_run(run.first, u32::from(run.units));
+    /// Keeps a run, and gives the oldest ones back to the OS box where a bound would be passed.
+    fn keep(&self, cx: &RunContext<'_>, run: FreeRun) {
+        self.view.learn(cx);
+        if self.make_room(cx, run.units) {
+            self.lanes.put_new(cx, run);
+        } else {
+            cx.os.give_run(run.first, run.units);
         }
     }
 
     /// Gives the oldest runs back until one of `units` units more is within every bound. False if it can never be.
     fn make_room(&self, cx: &RunContext<'_>, units: u32) -> bool {
-        let policy = &cx.policy;
+        let (policy, lanes) = (&cx.policy, &self.lanes);
         let class = large_class(units);
         let max_units = policy.cache_bytes / SLAB_BYTES as u32;
-        let max_runs = (policy.cache_runs as usize).min(SLOT_COUNT);
+        let max_runs = policy.cache_runs.min(MAX_RUNS);
         let class_cap = policy.large_cap.get(class).copied().unwrap_or(0);
         if units > max_units || max_runs == 0 || class_cap == 0 {
             return false;
         }
-        while self.slots.class_len(class) >= class_cap {
-            let Some(oldest) = self.slots.take_oldest_of(class) else { break };
-            cx.os.give_run(oldest.first, u32::from(oldest.units));
-        }
-        while self.slots.len() >= max_runs || self.slots.units() + units > max_units {
-            let Some(oldest) = self.slots.take_oldest() else { break };
-            cx.os.give_run(oldest.first, u32::from(oldest.units));
-        }
+        let of_class = lengths_of_class(class);
+        while lanes.held_of(class) >= class_cap && self.let_go(cx, of_class) {}
+        let is_full = || lanes.held_runs() >= max_runs || lanes.held_units() + units > max_units;
+        while is_full() && self.let_go(cx, Lengths::ALL) {}
         true
     }
+
+    /// Lets room for runs of these lengths go, else the oldest run. False: there was neither.
+    fn let_go(&self, cx: &RunContext<'_>, lengths: Lengths) -> bool {
+        if self.lanes.forget_room(lengths) {
+            return true;
+        }
+        let Some(oldest) = self.lanes.remove_oldest(cx, lengths) else { return false };
+        cx.os.give_run(oldest.first, oldest.units);
+        true
+    }
+}
+
+/// The lengths of which [`large_class`] says `class`.
+const fn lengths_of_class(class: usize) -> Lengths {
+    let most = if class + 1 < LARGE_CLASS_COUNT { 1 << class } else { SLABS_PER_SUPERSLAB };
+    let least = if class == 0 { 1 } else { (1 << (class - 1)) + 1 };
+    Lengths::between(least, most)
 }
 
 #[inline]

@@ -8,7 +8,7 @@ use hakmem_superslab_os::{FlatTable, SuperslabOs};
 /// Classes of runs that have a cap of their own: up to 64, 128, 256, 512 KiB, and above.
 pub const LARGE_CLASS_COUNT: usize = 5;
 /// Usable sizes are multiples of this (bytes).
-const GRAIN_BYTES: usize = 16;
+pub(crate) const GRAIN_BYTES: usize = 16;
 
 /// A block handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

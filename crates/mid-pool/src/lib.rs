@@ -1,7 +1,7 @@
 //! Runs: blocks above 32 KiB and up to 2 MiB, each in 1..=32 contiguous slabs of one superslab, and the thread's cache of freed ones.
 //!
 //! **Not here.** System calls and purging (the OS box), ownership (a run has no owner), smaller and bigger blocks.
-//! **Invariants.** The head unit of a run in use carries its route, all other units and all cached runs are "unused":
+//! **Invariants.** The head unit of a run in use carries its route, all other units and all cached runs read as "unused":
 //! a second free of a block finds no route and is caught. `cached bytes == 64 KiB x sum of the cached runs' units`,
 //! bounded by [`RunPolicy::cache_bytes`]. A block is called zeroed only when every unit it touches is known to be.
 //! **Access.** A [`RunCache`] belongs to one thread; others read its counters. Blocks may be freed by any thread: the one
@@ -14,9 +14,9 @@
 
 mod cache;
 mod context;
-mod newest;
+mod lanes;
+mod raw;
 pub mod shared;
-mod slots;
 
 pub use cache::{RunCache, RunFlow};
 pub use context::{Block, LARGE_CLASS_COUNT, RunContext, RunPolicy, large_class};

@@ -21,6 +21,17 @@ fn free(heap: &Heap, cache: &RunCache, block: hakmem_mid_pool::Block) {
     cache.free(&heap.cx(), index, units, bytes);
 }
 
+fn allocate_again(cache: &RunCache, bytes: usize) -> Option<std::ptr::NonNull<u8>> {
+    // SAFETY: each test has one heap, which lives longer than its cache is used.
+    unsafe { cache.allocate_again(bytes) }
+}
+
+fn free_again(heap: &Heap, cache: &RunCache, block: hakmem_mid_pool::Block) -> bool {
+    let address = block.ptr.addr().get();
+    let index = heap.os.index_of(address).unwrap();
+    cache.free_again(address, index, heap.routes.get(index.to_usize()).unwrap())
+}
+
 #[test]
 fn a_freed_run_is_the_next_one_of_its_size() {
     let (heap, cache) = (heap(), RunCache::new());
@@ -43,26 +54,37 @@ fn a_freed_run_is_the_next_one_of_its_size() {
 }
 
 #[test]
-fn a_run_taken_from_the_list_leaves_room_for_one_of_its_length() {
+fn a_run_that_is_taken_leaves_room_for_one_of_its_length() {
     let (heap, cache) = (heap(), RunCache::new());
     let blocks: Vec<_> = (0..3).map(|_| cache.allocate(&heap.cx(), 40_000, 16).unwrap()).collect();
-    let again = |block| {
-        let (index, units, bytes) = heap.run_of(block);
-        cache.free_again(index, units, bytes, || heap.claim(block).is_some())
-    };
-    assert!(!again(blocks[0]), "nothing was taken from the cache");
+    assert!(!free_again(&heap, &cache, blocks[0]), "nothing was taken from the cache");
     free(&heap, &cache, blocks[0]);
     free(&heap, &cache, blocks[1]);
-    let newest = cache.allocate_again(&heap.cx(), 40_000).unwrap();
-    assert!(cache.allocate_again(&heap.cx(), 40_000).is_none(), "the other one is in the list");
-    let listed = cache.allocate(&heap.cx(), 40_000, 16).unwrap();
-    assert_eq!((newest.ptr, listed.ptr), (blocks[1].ptr, blocks[0].ptr));
-    assert!(again(listed));
-    assert!(!again(newest), "the place is taken");
-    assert_eq!(cache.cached_bytes(), SLAB_BYTES);
-    free(&heap, &cache, newest);
+    assert!(!free_again(&heap, &cache, blocks[2]), "nor has anything been taken yet");
+    assert_eq!(allocate_again(&cache, 50_000), Some(blocks[1].ptr));
+    assert_eq!(allocate_again(&cache, 60_000), Some(blocks[0].ptr));
+    assert_eq!(allocate_again(&cache, 40_000), None);
+    assert_eq!(allocate_again(&cache, 70_000), None, "other lengths are found by `allocate` only");
+    assert!(free_again(&heap, &cache, blocks[2]), "two were taken");
+    assert!(free_again(&heap, &cache, blocks[1]));
+    assert!(!free_again(&heap, &cache, blocks[0]), "not three");
     assert_eq!(cache.cached_bytes(), 2 * SLAB_BYTES);
-    cache.check_invariants();
+    free(&heap, &cache, blocks[0]);
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES);
+    assert_eq!((cache.hits(), cache.misses()), (2, 3));
+    cache.check_invariants(&heap.cx());
+}
+
+#[test]
+fn room_that_is_forgotten_lets_nothing_come_by_the_short_way() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let blocks: Vec<_> = (0..2).map(|_| cache.allocate(&heap.cx(), 40_000, 16).unwrap()).collect();
+    free(&heap, &cache, blocks[0]);
+    assert_eq!(allocate_again(&cache, 40_000), Some(blocks[0].ptr));
+    cache.forget_room();
+    assert!(!free_again(&heap, &cache, blocks[0]));
+    assert_eq!(heap.run_of(blocks[0]).1, 1, "the block is as it was");
+    cache.check_invariants(&heap.cx());
 }
 
 #[test]
@@ -104,14 +126,14 @@ fn the_cache_keeps_within_every_bound_and_lets_the_oldest_go() {
     let huge = take(20 * SLAB_BYTES);
     for &block in &small {
         free(&heap, &cache, block);
-        cache.check_invariants();
+        cache.check_invariants(&heap.cx());
     }
     assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES, "the cap of the class");
     free(&heap, &cache, huge);
     assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES, "a class with cap 0 is not cached");
     for &block in &wide {
         free(&heap, &cache, block);
-        cache.check_invariants();
+        cache.check_invariants(&heap.cx());
         assert!(cache.cached_bytes() <= 8 * SLAB_BYTES);
     }
     assert_eq!(cache.cached_bytes(), 6 * SLAB_BYTES, "the small runs were older");
@@ -249,7 +271,7 @@ fn blocks_freed_by_strangers_come_back_whole() {
                 }
                 drop(next);
                 receiver.iter().for_each(take_in);
-                cache.check_invariants();
+                cache.check_invariants(&heap.cx());
                 cache.flush(&heap.cx());
             });
         }

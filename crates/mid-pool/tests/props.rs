@@ -12,13 +12,44 @@ use support::{Heap, fill, is_filled};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate { cache: usize, bytes: usize, align_shift: u32 },
-    Free { cache: usize, place: usize },
-    Resize { cache: usize, place: usize, bytes: usize },
-    FreeWithoutCache { place: usize },
-    AllocateWithoutCache { bytes: usize },
-    Trim { cache: usize },
-    Flush { cache: usize },
+    Allocate {
+        cache: usize,
+        bytes: usize,
+        align_shift: u32,
+    },
+    Free {
+        cache: usize,
+        place: usize,
+    },
+    /// By the short way, if that is open.
+    AllocateAgain {
+        cache: usize,
+        bytes: usize,
+    },
+    FreeAgain {
+        cache: usize,
+        place: usize,
+    },
+    ForgetRoom {
+        cache: usize,
+    },
+    Resize {
+        cache: usize,
+        place: usize,
+        bytes: usize,
+    },
+    FreeWithoutCache {
+        place: usize,
+    },
+    AllocateWithoutCache {
+        bytes: usize,
+    },
+    Trim {
+        cache: usize,
+    },
+    Flush {
+        cache: usize,
+    },
     Purge,
 }
 
@@ -33,6 +64,9 @@ fn steps() -> impl Strategy<Value = Step> {
         8 => (cache(), sizes(), prop_oneof![8 => 4_u32..12, 1 => 16_u32..22])
             .prop_map(|(cache, bytes, align_shift)| Step::Allocate { cache, bytes, align_shift }),
         6 => (cache(), place()).prop_map(|(cache, place)| Step::Free { cache, place }),
+        6 => (cache(), sizes()).prop_map(|(cache, bytes)| Step::AllocateAgain { cache, bytes }),
+        6 => (cache(), place()).prop_map(|(cache, place)| Step::FreeAgain { cache, place }),
+        1 => cache().prop_map(|cache| Step::ForgetRoom { cache }),
         3 => (cache(), place(), sizes()).prop_map(|(cache, place, bytes)| Step::Resize { cache, place, bytes }),
         1 => place().prop_map(|place| Step::FreeWithoutCache { place }),
         1 => sizes().prop_map(|bytes| Step::AllocateWithoutCache { bytes }),
@@ -111,6 +145,26 @@ impl Machine {
                     self.caches[cache].free(&self.heap.cx(), index, units, bytes);
                 }
             }
+            Step::AllocateAgain { cache, bytes } => {
+                // SAFETY: the machine's heap is its caches' only one.
+                if let Some(ptr) = unsafe { self.caches[cache].allocate_again(bytes) } {
+                    self.accept(Block { ptr, zeroed: false }, bytes, 1);
+                }
+            }
+            Step::FreeAgain { cache, place } => {
+                if let Some(&live) = self.live.get(place) {
+                    let address = live.block.ptr.addr().get();
+                    let index = self.heap.os.index_of(address).unwrap();
+                    let word = self.heap.routes.get(index.to_usize()).unwrap();
+                    let is_kept = self.caches[cache].free_again(address, index, word);
+                    assert!(is_kept || word.run().is_some(), "a block that was not freed is gone");
+                    if is_kept {
+                        assert!(!self.caches[cache].free_again(address, index, word), "freed twice");
+                        self.live.swap_remove(place);
+                    }
+                }
+            }
+            Step::ForgetRoom { cache } => self.caches[cache].forget_room(),
             Step::FreeWithoutCache { place } => {
                 if let Some((_, index, units, _)) = self.take(place) {
                     shared::free(&self.heap.cx(), index, units);
@@ -124,7 +178,7 @@ impl Machine {
             }
         }
         for cache in &self.caches {
-            cache.check_invariants();
+            cache.check_invariants(&self.heap.cx());
             assert!(cache.cached_bytes() <= self.heap.policy.cache_bytes as usize);
         }
         self.heap.os.check_invariants();

@@ -1,7 +1,9 @@
 //! Encoding and transitions of the route word.
 
 use hakmem_atomic_ops::SharedPtr;
-use hakmem_base::{BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SizeClass};
+use hakmem_base::{
+    BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SLABS_PER_SUPERSLAB, SizeClass,
+};
 use static_assertions::const_assert;
 
 /// Address of a bin: names the owning heap (8 KiB aligned) and, by its offset there, the size class. Never followed here.
@@ -35,7 +37,7 @@ impl BinPtr {
 const TAG_MASK: usize = 0x7;
 /// `class << 8 | TAG_ORPHAN`: a slab without an owner.
 const TAG_ORPHAN: usize = 1;
-/// `bytes << 16 | units << 8 | TAG_RUN`: head of a run of slabs in use by one block.
+/// `bytes << 16 | (units - 1) << 4 | TAG_RUN`: head of a run of slabs in use by one block.
 const TAG_RUN: usize = 2;
 /// `bytes (whole OS pages) | TAG_BIG`: head of a block that takes whole superslabs.
 const TAG_BIG: usize = 3;
@@ -43,7 +45,15 @@ const TAG_BIG: usize = 3;
 const TAG_HARDENED: usize = 4;
 /// `note << 3 | TAG_SAMPLED`: a unit of guarded samples.
 const TAG_SAMPLED: usize = 5;
+/// `1 << 63 | note << 32 | next << 3 | TAG_KEPT`: head of a free run that a thread keeps. No block begins there: it reads as unused.
+const TAG_KEPT: usize = 6;
 const TAG_BITS: u32 = TAG_MASK.count_ones();
+const RUN_UNITS_SHIFT: u32 = 4;
+const RUN_UNITS_MASK: usize = SLABS_PER_SUPERSLAB as usize - 1;
+const RUN_BYTES_SHIFT: u32 = 16;
+const KEPT_NOTE_SHIFT: u32 = 32;
+/// Never set in an address of the user's half, so that no kept run looks like a bin.
+const KEPT_BIT: usize = 1 << 63;
 
 const_assert!(CLASS_COUNT * BIN_BYTES <= HEAP_RECORD_BYTES);
 const_assert!(OS_PAGE_BYTES > TAG_MASK);
@@ -54,7 +64,7 @@ const_assert!(BIN_BYTES > TAG_MASK);
 /// What a unit of the window is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// Not handed out, or inside a run or big block: no block begins here.
+    /// Not handed out, kept by a thread, or inside a run or big block: no block begins here.
     Unused,
     /// A slab that belongs to the heap whose bin this is.
     Owned(BinPtr),
@@ -76,6 +86,70 @@ pub enum Route {
     Hardened(usize),
     /// A unit of guarded samples; the number is that box's own.
     Sampled(usize),
+}
+
+/// The word of a run in use, as it was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunWord(usize);
+
+impl RunWord {
+    /// 64 KiB units of the run, less one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn further_units(self) -> usize {
+        (self.0 >> RUN_UNITS_SHIFT) & RUN_UNITS_MASK
+    }
+
+    /// 64 KiB units of the run.
+    #[inline]
+    #[must_use]
+    pub const fn units(self) -> u32 {
+        self.further_units() as u32 + 1
+    }
+
+    /// Bytes usable by the block.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.0 >> RUN_BYTES_SHIFT
+    }
+}
+
+/// What the head of a free run carries while a thread keeps it: the next run of the list that it is in, and a note of the keeper's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept(usize);
+
+impl Kept {
+    /// Of a keeper that has kept nothing yet. All zero.
+    pub const UNSET: Self = Self(0);
+
+    /// A `note` of at most 31 bits; behind the run comes none.
+    #[inline]
+    #[must_use]
+    pub const fn new(note: u32) -> Self {
+        Self(KEPT_BIT | ((note as usize) << KEPT_NOTE_SHIFT) | TAG_KEPT)
+    }
+
+    /// This note (of [`Kept::new`]) on a run before the one at unit `next`, below 2^29.
+    #[inline(always)]
+    #[must_use]
+    pub const fn before(self, next: u32) -> Self {
+        Self(self.0.wrapping_add((next as usize) << TAG_BITS))
+    }
+
+    /// The unit where the next run begins; 0: none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self) -> u32 {
+        self.0 as u32 >> TAG_BITS
+    }
+
+    /// The keeper's note.
+    #[inline]
+    #[must_use]
+    pub const fn note(self) -> u32 {
+        ((self.0 & !KEPT_BIT) >> KEPT_NOTE_SHIFT) as u32
+    }
 }
 
 /// Outcome of [`RouteWord::try_acquire`].
@@ -177,9 +251,12 @@ impl RouteWord {
     /// The unit is the head of a run of `units` units in use by one block of `bytes` bytes.
     #[inline]
     pub fn set_run(&self, units: u32, bytes: usize) {
-        let bits = (bytes << 16) | ((units as usize) << 8) | TAG_RUN;
+        hakmem_base::invariant!(
+            (1..=SLABS_PER_SUPERSLAB).contains(&units),
+            "a run has more units than a superslab, or none"
+        );
         // ORDERING: pairs with `route`.
-        self.0.store_release(core::ptr::without_provenance_mut(bits));
+        self.0.store_release(core::ptr::without_provenance_mut(run_bits(units, bytes)));
     }
 
     /// The unit is the head of a big block of `bytes` bytes, a whole number of OS pages.
@@ -210,12 +287,48 @@ impl RouteWord {
     #[must_use]
     pub fn claim(&self, expected: Route) -> bool {
         let bits = match expected {
-            Route::Run { units, bytes } => (bytes << 16) | ((units as usize) << 8) | TAG_RUN,
+            Route::Run { units, bytes } => run_bits(units, bytes),
             Route::Big { bytes } => bytes | TAG_BIG,
             _ => return false,
         };
+        self.claim_bits(bits, 0)
+    }
+
+    /// The run that begins here and is in use, if there is one: what [`RouteWord::route`] says, for the short way.
+    #[inline(always)]
+    #[must_use]
+    pub fn run(&self) -> Option<RunWord> {
+        let bits = self.bits().addr();
+        (bits & TAG_MASK == TAG_RUN).then_some(RunWord(bits))
+    }
+
+    /// [`RouteWord::claim`] and [`RouteWord::keep`] in one step.
+    #[inline(always)]
+    #[must_use]
+    pub fn claim_to_keep(&self, run: RunWord, kept: Kept) -> bool {
+        self.claim_bits(run.0, kept.0)
+    }
+
+    #[inline(always)]
+    fn claim_bits(&self, bits: usize, then: usize) -> bool {
+        let (from, to) = (core::ptr::without_provenance_mut(bits), core::ptr::without_provenance_mut(then));
         // ORDERING: pairs with `set_run`/`set_big`; the freeing thread takes over what the allocating one recorded.
-        self.0.cas_acq_rel(core::ptr::without_provenance_mut(bits), core::ptr::null_mut()).is_ok()
+        self.0.cas_acq_rel(from, to).is_ok()
+    }
+
+    /// The unit is the head of a free run that the caller keeps. Relaxed: to others it is unused, and they follow nothing.
+    #[inline]
+    pub fn keep(&self, kept: Kept) {
+        self.0.store_relaxed(core::ptr::without_provenance_mut(kept.0));
+    }
+
+    /// What the keeper of a free run wrote here. Nobody else has a use for it.
+    #[inline(always)]
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let bits = self.bits().addr();
+        hakmem_base::invariant!(bits & TAG_MASK == TAG_KEPT, "the route of a kept run says otherwise");
+        Kept(bits)
     }
 
     #[inline]
@@ -225,7 +338,8 @@ impl RouteWord {
             0 if bits == 0 => Route::Unused,
             0 => Route::Owned(BinPtr(word)),
             TAG_ORPHAN => SizeClass::from_index(bits >> 8).map_or(Route::Unused, Route::Orphan),
-            TAG_RUN => Route::Run { units: ((bits >> 8) & 0xff) as u32, bytes: bits >> 16 },
+            TAG_RUN => Route::Run { units: RunWord(bits).units(), bytes: RunWord(bits).bytes() },
+            TAG_KEPT => Route::Unused,
             TAG_HARDENED => Route::Hardened(bits >> TAG_BITS),
             TAG_SAMPLED => Route::Sampled(bits >> TAG_BITS),
             _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
@@ -240,6 +354,11 @@ impl Default for RouteWord {
     fn default() -> Self {
         Self::new()
     }
+}
+
+#[inline(always)]
+const fn run_bits(units: u32, bytes: usize) -> usize {
+    (bytes << RUN_BYTES_SHIFT) | ((units as usize).wrapping_sub(1) << RUN_UNITS_SHIFT) | TAG_RUN
 }
 
 #[inline]
@@ -298,6 +417,22 @@ mod tests {
         assert!(word.claim(route));
         assert!(!word.claim(route));
         assert_eq!(word.route(), Route::Unused);
+    }
+
+    #[test]
+    fn a_kept_run_is_nobodys_block_and_its_keeper_finds_the_next() {
+        let word = RouteWord::new();
+        assert_eq!(word.run(), None);
+        word.set_run(3, 150_000);
+        let run = word.run().unwrap();
+        assert_eq!((run.units(), run.bytes()), (3, 150_000));
+        let kept = Kept::new(0x7fff_ffff).before((1 << 29) - 1);
+        assert!(word.claim_to_keep(run, kept));
+        assert!(!word.claim_to_keep(run, kept) && word.run().is_none());
+        assert_eq!((word.kept(), word.route(), word.owner()), (kept, Route::Unused, None));
+        assert_eq!((kept.next(), kept.note(), Kept::new(5).next()), ((1 << 29) - 1, 0x7fff_ffff, 0));
+        word.keep(Kept::new(5));
+        assert_eq!((word.kept().note(), word.kept().next()), (5, 0));
     }
 
     proptest! {

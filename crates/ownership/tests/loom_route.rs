@@ -5,7 +5,7 @@
 
 use hakmem_atomic_ops::model::{Model, reads, thread, writes};
 use hakmem_base::{BIN_BYTES, HEAP_RECORD_BYTES, SizeClass};
-use hakmem_ownership::{Acquired, BinPtr, Route, RouteWord};
+use hakmem_ownership::{Acquired, BinPtr, Kept, Route, RouteWord};
 use std::sync::Arc;
 
 /// A unit with its word, and what its holder writes without atomics.
@@ -94,18 +94,20 @@ fn a_run_is_claimed_once_by_someone_who_sees_what_its_user_wrote() {
     Model::exhaustive().check(|| {
         let unit = unit();
         let wanted = || Route::Run { units: 2, bytes: 100_000 };
-        let frees: Vec<_> = (0..2)
-            .map(|_| {
+        let frees: Vec<_> = [false, true]
+            .map(|keeps| {
                 let unit = Arc::clone(&unit);
                 thread::spawn(move || {
-                    let claimed = unit.word.claim(wanted());
+                    let keep =
+                        || unit.word.run().is_some_and(|run| unit.word.claim_to_keep(run, Kept::new(1).before(9)));
+                    let claimed = if keeps { keep() } else { unit.word.claim(wanted()) };
                     if claimed {
                         writes(&raw const unit.state);
                     }
                     claimed
                 })
             })
-            .collect();
+            .into();
         writes(&raw const unit.state);
         unit.word.set_run(2, 100_000);
         let claims = frees.into_iter().map(|free| free.join().unwrap()).filter(|&claimed| claimed).count();

@@ -104,7 +104,7 @@ impl Front {
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
         self.routes.store_relaxed(first);
         self.base.store_relaxed(base);
-        // ORDERING: pairs with `route_of` and `index_of`; base and routes travel.
+        // ORDERING: pairs with `place_of`; base and routes travel.
         self.slab_count.store_release(count);
         true
     }
@@ -132,16 +132,16 @@ impl Front {
     #[inline(always)]
     #[must_use]
     pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
-        // ORDERING: pairs with `reserve`: whoever sees the count sees the base. The count first: a base of 0 with a count would
-        // make low addresses ours, for a thread that frees a foreign pointer while another one reserves the window.
-        let slab_count = self.slab_count.load_acquire();
-        let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
-        if index < slab_count {
-            // SAFETY: the index is below the table's length.
-            Some(unsafe { raw::entry(self.routes.load_relaxed(), index) })
-        } else {
-            None
-        }
+        self.unit_of(address).map(|(_, word)| word)
+    }
+
+    /// As [`Front::route_of`], with the unit's index.
+    #[inline(always)]
+    #[must_use]
+    pub fn unit_of(&self, address: usize) -> Option<(SlabIndex, &RouteWord)> {
+        let index = self.place_of(address)?;
+        // SAFETY: the index is below the table's length.
+        Some((SlabIndex::new(index as u32), unsafe { raw::entry(self.routes.load_relaxed(), index) }))
     }
 
     /// Route word of the unit that a live block of ours lies in, without asking whether it is ours.
@@ -160,10 +160,16 @@ impl Front {
     #[inline]
     #[must_use]
     pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
-        // ORDERING: pairs with `reserve`, as in `route_of`.
+        self.place_of(address).map(|index| SlabIndex::new(index as u32))
+    }
+
+    #[inline(always)]
+    fn place_of(&self, address: usize) -> Option<usize> {
+        // ORDERING: pairs with `reserve`: whoever sees the count sees the base. The count first: a base of 0 with a count would
+        // make low addresses ours, for a thread that frees a foreign pointer while another one reserves the window.
         let slab_count = self.slab_count.load_acquire();
         let index = address.wrapping_sub(self.base.load_relaxed()) >> SLAB_SHIFT;
-        (index < slab_count).then(|| SlabIndex::new(index as u32))
+        (index < slab_count).then_some(index)
     }
 
     /// The secret in the marks of free blocks.

@@ -28,7 +28,9 @@ impl Census {
             match word.route() {
                 Route::Unused => {}
                 // Every unit of these carries its route.
-                Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) => census.slab_units += 1,
+                Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) | Route::Watched(_) => {
+                    census.slab_units += 1
+                }
                 Route::Run { units, bytes } => {
                     census.run_units += u64::from(units);
                     census.run_bytes += bytes as u64;
@@ -51,6 +53,7 @@ pub(crate) fn check_invariants() {
     GLOBAL.big.check_invariants();
     GLOBAL.hardened.check_invariants();
     GLOBAL.sampled.check_invariants();
+    GLOBAL.watcher.pool.check_invariants();
     let (mut cached_run_units, mut run_bytes) = (0, GLOBAL.heapless_runs.allocated.load_relaxed());
     run_bytes = run_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     for record in GLOBAL.records() {

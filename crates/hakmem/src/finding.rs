@@ -119,13 +119,13 @@ fn headline(out: &mut FdWriter, found: &Finding, access: Option<Access>) {
 }
 
 /// What lies where in the program, as the loader knows it.
-struct Modules {
+pub(crate) struct Modules {
     /// Where this library begins, if hakmem is one: its own calls are left out of stacks.
     own_library: Option<usize>,
 }
 
 impl Modules {
-    fn known() -> Self {
+    pub fn known() -> Self {
         let base = |address: usize| module_of(address).map(|module| module.dli_fbase.addr());
         let own = base(Self::known as *const () as usize);
         // SAFETY: reads the auxiliary vector.
@@ -133,7 +133,8 @@ impl Modules {
         Self { own_library: own.filter(|_| own != program) }
     }
 
-    fn write(&self, out: &mut FdWriter, trace: &Trace, begins_with_instruction: bool) {
+    /// A stack, one line a call.
+    pub fn write(&self, out: &mut FdWriter, trace: &Trace, begins_with_instruction: bool) {
         let mut is_own_part = !begins_with_instruction;
         let mut number = 0;
         for (position, &address) in trace.frames().iter().enumerate() {

@@ -11,7 +11,7 @@ use hakmem_tiny_front::{Heap, Pop};
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
 use crate::record::HeapRecord;
-use crate::{hardened, large, learning, pages, sampler, scavenger, tls};
+use crate::{hardened, large, learning, pages, sampler, scavenger, tls, watcher};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +115,10 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
         front.refill_slow(&record.heap, class)
     });
     match block {
-        Some(block) if record.heap.is_at_beat(class) => beat_slow(bytes, class, align, door, block),
+        Some(block) if record.heap.is_at_beat(class) => {
+            let floor = 0_u8;
+            beat(Request::new(bytes, align, door), class, block, core::hint::black_box(&raw const floor))
+        }
         Some(block) => hand_out(block, class, door),
         None => core::ptr::null_mut(),
     }
@@ -133,6 +136,14 @@ pub(crate) extern "C" fn beat_slow(
     door: Door,
     block: NonNull<u8>,
 ) -> *mut u8 {
+    let floor = 0_u8;
+    let block = beat(Request::new(bytes, align, door), class, block, core::hint::black_box(&raw const floor));
+    // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
+    core::hint::black_box(block)
+}
+
+/// What [`beat_slow`] and [`refill_slow`] do at a heartbeat. `floor` lies in the frame of either: behind it stands who allocates.
+fn beat(request: Request, class: SizeClass, block: NonNull<u8>, floor: *const u8) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
     let beat = GLOBAL.front.beat_slow(&record.heap, class);
@@ -141,15 +152,19 @@ pub(crate) extern "C" fn beat_slow(
         scavenger::stand_by();
         learning::beat(record.heap.policy().heartbeat_allocs);
     }
-    if beat.is_sample
-        && let Some(sample) = sampler::allocate(record, Request::new(bytes, align, door))
-    {
+    let other = if !beat.is_due {
+        None
+    } else if record.heap.policy().sample != 0 {
+        sampler::allocate(record, request)
+    } else {
+        watcher::allocate(record, class, request, floor)
+    };
+    if let Some(other) = other {
         // SAFETY: popped just now, and nobody has seen it.
         unsafe { put_back(record, class, block) };
-        return sample.as_ptr();
+        return other.as_ptr();
     }
-    // Not seen as the argument: the fast path would keep that in a register, and save the register on every allocation.
-    core::hint::black_box(hand_out(block, class, door))
+    hand_out(block, class, request.door())
 }
 
 /// The allocation is served otherwise: the block goes back to the cache.
@@ -428,6 +443,7 @@ unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
         }
         Route::Hardened(note) => hardened::free(block, note, claim),
         Route::Sampled(note) => sampler::free(block, note, claim),
+        Route::Watched(note) => watcher::free(block, note),
         Route::Unused => fatal_ptr("free of a pointer to no block (freed before, or into the middle of one)", address),
     }
     Freed::Done
@@ -483,6 +499,7 @@ pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
         Route::Orphan(class) => Some(of_class(class)),
         Route::Hardened(note) => hardened::usable_size(address, note),
         Route::Sampled(note) => Some(sampler::usable_size(address, note)),
+        Route::Watched(note) => Some(watcher::usable_size(address, note)),
         Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
     }
 }
@@ -553,8 +570,8 @@ pub(crate) unsafe fn reallocate_slow(
         // It moves, whatever the sizes: guards fit one size. Here it is only looked whether there is such a block.
         sampler::usable_size(address, note);
     }
-    if matches!(route, Route::Owned(_) | Route::Orphan(_)) {
-        if !GLOBAL.front.is_block_start(address) {
+    if matches!(route, Route::Owned(_) | Route::Orphan(_) | Route::Watched(_)) {
+        if !matches!(route, Route::Watched(_)) && !GLOBAL.front.is_block_start(address) {
             fatal_ptr("realloc of a pointer into a block, not to its start", address);
         }
         let usable = usable_size(block.as_ptr(), door).unwrap_or(0);

@@ -20,6 +20,7 @@ use crate::learning;
 use crate::policy_file;
 use crate::record::HeapRecord;
 use crate::scavenger;
+use crate::watcher;
 
 pub(crate) static GLOBAL: Global = Global::new();
 
@@ -56,6 +57,7 @@ pub(crate) struct Global {
     /// Stays empty where the environment says nothing.
     boot: SetOnce<Boot>,
     pub sampled: SampledPool,
+    pub watcher: watcher::State,
     pub hardened: Hardened,
 }
 
@@ -141,6 +143,7 @@ impl Global {
             big: BigCache::new(),
             hardened: Hardened::new(),
             sampled: SampledPool::new(),
+            watcher: watcher::State::new(),
             policy: PolicyCell::new(),
             arena: MetaArena::new(),
             registry: Registry {
@@ -213,6 +216,7 @@ impl Global {
     fn heed(&self, settings: &Settings<'_>) {
         self.front.ring.switch(settings.tiny_ring);
         learning::heed(settings);
+        watcher::heed(settings);
         self.boot.set(Boot {
             stats: settings.stats,
             os_stats: settings.ss_os_stats,

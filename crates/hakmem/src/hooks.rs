@@ -16,9 +16,10 @@ use crate::sampler;
 use crate::scavenger;
 use crate::segv;
 use crate::tls::{self, Holder};
+use crate::watcher;
 
 /// Destructor rounds that a heap outlives, so that destructors of other keys, which may allocate, run before it goes.
-const EXIT_ROUNDS: u32 = 2;
+const EXIT_ROUNDS: u8 = 2;
 /// No key has been created.
 const NO_KEY: u32 = u32::MAX;
 
@@ -85,6 +86,7 @@ pub(crate) fn install_once() {
 
 extern "C" fn before_fork() {
     learning::lock_for_fork();
+    watcher::lock_for_fork();
     // The big cache next: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
     GLOBAL.big.lock_for_fork();
@@ -92,12 +94,15 @@ extern "C" fn before_fork() {
     GLOBAL.registry.free.lock_for_fork();
     GLOBAL.arena.lock_for_fork();
     GLOBAL.sampled.lock_for_fork();
+    GLOBAL.watcher.pool.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
 }
 
 fn release_fork_locks() {
     // SAFETY: `before_fork` took it in this thread or in the thread that this one is a copy of; so for all of them.
     unsafe { GLOBAL.front.os.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.watcher.pool.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.sampled.unlock_after_fork() };
     // SAFETY: as above.
@@ -110,6 +115,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { watcher::unlock_after_fork() };
     // SAFETY: as above.
     unsafe { learning::unlock_after_fork() };
 }
@@ -128,6 +135,7 @@ extern "C" fn after_fork_in_child() {
     release_fork_locks();
     GLOBAL.hardened.stir_in_child();
     sampler::differ_in_child();
+    watcher::forget_in_child();
 }
 
 /// The process exits or the library is unloaded: exit statistics, and nothing may call into it afterwards.

@@ -24,6 +24,7 @@ use crate::background::Background;
 use crate::global::{self, GLOBAL};
 use crate::observe;
 use crate::policy_file;
+use crate::watcher;
 
 /// Slow paths of allocations that a process has to show before a thread is worth its start.
 const STIRS_TO_START: u32 = 256;
@@ -197,6 +198,7 @@ fn beat_slow(allocs: u64) {
 #[inline(never)]
 fn stir_slow() {
     let state = &GLOBAL.learning;
+    watcher::keep_pace();
     if state.is_parked.is_set_relaxed() {
         state.bell.ring();
     } else if !state.background.is_running() && state.stirs.add_relaxed(1) >= STIRS_TO_START {
@@ -309,8 +311,14 @@ fn wanted() -> Option<Mode> {
 }
 
 fn watch() {
-    let mut session =
-        Session { before: observe::totals(), learner: None, generation: 0, phase: Phase::Learn, cost_ns: 0 };
+    let mut session = Session {
+        before: observe::totals(),
+        learner: None,
+        generation: 0,
+        phase: Phase::Learn,
+        cost_ns: 0,
+        blocks: watcher::Look::begin(),
+    };
     let mut seen = 0;
     while wanted().is_some() {
         session.wait();
@@ -335,6 +343,7 @@ struct Session {
     phase: Phase,
     /// CPU time that the last look took.
     cost_ns: u64,
+    blocks: watcher::Look,
 }
 
 impl Session {
@@ -372,6 +381,7 @@ impl Session {
         }
         self.before = now;
         state.windows.add_relaxed(1);
+        self.blocks.next(&window);
         match mode {
             Mode::Learn => self.decide(&window),
             Mode::Observe | Mode::Frozen => self.learner = None,

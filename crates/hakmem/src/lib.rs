@@ -18,6 +18,7 @@
 
 mod attach;
 mod background;
+mod blocks;
 mod check;
 mod company;
 mod dump;
@@ -39,6 +40,7 @@ mod sampler;
 mod scavenger;
 mod segv;
 mod tls;
+mod watcher;
 mod writer;
 
 pub use dump::{dump_dot, dump_json};
@@ -47,6 +49,7 @@ pub use hakmem_policy::file::{FileError, FileProblem, parse_policy};
 pub use hakmem_policy::{FieldError, FrozenPolicy, Mode, Profile};
 pub use learning::{Learned, freeze, learned, mode, observed, observed_since, set_mode};
 pub use report::{Stats, stats};
+pub use watcher::{ObservedBlocks, observed_blocks};
 
 /// The README's Rust code is compiled with the documentation tests.
 #[cfg(doctest)]

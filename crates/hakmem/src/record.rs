@@ -9,6 +9,7 @@ use hakmem_policy::FrozenPolicy;
 use hakmem_tiny_front::{FrontPolicy, Heap};
 
 use crate::global::GLOBAL;
+use crate::watcher;
 
 /// One thread's heap. Allocated once, aligned to [`HEAP_RECORD_BYTES`], recycled by later threads, never unmapped.
 #[repr(C)]
@@ -22,12 +23,13 @@ pub(crate) struct HeapRecord {
     pub big_policy: Cell<BigPolicy>,
     /// A policy pick-up is under way: an allocation that it makes does not start another one.
     pub picking_up: Cell<bool>,
-    /// A guarded sample is being made or taken back: an allocation meanwhile does not make another one.
+    /// A guarded sample or watched block is being made or taken back: an allocation meanwhile does not make another one.
     pub is_sampling: Cell<bool>,
+    /// Destructor rounds of the thread that have passed.
+    pub exit_rounds: Cell<u8>,
+    pub watch: watcher::Pace,
     /// The last fault that was not a sample's: address of its description, and of the frame that passed it on.
     pub passed_fault: Cell<(usize, usize)>,
-    /// Destructor rounds of the thread that have passed.
-    pub exit_rounds: Cell<u32>,
     /// Next record in the list of all records; written once, before the record is published.
     pub next_record: SharedPtr<HeapRecord>,
     /// Next record in the list of free ones; under the registry's lock.
@@ -53,8 +55,9 @@ impl HeapRecord {
             big_policy: Cell::new(BigPolicy::UNSET),
             picking_up: Cell::new(false),
             is_sampling: Cell::new(false),
-            passed_fault: Cell::new((0, 0)),
             exit_rounds: Cell::new(0),
+            watch: watcher::Pace::new(),
+            passed_fault: Cell::new((0, 0)),
             next_record: SharedPtr::new(core::ptr::null_mut()),
             next_free: Cell::new(core::ptr::null()),
         }

@@ -8,10 +8,12 @@ use hakmem_sampled::SampledStats;
 use hakmem_superslab_os::OsStats;
 use hakmem_tiny_front::FrontReport;
 
+use crate::blocks;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
 use crate::tls::{self, Holder};
+use crate::watcher;
 use crate::writer::FdWriter;
 
 macro_rules! stats {
@@ -144,6 +146,12 @@ stats! {
     learn_cpu_us,
     /// The same in millionths of the CPU time of the process.
     learn_cpu_ppm,
+    /// Blocks whose lives were watched.
+    watched,
+    /// Blocks that were to be watched and whose lives are not known: no place for them, or nobody told in time.
+    watched_lost,
+    /// What watching has cost, in millionths of the CPU time of the process.
+    watch_cpu_ppm,
     /// Blocks handed out at the hardened level.
     hardened_allocs,
     /// Bytes of freed blocks that wait in quarantine.
@@ -236,6 +244,7 @@ impl Reading {
             .wrapping_add(big_bytes)
             .wrapping_add(self.hardened.live_bytes)
             .wrapping_add(self.sampled.live_bytes)
+            .wrapping_add(GLOBAL.watcher.pool.stats().live_bytes)
     }
 }
 
@@ -248,7 +257,7 @@ fn collect_stats(os: &OsStats) -> Stats {
     let live_bytes = reading.live_bytes();
     let Reading { front, runs, big, hardened, sampled } = reading;
     let (orphan_slabs, _) = GLOBAL.front.orphans();
-    let learn = learning::costs();
+    let (learn, watch) = (learning::costs(), watcher::costs());
     Stats {
         live_bytes,
         committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
@@ -308,6 +317,9 @@ fn collect_stats(os: &OsStats) -> Stats {
         learn_published: learn.published,
         learn_cpu_us: learn.cpu_us,
         learn_cpu_ppm: learn.share_ppm,
+        watched: watch.watched,
+        watched_lost: watch.lost,
+        watch_cpu_ppm: watch.share_ppm,
         hardened_allocs: hardened.allocs,
         quarantined_bytes: hardened.quarantined_bytes,
         quarantined_space_bytes: hardened.quarantined_space_bytes,
@@ -375,6 +387,11 @@ fn write_plain(out: &mut FdWriter, text: &[u8]) {
 
 /// Writes the statistics as one flat JSON object.
 pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
+    write_members(out, stats);
+    out.text("}\n");
+}
+
+fn write_members(out: &mut FdWriter, stats: &Stats) {
     // SAFETY: takes no argument.
     let pid = unsafe { libc::getpid() };
     out.text("{\"pid\":").number(u64::from(pid.cast_unsigned()));
@@ -384,7 +401,6 @@ pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
     stats.for_each(|name, value| {
         out.text(",\"").text(name).text("\":").number(value);
     });
-    out.text("}\n");
 }
 
 /// Exit statistics, as the environment asked for them.
@@ -406,6 +422,7 @@ fn write_at_exit(boot: &Boot) {
         stats.for_each(|name, value| {
             out.text("  ").text(name).text(" ").number(value).text("\n");
         });
+        blocks::write_text(&mut out);
     }
     if boot.os_stats {
         let mut out = FdWriter::new(2);
@@ -419,7 +436,10 @@ fn write_at_exit(boot: &Boot) {
     if let Some(path) = boot.stats_file.as_bytes()
         && let Some(fd) = crate::dump::create(path, "")
     {
-        write_json(&mut FdWriter::new(fd), &stats);
+        let mut out = FdWriter::new(fd);
+        write_members(&mut out, &stats);
+        blocks::write_json(&mut out);
+        out.text("}\n").flush();
         crate::dump::close(fd);
     }
 }

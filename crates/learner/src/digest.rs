@@ -7,6 +7,8 @@
 //! Ours, because the published crates (`tdigest`, `tdigests`) make a new `Vec` per merge, and this runs inside an allocator: here
 //! everything is an array.
 
+use crate::math::{asin, sin};
+
 /// How many centroids there are about: more is more exact.
 const COMPRESSION: f64 = 100.0;
 /// Room for centroids: k₁ allows two for each unit of its range, at most.
@@ -139,13 +141,13 @@ impl Digest {
 
 /// The scale function k₁.
 fn k(share: f64) -> f64 {
-    COMPRESSION / core::f64::consts::TAU * (2.0 * share.clamp(0.0, 1.0) - 1.0).asin()
+    COMPRESSION / core::f64::consts::TAU * asin(2.0 * share.clamp(0.0, 1.0) - 1.0)
 }
 
 /// Its inverse, 1 beyond its end.
 fn share_at(k: f64) -> f64 {
     let angle = k * core::f64::consts::TAU / COMPRESSION;
-    if angle >= core::f64::consts::FRAC_PI_2 { 1.0 } else { f64::midpoint(angle.sin(), 1.0) }
+    if angle >= core::f64::consts::FRAC_PI_2 { 1.0 } else { f64::midpoint(sin(angle), 1.0) }
 }
 
 fn between(low: f64, high: f64, part: f64) -> f64 {

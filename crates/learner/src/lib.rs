@@ -11,12 +11,13 @@
 //! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that
 //! does not hold still. `stakes` says what could be gained at most, and `bandit`, `elo` and `selector` what to try next; `cap` steers capacities, `league` lets whole policies
 //! compete, `moves` makes single steps. `drift` says when the program has become another one, `page` is what is known about one
-//! phase of it, and `learner` is the life that these add up to. `p2`, `digest` and `sizes` make up the
-//! `sketch` for whoever sees single blocks: samplers, traces, tools.
+//! phase of it, and `learner` is the life that these add up to. `p2`, `digest`, `sizes` and `sites` make
+//! up `blocks`, for whoever sees single blocks: samplers, traces, tools.
 
 #![forbid(unsafe_code)]
 
 mod bandit;
+mod blocks;
 mod cap;
 mod digest;
 mod drift;
@@ -34,12 +35,13 @@ mod page;
 mod random;
 mod score;
 mod selector;
+mod sites;
 mod sizes;
-mod sketch;
 mod stakes;
 mod window;
 
 pub use bandit::{Arm, Bandit, MAX_ARMS, Rule};
+pub use blocks::{BLOCK_GROUPS, Blocks, GroupSummary, Life, SITE_FRAMES, SiteSummary, Summary, TOP_SITES, Visit};
 pub use cap::{CapController, CapOptions, Demand, Surplus, water_fill};
 pub use digest::Digest;
 pub use drift::{Fit, PageHinkley, Shape, ShapeWatch};
@@ -56,6 +58,5 @@ pub use random::Random;
 pub use score::{Rates, Tally, Weights};
 pub use selector::{Method, Selector, reward_of};
 pub use sizes::{DynamicClass, Peak, Sizes};
-pub use sketch::Sketch;
 pub use stakes::Stakes;
 pub use window::{ClassWindow, GroupWindow, Window};

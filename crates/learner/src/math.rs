@@ -1,4 +1,4 @@
-//! Logarithms and powers without the C library's `libm`.
+//! Logarithms, powers and angles without the C library's `libm`.
 //!
 //! `f64::ln` and its kind are calls into that library, which a preloaded allocator would load into every process, learning or
 //! not: nine system calls and as many page faults. The crate `libm` has the same functions as code of its own.
@@ -16,4 +16,14 @@ pub(crate) fn log2(value: f64) -> f64 {
 /// Euler's number to the power of `value`.
 pub(crate) fn exp(value: f64) -> f64 {
     libm::exp(value)
+}
+
+/// The sine of an angle.
+pub(crate) fn sin(angle: f64) -> f64 {
+    libm::sin(angle)
+}
+
+/// The angle with this sine.
+pub(crate) fn asin(sine: f64) -> f64 {
+    libm::asin(sine)
 }

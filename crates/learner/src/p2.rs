@@ -94,7 +94,7 @@ impl Quantile {
         match self.count {
             0 => None,
             // The nearest of what was seen.
-            1..=4 => self.heights.get((self.share * (self.count - 1) as f64).round() as usize).copied(),
+            1..=4 => self.heights.get((self.share * (self.count - 1) as f64 + 0.5) as usize).copied(),
             _ => self.heights.get(2).copied(),
         }
     }

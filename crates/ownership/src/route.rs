@@ -47,6 +47,8 @@ const TAG_HARDENED: usize = 4;
 const TAG_SAMPLED: usize = 5;
 /// `1 << 63 | note << 32 | next << 3 | TAG_KEPT`: head of a free run that a thread keeps. No block begins there: it reads as unused.
 const TAG_KEPT: usize = 6;
+/// `note << 3 | TAG_WATCHED`: a unit of watched blocks.
+const TAG_WATCHED: usize = 7;
 const TAG_BITS: u32 = TAG_MASK.count_ones();
 const RUN_UNITS_SHIFT: u32 = 4;
 const RUN_UNITS_MASK: usize = SLABS_PER_SUPERSLAB as usize - 1;
@@ -86,6 +88,8 @@ pub enum Route {
     Hardened(usize),
     /// A unit of guarded samples; the number is that box's own.
     Sampled(usize),
+    /// A unit of watched blocks; the number is that box's own.
+    Watched(usize),
 }
 
 /// The word of a run in use, as it was read.
@@ -281,6 +285,13 @@ impl RouteWord {
         self.0.store_release(core::ptr::without_provenance_mut((note << TAG_BITS) | TAG_SAMPLED));
     }
 
+    /// The unit belongs to the box of watched blocks, which keeps `note` (at most 61 bits) here.
+    #[inline]
+    pub fn set_watched(&self, note: usize) {
+        // ORDERING: pairs with `route`.
+        self.0.store_release(core::ptr::without_provenance_mut((note << TAG_BITS) | TAG_WATCHED));
+    }
+
     /// Takes the word from the block `expected` (a run or big block being freed) to unused. False if it is not (any more)
     /// that block: freed twice, or by two threads at once.
     #[inline]
@@ -342,6 +353,7 @@ impl RouteWord {
             TAG_KEPT => Route::Unused,
             TAG_HARDENED => Route::Hardened(bits >> TAG_BITS),
             TAG_SAMPLED => Route::Sampled(bits >> TAG_BITS),
+            TAG_WATCHED => Route::Watched(bits >> TAG_BITS),
             _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
         }
     }

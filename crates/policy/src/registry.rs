@@ -56,6 +56,8 @@ const FREEZE_SIGNAL_KIND: Kind = count(1, 64).or_zero();
 /// `HAKMEM_LEARN_WINDOW_MS`, `HAKMEM_LEARN_WINDOW_ALLOCS`: short enough to decide within a second, long enough to measure in.
 const LEARN_WINDOW_MS_KIND: Kind = milliseconds(10, 60_000);
 const LEARN_WINDOW_ALLOCS_KIND: Kind = count(1 << 12, 1 << 30);
+/// `HAKMEM_WATCH`: every one up to hardly any.
+const WATCH_KIND: Kind = count(1, 1 << 30).or_zero().or_never();
 /// `HAKMEM_SAMPLE_SLOTS`: each takes 64 KiB of address space.
 const SAMPLE_SLOTS_KIND: Kind = count(1, 65_536);
 
@@ -136,6 +138,12 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         learn_window_allocs,
         LEARN_WINDOW_ALLOCS_KIND,
         " Allocations of small blocks after which it looks earlier, though never within 10 milliseconds."
+    ),
+    variable!(
+        "HAKMEM_WATCH",
+        watch,
+        WATCH_KIND,
+        " In OBSERVE and LEARN: one allocation of a size class in this many is watched from birth to death; 0 is as many as cost a thousandth of the processor time."
     ),
     variable!(
         "HAKMEM_WINDOW_BYTES",

@@ -140,6 +140,8 @@ pub struct Settings<'a> {
     pub learn_window_ms: u32,
     /// Allocations after which a window of observation ends.
     pub learn_window_allocs: u32,
+    /// In OBSERVE and LEARN one allocation of a class in this many is watched; 0 is as many as cost little, the largest value none.
+    pub watch: u32,
     /// Bytes of the window to reserve; 0 lets the box decide.
     pub window_bytes: usize,
     /// Statistics as text on stderr at exit.
@@ -181,6 +183,7 @@ impl Settings<'_> {
         freeze_signal: 0,
         learn_window_ms: 100,
         learn_window_allocs: 1 << 18,
+        watch: 0,
         window_bytes: 0,
         stats: false,
         ss_os_stats: false,

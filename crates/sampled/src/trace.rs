@@ -38,14 +38,21 @@ impl Trace {
     #[inline(never)]
     #[must_use]
     pub fn capture(floor: *const u8) -> Self {
-        unwind(From::Floor(floor.addr()))
+        unwind(From::Floor(floor.addr()), FRAMES)
+    }
+
+    /// Like [`Trace::capture`], but not more than `most` calls: the walk ends there.
+    #[inline(never)]
+    #[must_use]
+    pub fn capture_some(floor: *const u8, most: usize) -> Self {
+        unwind(From::Floor(floor.addr()), most)
     }
 
     /// The stack of a thread that was interrupted at `instruction`, for a signal handler that runs on top of it.
     #[inline(never)]
     #[must_use]
     pub fn of_interrupted(instruction: usize) -> Self {
-        let mut trace = unwind(From::Instruction(instruction));
+        let mut trace = unwind(From::Instruction(instruction), FRAMES);
         // The unwinder could not find its way through the signal's frame: the place of the access at least is known.
         if trace.len == 0 {
             trace.push(instruction);
@@ -75,7 +82,7 @@ enum From {
 }
 
 #[cfg(miri)]
-fn unwind(from: From) -> Trace {
+fn unwind(from: From, _most: usize) -> Trace {
     match from {
         From::Floor(_place) | From::Instruction(_place) => Trace::EMPTY,
     }
@@ -111,11 +118,12 @@ mod gcc {
         from: From,
         has_begun: bool,
         steps: usize,
+        most: usize,
         trace: Trace,
     }
 
-    pub(super) fn unwind(from: From) -> Trace {
-        let mut walk = Walk { from, has_begun: false, steps: 0, trace: Trace::EMPTY };
+    pub(super) fn unwind(from: From, most: usize) -> Trace {
+        let mut walk = Walk { from, has_begun: false, steps: 0, most, trace: Trace::EMPTY };
         // SAFETY: the callback matches what it is passed, and the walk outlives the call.
         unsafe { _Unwind_Backtrace(step, (&raw mut walk).cast()) };
         walk.trace
@@ -134,7 +142,8 @@ mod gcc {
             From::Instruction(wanted) => instruction == wanted,
         };
         walk.steps += 1;
-        let goes_on = instruction != 0 && walk.steps < STEPS && (!walk.has_begun || walk.trace.push(instruction));
+        let is_to_go_on = !walk.has_begun || walk.trace.push(instruction) && walk.trace.len < walk.most;
+        let goes_on = instruction != 0 && walk.steps < STEPS && is_to_go_on;
         if goes_on { GO_ON } else { STOP }
     }
 

@@ -204,10 +204,16 @@ impl Bin {
         self.room.get() > 0
     }
 
+    /// Allocations since `ticks` was wound up.
+    #[inline]
+    pub(crate) fn passed(&self) -> u32 {
+        self.reload.get().wrapping_sub(self.ticks.get())
+    }
+
     /// Counts the allocations since the last time and starts `ticks` again. The spills have been taken.
     pub(crate) fn wind_up(&self, reload: u32) {
         self.look();
-        self.allocs.add(u64::from(self.reload.get().wrapping_sub(self.ticks.get())));
+        self.allocs.add(u64::from(self.passed()));
         self.reload.set(reload);
         self.ticks.set(reload);
         self.ticks_seen.set(reload);

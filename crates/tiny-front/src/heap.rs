@@ -40,7 +40,7 @@ pub struct Heap {
     pub(crate) next_growth_trim: Cell<u64>,
     /// What slow paths note of each class beside its bin.
     tallies: [ClassTally; CLASS_COUNT],
-    /// Countdowns to guarded samples.
+    /// Countdowns to guarded samples and watched blocks.
     pub(crate) pace: Pace,
 }
 
@@ -281,22 +281,54 @@ impl Heap {
         }
     }
 
+    /// One allocation of a class in this many is looked at, as a guarded sample or else a watched block; 0: none.
+    pub(crate) fn mean_distance(&self) -> u32 {
+        match self.policy().sample {
+            0 => self.pace.watch.get(),
+            mean => mean,
+        }
+    }
+
+    /// One allocation in this many is a watched block, as far as none is to be a guarded sample; 0: none.
+    #[inline]
+    #[must_use]
+    pub fn watch(&self) -> u32 {
+        self.pace.watch.get()
+    }
+
+    /// Changes [`Heap::watch`]: all distances are drawn anew.
+    pub fn set_watch(&self, mean: u32) {
+        self.pace.watch.set(mean);
+        if self.policy().sample != 0 {
+            return;
+        }
+        for (class, bin) in self.classes().filter(|(_, bin)| bin.is_set_up()) {
+            self.settle(bin, class);
+            let _counted = self.pace.count_routine(bin.passed(), u32::MAX);
+            bin.wind_up(self.first_beat(class));
+        }
+    }
+
+    /// Allocations of this heap so far, of all classes. For its own thread.
+    #[must_use]
+    pub fn allocs(&self) -> u64 {
+        self.classes().map(|(_, bin)| bin.allocs.get() + u64::from(bin.passed())).sum()
+    }
+
     /// Allocations until the first heartbeat of a class under the present policy.
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn first_beat(&self, class: SizeClass) -> u32 {
-        let policy = self.policy();
-        match policy.sample {
-            0 => policy.heartbeat_allocs,
-            mean => self.pace.first(class, mean, policy.heartbeat_allocs),
+        match self.mean_distance() {
+            0 => self.policy().heartbeat_allocs,
+            mean => self.pace.first(class, mean, self.policy().heartbeat_allocs),
         }
     }
 
     /// Allocations from one heartbeat of a class to the next.
     pub(crate) fn next_beat(&self, class: SizeClass) -> u32 {
-        let policy = self.policy();
-        match policy.sample {
-            0 => policy.heartbeat_allocs,
-            mean => self.pace.next(class, mean, policy.heartbeat_allocs),
+        match self.mean_distance() {
+            0 => self.policy().heartbeat_allocs,
+            mean => self.pace.next(class, mean, self.policy().heartbeat_allocs),
         }
     }
 
@@ -305,11 +337,11 @@ impl Heap {
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn rewind(&self, bin: &Bin, class: SizeClass) {
         self.settle(bin, class);
-        if self.policy().sample == 0 {
+        if self.mean_distance() == 0 {
             return bin.wind_up(bin.reload.get());
         }
         let left = bin.ticks.get();
-        let _counted = self.pace.count_routine(bin.reload.get().wrapping_sub(left), u32::MAX);
+        let _counted = self.pace.count_routine(bin.passed(), u32::MAX);
         bin.wind_up(left.max(1));
     }
 

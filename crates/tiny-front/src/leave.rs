@@ -15,8 +15,8 @@ use crate::warm::{Keep, harvest_spills, return_block};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Beat {
-    /// The allocation that it came with is to be a guarded sample.
-    pub is_sample: bool,
+    /// The allocation that it came with is to be looked at: as a guarded sample or, if policy wants none, a watched block.
+    pub is_due: bool,
     /// The usual number of allocations has passed: what is due now and then is due.
     pub is_routine: bool,
 }
@@ -35,23 +35,23 @@ enum Trim {
 }
 
 impl Front {
-    /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle. With sampling on
-    /// beats come when samples are due as well, and every few thousand allocations one of them does the rest.
+    /// Every few thousand allocations of a class: counts them, reads mail, trims classes that have been idle. With blocks
+    /// looked at beats come when one is due as well, and every few thousand allocations one of them does the rest.
     #[cold]
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn beat_slow(&self, heap: &Heap, class: SizeClass) -> Beat {
         let bin = heap.bin(class);
         let policy = heap.policy();
-        let passed = bin.reload.get().wrapping_sub(bin.ticks.get());
-        let is_sample = policy.sample != 0 && heap.pace.is_due(class);
-        let is_routine = policy.sample == 0 || heap.pace.count_routine(passed, policy.heartbeat_allocs);
+        let looks = heap.mean_distance() != 0;
+        let is_due = looks && heap.pace.is_due(class);
+        let is_routine = !looks || heap.pace.count_routine(bin.passed(), policy.heartbeat_allocs);
         heap.settle(bin, class);
         bin.wind_up(heap.next_beat(class));
         if is_routine {
             self.routine(heap);
         }
-        Beat { is_sample, is_routine }
+        Beat { is_due, is_routine }
     }
 
     fn routine(&self, heap: &Heap) {

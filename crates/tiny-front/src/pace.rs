@@ -1,7 +1,8 @@
-//! When the next guarded sample is due: a random distance per class, counted down by the heartbeats that exist anyway.
+//! When the next block is due to be looked at, as a guarded sample or a watched block: a random distance per class, counted down by
+//! the heartbeats that exist anyway.
 //!
-//! Nothing here is called from a fast path: a pop counts `ticks` down whether sampling is on or not. With sampling on a bin is
-//! wound up for the shorter of the usual distance and what is left to its next sample.
+//! Nothing here is called from a fast path: a pop counts `ticks` down whether anybody looks or not. If so, a bin is wound up for the
+//! shorter of the usual distance and what is left to its next sample.
 
 use core::cell::Cell;
 use hakmem_base::{CLASS_COUNT, SizeClass};
@@ -19,6 +20,8 @@ pub(crate) struct Pace {
     large: Cell<u32>,
     /// Allocations since the last heartbeat that did the usual duties.
     since_routine: Cell<u32>,
+    /// One allocation in this many is a watched block; 0: none.
+    pub(crate) watch: Cell<u32>,
 }
 
 impl Pace {
@@ -28,6 +31,7 @@ impl Pace {
             left: [const { Cell::new(0) }; CLASS_COUNT],
             large: Cell::new(0),
             since_routine: Cell::new(0),
+            watch: Cell::new(0),
         }
     }
 

@@ -60,6 +60,7 @@ const RUNS: &[Run] = &[
     Run { package: "hakmem-remote-queue", targets: ALL, flags: &[STRICT], quick: &["queue::"] },
     Run { package: "hakmem-superslab-os", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
     Run { package: "hakmem-sampled", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
+    Run { package: "hakmem-watched", targets: ALL, flags: &[STRICT, NO_LEAKS], quick: &[] },
     Run { package: "hakmem-publish-adopt", targets: ALL, flags: &[STRICT], quick: &["mailbox", "tokens", "orphan"] },
     Run {
         package: "hakmem-tiny-front",

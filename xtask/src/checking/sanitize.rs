@@ -72,6 +72,7 @@ const RUNS: &[Run] = &[
     Run { package: "hakmem-remote-queue", targets: ALL, is_quick: false },
     Run { package: "hakmem-superslab-os", targets: ALL, is_quick: false },
     Run { package: "hakmem-sampled", targets: ALL, is_quick: false },
+    Run { package: "hakmem-watched", targets: ALL, is_quick: false },
     Run { package: "hakmem-publish-adopt", targets: ALL, is_quick: false },
     Run { package: "hakmem-tiny-front", targets: ALL, is_quick: false },
     Run { package: "hakmem-mid-pool", targets: ALL, is_quick: false },

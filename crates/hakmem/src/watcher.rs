@@ -1,0 +1,424 @@
+//! Watched blocks at the gates: one handed out where the front says so, one taken back; how often, by what it costs; and what the
+//! learning thread makes of their lives.
+//!
+//! **The distance** from one watched block to the next is steered by its price: both ends of a watched life are timed, and what that
+//! adds up to is held against the CPU time of the process. Where places run out, it grows as well. Between two looks of the learning thread a bound of each
+//! thread's own holds: from one watched block to the next it lets [`GAP_FACTOR`] times as much time pass as one costs.
+//!
+//! **Not here.** When a block is due (the front counts), places and the ring (the box of watched blocks), sketches (the learner).
+//! **Invariants.** FROZEN watches nothing and has no memory for it. A thread that is at it watches no second block: what the
+//! capture of a stack or a signal handler allocates meanwhile goes the ordinary way.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use hakmem_atomic_ops::{Lock, Shared32, Shared64};
+use hakmem_base::{Request, SizeClass, fatal_ptr, keeping_errno};
+use hakmem_learner::{Blocks, Life, SITE_FRAMES, Summary, Visit, Window};
+use hakmem_policy::{Mode, Settings};
+use hakmem_sampled::Trace;
+use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
+
+use crate::global::GLOBAL;
+use crate::learning;
+use crate::observe;
+use crate::record::HeapRecord;
+use crate::tls::{self, Holder};
+
+/// The part of the CPU time of the process that watching aims at, in millionths.
+const TARGET_PPM: u64 = 1000;
+/// Allocations of a class from one watched block to the next: at first, and bounds.
+const FIRST_DISTANCE: u32 = 1 << 15;
+const LEAST_DISTANCE: u32 = 1 << 6;
+const LARGEST_DISTANCE: u32 = 1 << 24;
+/// What a watched life is believed to cost (ns) before any has ended, and how many times as much time lies between two.
+const FIRST_COST_NS: u32 = 8000;
+const GAP_FACTOR: u64 = 256;
+/// A distance that the environment leaves to the price, and one that means none at all: the values of `HAKMEM_WATCH`.
+const BY_PRICE: u32 = 0;
+const NEVER: u32 = u32::MAX;
+
+const _: () = assert!(SITE_FRAMES == hakmem_watched::FRAMES);
+
+/// What is known of watched blocks.
+pub(crate) struct State {
+    pub pool: WatchedPool,
+    /// What `HAKMEM_WATCH` says.
+    wanted: Shared32,
+    /// The distance that threads are to keep; 0: none.
+    distance: Shared32,
+    /// What a watched life costs.
+    cost_ns: Shared32,
+    /// What all of them have cost.
+    spent_ns: Shared64,
+    /// Blocks that were due too soon after another one.
+    crowded: Shared64,
+    /// Lives that have ended. In memory that is taken when the first one is.
+    blocks: Lock<Option<&'static mut Blocks>>,
+}
+
+/// A heap's own part. Small: heap records are full.
+pub(crate) struct Pace {
+    /// When its last watched block was born, in steps of [`TICK_SHIFT`].
+    last: Cell<u32>,
+    /// Binary digits of the shared distance that the heap's was made of, which changes by powers of two.
+    digits: Cell<u8>,
+}
+
+/// log2 of the nanoseconds that [`Pace`] counts in.
+const TICK_SHIFT: u32 = 16;
+
+impl Pace {
+    pub const fn new() -> Self {
+        Self { last: Cell::new(0), digits: Cell::new(0) }
+    }
+
+    /// Whether another distance is to be kept than at the last time.
+    fn is_news(&self, distance: u32) -> bool {
+        let digits = (u32::BITS - distance.leading_zeros()) as u8;
+        self.digits.replace(digits) != digits
+    }
+
+    /// Whether less than `gap_ns` have passed since the last time that this was false.
+    fn is_within(&self, gap_ns: u64, now_ns: u64) -> bool {
+        let now = (now_ns >> TICK_SHIFT) as u32;
+        let is_within = u64::from(now.wrapping_sub(self.last.get())) <= gap_ns >> TICK_SHIFT;
+        if !is_within {
+            self.last.set(now);
+        }
+        is_within
+    }
+}
+
+impl State {
+    pub const fn new() -> Self {
+        Self {
+            pool: WatchedPool::new(),
+            wanted: Shared32::new(BY_PRICE),
+            distance: Shared32::new(0),
+            cost_ns: Shared32::new(FIRST_COST_NS),
+            spent_ns: Shared64::new(0),
+            crowded: Shared64::new(0),
+            blocks: Lock::new(None),
+        }
+    }
+}
+
+/// What the environment asked for.
+pub(crate) fn heed(settings: &Settings<'_>) {
+    let state = &GLOBAL.watcher;
+    state.wanted.store_relaxed(settings.watch);
+    state.distance.store_relaxed(match settings.watch {
+        BY_PRICE | NEVER => 0,
+        fixed => fixed,
+    });
+}
+
+/// On an allocation's slow path in OBSERVE and LEARN: the thread keeps the present distance.
+pub(crate) fn keep_pace() {
+    let distance = GLOBAL.watcher.distance.load_relaxed();
+    if let Holder::Heap(record) = tls::holder()
+        && record.watch.is_news(distance)
+    {
+        record.heap.set_watch(distance);
+    }
+}
+
+fn context() -> Option<WatchedContext<'static>> {
+    let tables = GLOBAL.front.tables()?;
+    Some(WatchedContext { os: &GLOBAL.front.os, routes: &tables.routes })
+}
+
+/// The watched block that is due for `request`; `None` if there is none to be had, and the allocation goes the ordinary way.
+/// `floor` lies in the frame of the gate.
+#[cold]
+#[inline(never)]
+pub(crate) fn allocate(
+    record: &HeapRecord,
+    class: SizeClass,
+    request: Request,
+    floor: *const u8,
+) -> Option<NonNull<u8>> {
+    if record.is_sampling.replace(true) {
+        return None;
+    }
+    let block = keeping_errno(|| try_allocate(record, class, request, floor));
+    record.is_sampling.set(false);
+    block
+}
+
+fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: *const u8) -> Option<NonNull<u8>> {
+    let state = &GLOBAL.watcher;
+    let weight = record.heap.watch();
+    if learning::mode() == Mode::Frozen {
+        let _forgotten = record.watch.is_news(0);
+        record.heap.set_watch(0);
+        return None;
+    }
+    let begin_ns = observe::monotonic_ns();
+    let gap_ns = u64::from(state.cost_ns.load_relaxed()) * GAP_FACTOR;
+    if state.wanted.load_relaxed() == BY_PRICE && record.watch.is_within(gap_ns, begin_ns) {
+        state.crowded.add_relaxed(1);
+        record.heap.set_watch(weight.saturating_mul(2).min(LARGEST_DISTANCE));
+        return None;
+    }
+    let (cx, bytes) = (context()?, request.bytes()?);
+    if !state.pool.reserve() {
+        return None;
+    }
+    let mut birth = Birth {
+        bytes,
+        weight,
+        heap: core::ptr::from_ref(record).addr(),
+        allocs: record.heap.allocs(),
+        ..Birth::default()
+    };
+    let trace = Trace::capture_some(floor, SITE_FRAMES);
+    for (frame, address) in birth.frames.iter_mut().zip(trace.frames()) {
+        *frame = *address;
+    }
+    birth.at_ns = observe::monotonic_ns();
+    let block = state.pool.allocate(&cx, class, &birth);
+    state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
+    block
+}
+
+/// Takes a block back whose unit's route says "watched".
+#[cold]
+#[inline(never)]
+pub(crate) fn free(block: NonNull<u8>, note: usize) {
+    let (state, now_ns, address) = (&GLOBAL.watcher, observe::monotonic_ns(), block.addr().get());
+    let allocs_of = |heap: usize| match tls::holder() {
+        Holder::Heap(record) if core::ptr::from_ref(record).addr() == heap => Some(record.heap.allocs()),
+        Holder::Heap(_) | Holder::Newcomer | Holder::Leaver => None,
+    };
+    match state.pool.free(note, address, now_ns, allocs_of) {
+        Ok(()) => state.spent_ns.add_relaxed(observe::monotonic_ns() - now_ns),
+        Err(Wrong::NoStart) => fatal_ptr("free of a pointer into a block, not to its start", address),
+        Err(Wrong::Freed) => fatal_ptr("double free", address),
+    };
+}
+
+/// Bytes of the block in use at `address`, whose unit's route says "watched".
+#[cold]
+#[inline(never)]
+pub(crate) fn usable_size(address: usize, note: usize) -> usize {
+    match GLOBAL.watcher.pool.usable_bytes(note, address) {
+        Ok(bytes) => bytes,
+        Err(Wrong::NoStart) => fatal_ptr("pointer into a block, not to its start", address),
+        Err(Wrong::Freed) => fatal_ptr("pointer to a block that has been freed", address),
+    }
+}
+
+/// One look of the learning thread: takes the lives that have ended to the others, and chooses the distance by what they cost.
+pub(crate) struct Look {
+    spent_ns: u64,
+    births: u64,
+    no_place: u64,
+}
+
+impl Look {
+    /// The process has shown that it is worth a look. Before, a single watched block would cost it more than it may: whoever walks the
+    /// first stack of a process reads much that nobody has read before.
+    pub fn begin() -> Self {
+        let state = &GLOBAL.watcher;
+        if state.wanted.load_relaxed() == BY_PRICE && state.distance.load_relaxed() == 0 {
+            state.distance.store_relaxed(FIRST_DISTANCE);
+        }
+        Self::now()
+    }
+
+    fn now() -> Self {
+        let stats = GLOBAL.watcher.pool.stats();
+        Self { spent_ns: GLOBAL.watcher.spent_ns.load_relaxed(), births: stats.births, no_place: stats.no_place }
+    }
+
+    pub fn next(&mut self, window: &Window) {
+        collect();
+        let (state, before) = (&GLOBAL.watcher, core::mem::replace(self, Self::now()));
+        let (spent_ns, births) = (self.spent_ns - before.spent_ns, self.births - before.births);
+        if let Some(cost_ns) = spent_ns.checked_div(births) {
+            // Half of what it was and half of what it is: single ones that were interrupted say little.
+            let cost_ns = u64::midpoint(cost_ns, u64::from(state.cost_ns.load_relaxed()));
+            state.cost_ns.store_relaxed(u32::try_from(cost_ns).unwrap_or(u32::MAX));
+        }
+        // Without a clock of the process the thread's own bound is all there is.
+        if state.wanted.load_relaxed() == BY_PRICE && window.cpu_ns > 0 {
+            let mut distance = next_distance(state.distance.load_relaxed(), spent_ns, window.cpu_ns);
+            if self.no_place > before.no_place {
+                distance = distance.saturating_mul(2).min(LARGEST_DISTANCE);
+            }
+            state.distance.store_relaxed(distance);
+        }
+    }
+}
+
+/// Further apart at once where it costs too much, closer by and by where it costs little.
+fn next_distance(distance: u32, spent_ns: u64, cpu_ns: u64) -> u32 {
+    let share_ppm = u64::try_from(u128::from(spent_ns) * 1_000_000 / u128::from(cpu_ns.max(1))).unwrap_or(u64::MAX);
+    let next = if share_ppm > TARGET_PPM * 2 {
+        let times = (share_ppm / TARGET_PPM).next_power_of_two().min(1 << 16);
+        u32::try_from(u64::from(distance) * times).unwrap_or(u32::MAX)
+    } else if share_ppm < TARGET_PPM / 4 {
+        distance / 2
+    } else {
+        distance
+    };
+    next.clamp(LEAST_DISTANCE, LARGEST_DISTANCE)
+}
+
+/// Takes the lives that have ended to the others.
+fn collect() {
+    if GLOBAL.watcher.pool.stats().births > 0 {
+        let mut blocks = GLOBAL.watcher.blocks.lock();
+        collect_into(&mut blocks);
+    }
+}
+
+fn collect_into(blocks: &mut Option<&'static mut Blocks>) {
+    if blocks.is_none() {
+        *blocks = room_for_blocks();
+    }
+    if let Some(blocks) = blocks {
+        GLOBAL.watcher.pool.drain(|life| blocks.add(&known(life)));
+    }
+}
+
+fn known(life: &hakmem_watched::Life) -> Life {
+    Life { bytes: life.bytes, weight: life.weight, ns: life.ns, allocs: life.allocs, frames: life.frames }
+}
+
+/// In memory that lives as long as the process: the thread that measures must not allocate, or it would have a heap.
+fn room_for_blocks() -> Option<&'static mut Blocks> {
+    let memory = GLOBAL.arena.allocate(size_of::<Blocks>(), align_of::<Blocks>())?.cast::<Blocks>();
+    // SAFETY: fresh memory of this size and alignment that nobody else has. All of it is zero, and `Blocks` is made of numbers.
+    let blocks: &'static mut Blocks = unsafe { &mut *memory.as_ptr() };
+    blocks.clear();
+    Some(blocks)
+}
+
+/// What single blocks of the program say so far; see [`observed_blocks`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ObservedBlocks {
+    /// Sizes, lifetimes, sites.
+    pub summary: Summary,
+    /// Blocks that were watched.
+    pub watched: u64,
+    /// Blocks whose life nobody was told: no place, or a full ring.
+    pub lost: u64,
+    /// Blocks that were due too soon after another one.
+    pub crowded: u64,
+    /// One allocation of a class in this many is watched at present.
+    pub distance: u32,
+    /// What it has cost, in nanoseconds of all threads together.
+    pub spent_ns: u64,
+}
+
+/// What watched blocks say of the sizes, lifetimes and origins of the program's blocks. `None` if none was watched: modes OBSERVE and
+/// LEARN watch some, as many as cost a thousandth of the processor time.
+#[must_use]
+pub fn observed_blocks() -> Option<ObservedBlocks> {
+    let (state, stats) = (&GLOBAL.watcher, GLOBAL.watcher.pool.stats());
+    if stats.births == 0 {
+        return None;
+    }
+    let mut blocks = state.blocks.lock();
+    collect_into(&mut blocks);
+    let now_ns = observe::monotonic_ns();
+    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, |life| visit(&known(life)));
+    let summary = blocks.as_mut()?.summary(now_ns.saturating_sub(GLOBAL.learning.began_ns()), &for_each_alive);
+    Some(ObservedBlocks {
+        summary,
+        watched: stats.births,
+        lost: stats.no_place + stats.lost,
+        crowded: state.crowded.load_relaxed(),
+        distance: state.distance.load_relaxed(),
+        spent_ns: state.spent_ns.load_relaxed(),
+    })
+}
+
+/// For the statistics.
+pub(crate) struct Costs {
+    pub watched: u64,
+    pub lost: u64,
+    pub share_ppm: u64,
+}
+
+pub(crate) fn costs() -> Costs {
+    let (state, stats) = (&GLOBAL.watcher, GLOBAL.watcher.pool.stats());
+    let spent_ns = u128::from(state.spent_ns.load_relaxed());
+    let share = if spent_ns == 0 { 0 } else { spent_ns * 1_000_000 / u128::from(observe::process_cpu_ns().max(1)) };
+    Costs {
+        watched: stats.births,
+        lost: stats.no_place + stats.lost,
+        share_ppm: u64::try_from(share).unwrap_or(u64::MAX),
+    }
+}
+
+/// Before a fork, ahead of the locks of what is below.
+pub(crate) fn lock_for_fork() {
+    GLOBAL.watcher.blocks.lock_for_fork();
+}
+
+/// After it, in parent and child.
+///
+/// # Safety
+/// - This thread (or the thread that it is a forked copy of) called [`lock_for_fork`].
+pub(crate) unsafe fn unlock_after_fork() {
+    // SAFETY: passed on to the caller.
+    unsafe { GLOBAL.watcher.blocks.unlock_after_fork() };
+}
+
+/// A forked child begins anew: what its parent's blocks were is not its own. Those in use stay watched. After the locks were released.
+pub(crate) fn forget_in_child() {
+    let state = &GLOBAL.watcher;
+    state.pool.forget_in_child();
+    state.spent_ns.store_relaxed(0);
+    if let Some(blocks) = state.blocks.lock().as_mut() {
+        blocks.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_lets_the_gap_pass_and_hears_of_each_distance_once() {
+        let pace = Pace::new();
+        let begin_ns = (1 << 50) + (1 << 40);
+        assert!(!pace.is_within(2_000_000, begin_ns));
+        assert!(pace.is_within(2_000_000, begin_ns) && pace.is_within(2_000_000, begin_ns + 1_900_000));
+        assert!(!pace.is_within(2_000_000, begin_ns + 2_200_000));
+        assert!(pace.is_within(2_000_000, begin_ns + 2_300_000));
+        for distance in [64, 128, LARGEST_DISTANCE, NEVER - 1, 0] {
+            assert!(pace.is_news(distance) && !pace.is_news(distance));
+        }
+    }
+
+    #[test]
+    fn the_distance_grows_at_once_with_the_price_and_shrinks_by_halves() {
+        // A tenth of the time: a hundred times what is aimed at.
+        assert_eq!(next_distance(1024, 100_000, 1_000_000), 1024 * 128);
+        assert_eq!(next_distance(1024, 0, 1_000_000), 512);
+        assert_eq!(next_distance(1024, 1000, 1_000_000), 1024);
+        assert_eq!(next_distance(LEAST_DISTANCE, 0, 1), LEAST_DISTANCE);
+        assert_eq!(next_distance(LARGEST_DISTANCE, u64::MAX, 1), LARGEST_DISTANCE);
+    }
+
+    /// A program whose allocations cost a tenth as much as the last one's, or ten times as much: from any distance to
+    /// within the aim, give or take what a factor of two steps over.
+    #[test]
+    fn the_price_comes_to_the_target_from_both_sides() {
+        for (allocs, mut distance) in [(1_000_000_u64, LEAST_DISTANCE), (1_000_000, LARGEST_DISTANCE), (1000, 1 << 15)]
+        {
+            let spent = |distance: u32| allocs * 5000 / u64::from(distance);
+            for _ in 0..30 {
+                distance = next_distance(distance, spent(distance), 100_000_000);
+            }
+            let share_ppm = spent(distance) / 100;
+            assert!(share_ppm <= TARGET_PPM * 2, "{share_ppm} at {distance}");
+            assert!(share_ppm >= TARGET_PPM / 8 || distance == LEAST_DISTANCE, "{share_ppm} at {distance}");
+        }
+    }
+}

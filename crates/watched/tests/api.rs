@@ -1,0 +1,141 @@
+//! The box through its public face.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic is how a test fails")]
+
+mod support;
+
+use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_watched::{FRAMES, Life, Wrong};
+use support::{World, birth};
+
+fn class(bytes: usize) -> SizeClass {
+    SizeClass::for_bytes(bytes).unwrap()
+}
+
+#[test]
+fn a_life_is_told_once_with_all_that_is_known_of_it() {
+    let world = World::new();
+    let block = world.take(100, &birth(100, 50));
+    assert_eq!(world.pool.usable_bytes(world.note(block), block), Ok(class(100).block_bytes()));
+    assert_eq!(world.alive(80), [Life { bytes: 100, weight: 7, ns: 30, allocs: None, frames: [3; FRAMES] }]);
+    assert_eq!(world.give(block, 1050), Ok(()));
+    let told = Life { bytes: 100, weight: 7, ns: 1000, allocs: Some(25), frames: [3; FRAMES] };
+    assert_eq!((world.told(), world.told(), world.alive(80)), (vec![told], vec![], vec![]));
+    let stats = world.pool.stats();
+    assert_eq!((stats.births, stats.live_bytes, stats.lost, stats.no_place), (1, 0, 0, 0));
+    world.pool.check_invariants();
+}
+
+#[test]
+fn a_life_that_another_heap_ends_has_no_number_of_allocations() {
+    let world = World::new();
+    let block = world.take(5000, &birth(5000, 0));
+    assert_eq!(world.pool.free(world.note(block), block, 10, |_heap| None), Ok(()));
+    assert_eq!(world.told()[0].allocs, None);
+}
+
+/// Of every class as many as there are places for in the largest groups, whose classes share 32.
+#[test]
+fn blocks_are_apart_aligned_as_their_class_and_long_enough() {
+    let world = World::new();
+    let mut places = Vec::new();
+    for class in SizeClass::all() {
+        for _ in 0..if cfg!(miri) { 1 } else { 4 } {
+            let block = world.take(class.block_bytes(), &birth(class.block_bytes(), 0));
+            assert_eq!(block % (1 << class.block_bytes().trailing_zeros()), 0, "{class:?}");
+            world.fill(block, class.block_bytes());
+            places.push((block, class.block_bytes()));
+        }
+    }
+    places.sort_unstable();
+    assert!(places.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
+    assert!(places.iter().all(|(block, bytes)| block & !(SLAB_BYTES - 1) == (block + bytes - 1) & !(SLAB_BYTES - 1)));
+    let all: usize = places.iter().map(|(_, bytes)| bytes).sum();
+    assert_eq!(world.pool.stats().live_bytes, all as u64);
+    world.pool.check_invariants();
+    for (block, _) in &places {
+        assert_eq!(world.give(*block, 1), Ok(()));
+        world.told();
+    }
+    world.pool.check_invariants();
+}
+
+#[test]
+fn freed_places_serve_again_before_new_ones() {
+    let world = World::new();
+    let first: Vec<_> = (0..5).map(|_| world.take(200, &birth(200, 0))).collect();
+    first.iter().for_each(|block| world.give(*block, 1).unwrap());
+    let mut again: Vec<_> = (0..5).map(|_| world.take(256, &birth(256, 0))).collect();
+    again.sort_unstable();
+    assert_eq!(again, first, "of another class whose blocks fit the same places");
+    assert_eq!(world.pool.usable_bytes(world.note(first[0]), first[0]), Ok(256));
+}
+
+#[test]
+fn wrong_pointers_are_told_apart() {
+    let world = World::new();
+    let block = world.take(48, &birth(48, 0));
+    for wrong in [block + 1, block + 16, block + 64, block + SLAB_BYTES - 64] {
+        assert_eq!(world.give(wrong, 1), Err(Wrong::NoStart), "{wrong:x} beside {block:x}");
+        assert_eq!(world.pool.usable_bytes(world.note(wrong), wrong), Err(Wrong::NoStart));
+    }
+    assert_eq!(world.give(block, 1), Ok(()));
+    assert_eq!(world.give(block, 1), Err(Wrong::Freed));
+    assert_eq!(world.pool.usable_bytes(world.note(block), block), Err(Wrong::Freed));
+    assert_eq!(world.told().len(), 1);
+    world.pool.check_invariants();
+}
+
+#[test]
+fn what_does_not_fit_the_ring_is_counted_as_lost() {
+    let world = World::new();
+    let count = if cfg!(miri) { 40 } else { 600 };
+    let blocks: Vec<_> = (0..count).map(|_| world.take(16, &birth(16, 0))).collect();
+    blocks.iter().for_each(|block| world.give(*block, 1).unwrap());
+    let told = world.told().len() as u64;
+    assert!(told < count && told + world.pool.stats().lost == count);
+    assert_eq!(world.give(world.take(16, &birth(16, 0)), 1), Ok(()));
+    assert_eq!(world.told().len(), 1, "there is room again");
+}
+
+#[test]
+fn places_are_bounded_and_what_finds_none_is_counted() {
+    let world = World::new();
+    let mut blocks = Vec::new();
+    while let Some(block) = world.try_take(32 << 10, &birth(1, 0)) {
+        blocks.push(block);
+    }
+    assert_eq!((blocks.len(), world.pool.stats().no_place), (32, 1), "16 units of two places");
+    world.pool.check_invariants();
+    assert_eq!(world.give(blocks[7], 1), Ok(()));
+    assert_eq!(world.try_take(32 << 10, &birth(1, 0)), Some(blocks[7]));
+    assert!(world.try_take(16 << 10, &birth(1, 0)).is_some(), "others have places of their own");
+}
+
+#[test]
+fn of_many_frees_at_once_one_wins() {
+    let world = World::new();
+    for round in 0..if cfg!(miri) { 5 } else { 500 } {
+        let block = world.take(100, &birth(100, round));
+        let won = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..3).map(|_| scope.spawn(|| world.give(block, round + 1).is_ok())).collect();
+            tries.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!((won, world.told().len()), (1, 1));
+    }
+    world.pool.check_invariants();
+}
+
+#[test]
+fn a_child_is_not_told_what_its_parent_was_to_be_told() {
+    let world = World::new();
+    let (freed, kept) = (world.take(16, &birth(16, 0)), world.take(16, &birth(16, 0)));
+    world.give(freed, 1).unwrap();
+    world.pool.lock_for_fork();
+    // SAFETY: taken in the line before.
+    unsafe { world.pool.unlock_after_fork() };
+    world.pool.forget_in_child();
+    assert_eq!(world.told(), []);
+    world.give(kept, 5).unwrap();
+    assert_eq!(world.told().len(), 1);
+}

@@ -7,7 +7,7 @@ use crate::shelf::{Kept, Shelf};
 use crate::sys;
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, Shared64, SharedUsize};
-use hakmem_base::{OS_PAGE_BYTES, SUPERSLAB_BYTES, SlabIndex};
+use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_mid_pool::Block;
 use hakmem_ownership::Route;
 use hakmem_superslab_os::Purge;
@@ -318,7 +318,8 @@ impl BigCache {
             return None;
         }
         let room = if growing { shape.room(cx.policy.room_permille) } else { 0 };
-        let take = || cx.os.take_extent(shape.superslabs, room, shape.align_superslabs);
+        let used_units = u32::try_from(shape.bytes.div_ceil(SLAB_BYTES)).unwrap_or(u32::MAX);
+        let take = || cx.os.take_extent_for(shape.superslabs, room, shape.align_superslabs, used_units);
         let extent = take().or_else(|| {
             // The window is full or the memory limit reached: what is kept here may be what is missing.
             self.evict_all(cx, Shelf::take_oldest);

@@ -19,6 +19,7 @@ mod check;
 #[cfg(any(test, miri, feature = "testing"))]
 mod faults;
 mod free_map;
+mod hindsight;
 mod os;
 mod policy;
 mod pool;
@@ -39,6 +40,7 @@ pub use arena::MetaArena;
 #[cfg(any(test, miri, feature = "testing"))]
 pub use faults::{Call, refuse_calls, refuse_nothing};
 pub use hakmem_base::ZeroValid;
+pub use hindsight::{ALWAYS_HUGE, Ghost, Visits};
 pub use os::{Extent, Purge, Run, SuperslabOs};
 pub use policy::{OsPolicy, WindowConfig};
 pub use stats::OsStats;

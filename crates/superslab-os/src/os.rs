@@ -10,7 +10,8 @@ use crate::sys;
 use crate::window::{Reservation, Window};
 use hakmem_atomic_ops::{Lock, LockGuard, Shared64};
 use hakmem_base::{
-    OS_PAGE_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal,
+    Hindsight, OS_PAGE_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex,
+    fatal,
 };
 
 /// Superslabs by which the committed part grows at most in one step (64 MiB).
@@ -242,13 +243,25 @@ impl SuperslabOs {
     /// more behind them are left free while there is another place.
     #[must_use]
     pub fn take_extent(&self, superslabs: u32, room: u32, align_superslabs: u32) -> Option<Extent> {
+        self.take_extent_for(superslabs, room, align_superslabs, superslabs.saturating_mul(SLABS_PER_SUPERSLAB))
+    }
+
+    /// Like [`SuperslabOs::take_extent`], where no more than the first `used_units` units will be used.
+    #[must_use]
+    pub fn take_extent_for(
+        &self,
+        superslabs: u32,
+        room: u32,
+        align_superslabs: u32,
+        used_units: u32,
+    ) -> Option<Extent> {
         if superslabs == 0 || !align_superslabs.is_power_of_two() {
             return None;
         }
-        let mut extent = self.try_take_extent(superslabs, room, align_superslabs);
+        let mut extent = self.try_take_extent(superslabs, room, align_superslabs, used_units);
         if matches!(extent, Err(Refused::NoPlace)) {
             self.wait_for_purger();
-            extent = self.try_take_extent(superslabs, room, align_superslabs);
+            extent = self.try_take_extent(superslabs, room, align_superslabs, used_units);
         }
         let (extent, grown) = extent.ok()?;
         if grown > 0 {
@@ -259,14 +272,20 @@ impl SuperslabOs {
     }
 
     /// The extent, and how many of its superslabs make the process grow.
-    fn try_take_extent(&self, superslabs: u32, room: u32, align: u32) -> Result<(Extent, u32), Refused> {
+    fn try_take_extent(
+        &self,
+        superslabs: u32,
+        room: u32,
+        align: u32,
+        used_units: u32,
+    ) -> Result<(Extent, u32), Refused> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
         let first = pool.place_extent(superslabs, room, align).ok_or(Refused::NoPlace)?;
         self.ensure_committed(&mut pool, first + superslabs)?;
         let fresh_before = pool.fresh_superslabs;
-        let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, now as u32);
+        let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, used_units, now as u32);
         let grown = (pool.fresh_superslabs - fresh_before) as u32;
         pool.describe_extent(first, superslabs, room);
         self.publish(&pool, now);
@@ -327,14 +346,10 @@ impl SuperslabOs {
             return None;
         }
         self.ensure_committed(&mut pool, start + added).ok()?;
-        let fresh_before = pool.fresh_superslabs;
-        let zeroed = pool.take_superslabs(start, added, Kind::ExtentTail, now as u32);
-        let grown = (pool.fresh_superslabs - fresh_before) as u32;
+        let zeroed = pool.take_superslabs(start, added, Kind::ExtentTail, added * SLABS_PER_SUPERSLAB, now as u32);
         let room = pool.read(first.superslab()).room.saturating_sub(added);
         pool.describe_extent(first.superslab(), new_superslabs, room);
         self.publish(&pool, now);
-        drop(pool);
-        self.purge_for_growth(grown.saturating_mul(SLABS_PER_SUPERSLAB));
         Some(zeroed)
     }
 
@@ -449,17 +464,10 @@ impl SuperslabOs {
 
     /// The process has grown by `units`: as many that have idled for a while are purged, so that it does not hold both.
     fn purge_for_growth(&self, units: u32) {
-        let mut left = (units as usize) << SLAB_SHIFT;
-        if left.min(self.purgeable_bytes()) == 0 {
-            return;
-        }
-        let Some(mut batch) = self.purger.try_lock() else { return };
-        // A batch is bounded, the growth is not.
-        while left > 0
-            && let Some(bytes) =
-                self.purge_batch(&mut batch, Scope::Growth((left >> SLAB_SHIFT) as u32)).filter(|&bytes| bytes > 0)
+        if self.purgeable_bytes() != 0
+            && let Some(mut batch) = self.purger.try_lock()
         {
-            left = left.saturating_sub(bytes);
+            let _bytes = self.purge_batch(&mut batch, Scope::Growth(units));
         }
     }
 
@@ -526,6 +534,20 @@ impl SuperslabOs {
         let due_at = self.due_at_ms.load_relaxed();
         let wait = due_at.saturating_sub(sys::coarse_clock_ms());
         (due_at != NEVER).then(|| u32::try_from(wait).unwrap_or(u32::MAX))
+    }
+
+    /// Begins to keep account of what other policies would have led to, from now on; or ends it.
+    pub fn watch(&self, is_on: bool) {
+        self.pool.lock().set_watch(is_on, sys::coarse_clock_ms() as u32);
+    }
+
+    /// What other policies would have led to while somebody watched.
+    #[must_use]
+    pub fn hindsight(&self) -> Hindsight {
+        let now = sys::coarse_clock_ms() as u32;
+        let mut pool = self.pool.lock();
+        let committed = pool.committed;
+        pool.watch.read(committed, now)
     }
 
     /// A reading of all counters.

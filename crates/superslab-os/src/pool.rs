@@ -6,6 +6,7 @@
 
 use crate::bits::{ALL, lowest_fit, mask};
 use crate::free_map::{Avoid, FreeMap};
+use crate::hindsight::{ALWAYS_HUGE, Watch};
 use crate::policy::OsPolicy;
 use crate::probe::Probe;
 use crate::record::{
@@ -13,7 +14,7 @@ use crate::record::{
     free_units_of,
 };
 use crate::table::FlatTable;
-use hakmem_base::{SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
+use hakmem_base::{DELAYS, Hindsight, SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
 
 /// Records that a search for several contiguous units looks at in one bucket.
 const TRIES_PER_BUCKET: u32 = 4;
@@ -50,6 +51,7 @@ pub(crate) struct Pool {
     pub(crate) warm_hits: u64,
     pub(crate) fresh_superslabs: u64,
     pub(crate) probe: Probe,
+    pub(crate) watch: Watch,
 }
 
 impl Pool {
@@ -76,6 +78,7 @@ impl Pool {
             warm_hits: 0,
             fresh_superslabs: 0,
             probe: Probe::new(),
+            watch: Watch::new(),
         }
     }
 
@@ -192,6 +195,11 @@ impl Pool {
         self.free_dirty_units -= u64::from(dirty_taken);
         self.add_in_use(units);
         self.settle(superslab, before.kind, Wait::Keep, now);
+        if self.watch.is_on() {
+            let is_huge = before.has(HUGE);
+            let level = if is_huge { ALWAYS_HUGE } else { Hindsight::level_of(self.small_heap_bytes()) };
+            let _opened = self.watch.take(superslab, wanted, ALL, level, now);
+        }
         clean
     }
 
@@ -210,11 +218,13 @@ impl Pool {
         self.free_dirty_units += u64::from(units);
         self.units_in_use -= u64::from(units);
         self.settle(superslab, before, wait, now);
+        self.watch.give(superslab, given, false, now);
     }
 
-    /// Hands out whole free superslabs as (part of) an extent; returns whether all of them read as zero.
-    pub(crate) fn take_superslabs(&mut self, first: u32, count: u32, kind: Kind, now: u32) -> bool {
-        let mut zeroed = true;
+    /// Hands out whole free superslabs as (part of) an extent, of which the first `used_units` units will be used; returns whether all
+    /// of them read as zero.
+    pub(crate) fn take_superslabs(&mut self, first: u32, count: u32, kind: Kind, used_units: u32, now: u32) -> bool {
+        let (mut zeroed, mut debts) = (true, [0; DELAYS]);
         for superslab in first..first + count {
             let is_head = superslab == first && kind == Kind::ExtentHead;
             let record = self.record(superslab);
@@ -235,6 +245,18 @@ impl Pool {
             self.extent_superslabs += 1;
             self.add_in_use(SLABS_PER_SUPERSLAB);
             self.settle(superslab, before, Wait::Keep, now);
+            if self.watch.is_on() {
+                let used =
+                    used_units.saturating_sub((superslab - first) * SLABS_PER_SUPERSLAB).min(SLABS_PER_SUPERSLAB);
+                let touched = if used == 0 { 0 } else { mask(0, used) };
+                let level = if self.read(superslab).has(HUGE) { ALWAYS_HUGE } else { 0 };
+                let opened = self.watch.take(superslab, ALL, touched, level, now);
+                let grows = debts.iter_mut().enumerate().filter(|(delay, _)| opened >> delay & 1 != 0);
+                grows.for_each(|(_, debt)| *debt += SLABS_PER_SUPERSLAB);
+            }
+        }
+        if self.watch.is_on() {
+            self.watch.make_way(debts, self.committed, now);
         }
         zeroed
     }
@@ -257,6 +279,23 @@ impl Pool {
             self.extent_superslabs -= 1;
             self.units_in_use -= u64::from(SLABS_PER_SUPERSLAB);
             self.settle(superslab, before, wait, now);
+            self.watch.give(superslab, ALL, is_clean, now);
+        }
+    }
+
+    /// Begins or ends the account of what other policies would have led to.
+    pub(crate) fn set_watch(&mut self, is_on: bool, now: u32) {
+        self.watch.set(is_on, self.superslab_count(), now);
+        if self.watch.is_on() {
+            for superslab in 1..self.committed {
+                let record = self.read(superslab);
+                let held = match record.kind {
+                    Kind::Unused | Kind::Warm => 0,
+                    Kind::Slabs => !(record.free | record.purging),
+                    Kind::ExtentHead | Kind::ExtentTail => ALL,
+                };
+                self.watch.begin(superslab, held, record.free_dirty(), record.has(HUGE), now);
+            }
         }
     }
 

@@ -1,0 +1,119 @@
+//! What other values of two knobs would have cost, as plain counts.
+//!
+//! Which memory a program takes and gives back does not depend on how long freed memory keeps its OS pages, nor on which of it has
+//! huge ones. So whoever sees the takes and gives can say what each purge delay and each heap size for huge pages would have led to.
+//! The superslab box counts it (`superslab-os/src/hindsight.rs`), the learners read it.
+
+/// Purge delays that are kept account of (ms); the last one is "never".
+pub const DELAYS_MS: [u32; 8] = [10, 30, 100, 300, 1000, 3000, 10_000, u32::MAX];
+/// How many.
+pub const DELAYS: usize = DELAYS_MS.len();
+/// Heap sizes that are kept account of, from which on fresh superslabs would have huge pages.
+pub const HUGE_FROM_BYTES: [u64; 6] = [4 << 20, 8 << 20, 16 << 20, 32 << 20, 64 << 20, 256 << 20];
+/// Levels of the heap when a superslab was opened: how many of those sizes it was above. The last one is for superslabs that have
+/// huge pages whatever the heap size is.
+pub const LEVELS: usize = HUGE_FROM_BYTES.len() + 2;
+
+/// Counts of what would have been, by purge delay and by level of the heap. They only rise; a window is a difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hindsight {
+    /// Time that is accounted for.
+    pub elapsed_ms: u64,
+    /// Units taken for the first time since their superslab was first taken from: what happens once, whatever the policy.
+    pub fresh: u64,
+    /// Units taken whose pages would have been purged while other units of their superslab were in use.
+    pub refaults: [u64; DELAYS],
+    /// Units taken for the first time since their superslab was last without any page; not those of its first time.
+    pub firsts: [[u64; LEVELS]; DELAYS],
+    /// Times that a superslab without any page was taken from; not the first one.
+    pub openings: [[u64; LEVELS]; DELAYS],
+    /// Free units with pages, times milliseconds.
+    pub kept_unit_ms: [u64; DELAYS],
+    /// Units that were not touched since their superslab was opened, times milliseconds: with huge pages they are there.
+    pub air_unit_ms: [[u64; LEVELS]; DELAYS],
+    /// Units purged.
+    pub purged: [u64; DELAYS],
+    /// Superslabs visited by purges.
+    pub purges: [u64; DELAYS],
+}
+
+impl Hindsight {
+    /// Nothing has happened.
+    pub const EMPTY: Self = Self {
+        elapsed_ms: 0,
+        fresh: 0,
+        refaults: [0; DELAYS],
+        firsts: [[0; LEVELS]; DELAYS],
+        openings: [[0; LEVELS]; DELAYS],
+        kept_unit_ms: [0; DELAYS],
+        air_unit_ms: [[0; LEVELS]; DELAYS],
+        purged: [0; DELAYS],
+        purges: [0; DELAYS],
+    };
+
+    /// How many of the heap sizes a heap is above.
+    #[must_use]
+    pub fn level_of(heap_bytes: u64) -> u8 {
+        HUGE_FROM_BYTES.iter().filter(|from| heap_bytes > **from).count() as u8
+    }
+
+    /// What happened since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut flow = *self;
+        flow.each(earlier, |now, before| *now = now.saturating_sub(before));
+        flow
+    }
+
+    /// Calls `change` with every count and its counterpart.
+    fn each(&mut self, other: &Self, change: impl Fn(&mut u64, u64)) {
+        change(&mut self.elapsed_ms, other.elapsed_ms);
+        change(&mut self.fresh, other.fresh);
+        for (own, other) in [
+            (&mut self.refaults, &other.refaults),
+            (&mut self.kept_unit_ms, &other.kept_unit_ms),
+            (&mut self.purged, &other.purged),
+            (&mut self.purges, &other.purges),
+        ] {
+            own.iter_mut().zip(other).for_each(|(own, other)| change(own, *other));
+        }
+        for (own, other) in [
+            (&mut self.firsts, &other.firsts),
+            (&mut self.openings, &other.openings),
+            (&mut self.air_unit_ms, &other.air_unit_ms),
+        ] {
+            let pairs = own.iter_mut().flatten().zip(other.iter().flatten());
+            pairs.for_each(|(own, other)| change(own, *other));
+        }
+    }
+}
+
+impl Default for Hindsight {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_rise_and_levels_count_what_a_heap_is_above() {
+        assert!(DELAYS_MS.is_sorted() && HUGE_FROM_BYTES.is_sorted());
+        assert_eq!(Hindsight::level_of(0), 0);
+        assert_eq!(Hindsight::level_of(4 << 20), 0);
+        assert_eq!(Hindsight::level_of((4 << 20) + 1), 1);
+        assert_eq!(usize::from(Hindsight::level_of(u64::MAX)), LEVELS - 2);
+    }
+
+    #[test]
+    fn a_difference_is_one_of_every_count() {
+        let mut now = Hindsight::EMPTY;
+        now.each(&Hindsight::EMPTY, |count, _| *count = 7);
+        let mut before = Hindsight::EMPTY;
+        before.each(&Hindsight::EMPTY, |count, _| *count = 3);
+        let mut rest = now.since(&before);
+        rest.each(&Hindsight::EMPTY, |count, _| assert_eq!(*count, 4));
+    }
+}

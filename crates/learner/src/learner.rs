@@ -15,6 +15,7 @@ use crate::Window;
 use crate::cap::{CapController, CapOptions};
 use crate::drift::{Fit, PageHinkley, Shape, ShapeWatch};
 use crate::duel::{Duel, Limits, Pace, Side, Verdict};
+use crate::foresight::Foresight;
 use crate::knob::Knob;
 use crate::league::Candidate;
 use crate::ledger::{Evidence, Reason};
@@ -53,9 +54,13 @@ pub struct Learner {
     random: Random,
     boot: FrozenPolicy,
     running: FrozenPolicy,
+    /// The best policy known for the present, and the one to export.
+    settled: FrozenPolicy,
+    exported: FrozenPolicy,
     shape: ShapeWatch,
     cost: PageHinkley,
     stage: Stage,
+    foresight: Foresight,
     page: Page,
     /// The pages of other phases: all the memory that a learner ever has is taken when it is made.
     others: Vec<Page>,
@@ -106,9 +111,12 @@ impl Learner {
             random: Random::new(seed),
             boot: boot.clone(),
             running: boot.clone(),
+            settled: boot.clone(),
+            exported: boot.clone(),
             shape: ShapeWatch::default(),
             cost: PageHinkley::new(COST_TOLERANCE, COST_THRESHOLD),
             stage: Stage::BEGIN,
+            foresight: Foresight::new(boot),
             page: Page::new(boot, options),
             others: Vec::with_capacity(PAGES - 1),
         }
@@ -116,22 +124,40 @@ impl Learner {
 
     /// Takes a window, which the policy ran in that was published last.
     pub fn observe(&mut self, window: &Window) -> Decision {
+        self.foresight.look(window, &self.running, &self.boot, &self.options);
         match self.shape.observe(&Shape::of(window)) {
             Fit::Same => {
                 self.page.shape = self.shape.phase().copied();
-                self.page.look(window, &self.running, &self.options);
+                let is_best = self.running == self.settled;
+                self.page.look(window, is_best, self.foresight.is_active(), &self.options);
                 self.advance(window);
             }
             // Whatever it was, it says nothing about what is on trial.
             Fit::Strange => {}
             Fit::Another(shape) => self.turn_to(&shape),
         }
-        let wanted = self.wanted();
-        let publish = (*wanted != self.running && wanted.validate().is_ok()).then(|| wanted.clone());
+        let mut wanted = self.wanted().clone();
+        self.foresight.apply(&mut wanted, &self.options);
+        self.settled.clone_from(&self.page.best);
+        self.foresight.apply(&mut self.settled, &self.options);
+        let longest = self.longest().best.clone();
+        self.exported = longest;
+        self.foresight.apply_longest(&mut self.exported, &self.options);
+        let publish = (wanted != self.running && wanted.validate().is_ok()).then_some(wanted);
         if let Some(policy) = &publish {
             self.running.clone_from(policy);
         }
         Decision { publish, phase: self.phase() }
+    }
+
+    /// The program has allocated nothing for long. The policy that must run until it does again, if it is another one: what memory
+    /// it keeps is no use to anybody meanwhile.
+    pub fn fall_silent(&mut self) -> Option<FrozenPolicy> {
+        if self.running.purge_delay_ms <= self.boot.purge_delay_ms {
+            return None;
+        }
+        self.running.purge_delay_ms = self.boot.purge_delay_ms;
+        Some(self.running.clone())
     }
 
     /// Where it is in its life.
@@ -146,14 +172,14 @@ impl Learner {
 
     /// What is exported: the best policy known for the phase in which the program has spent most windows.
     #[must_use]
-    pub fn best(&self) -> &FrozenPolicy {
-        &self.longest().best
+    pub const fn best(&self) -> &FrozenPolicy {
+        &self.exported
     }
 
     /// The best policy known for the present phase of the program.
     #[must_use]
     pub const fn best_now(&self) -> &FrozenPolicy {
-        &self.page.best
+        &self.settled
     }
 
     /// How many phases of the program are remembered.
@@ -168,14 +194,19 @@ impl Learner {
         Knob::ALL.into_iter().map(move |knob| {
             let entry = page.ledger.of(knob);
             let is_off = entry.trials == 0 && !self.options.learns(knob);
+            let is_foreseen = self.foresight.sets(knob);
             Evidence {
                 knob,
                 before: knob.value(&self.boot),
-                now: knob.value(&page.best),
+                now: knob.value(&self.exported),
                 trials: entry.trials,
                 with: entry.with,
                 without: entry.without,
-                reason: if is_off { Reason::Off } else { entry.reason },
+                reason: match (is_off, is_foreseen) {
+                    (true, _) => Reason::Off,
+                    (_, true) => Reason::Foreseen,
+                    _ => entry.reason,
+                },
             }
         })
     }
@@ -271,7 +302,9 @@ impl Learner {
             Proposal::Game(..) => Limits { pairs: GAME_PAIRS, ..self.options.limits },
             _ => self.options.limits,
         };
-        let make = if self.running == base { Duel::new } else { Duel::from_elsewhere };
+        let mut runs_there = base.clone();
+        self.foresight.apply(&mut runs_there, &self.options);
+        let make = if self.running == runs_there { Duel::new } else { Duel::from_elsewhere };
         let duel = make(pace, limits, self.options.weights, baseline);
         self.stage = Stage::Compare(Comparison { duel, proposal, base, candidate });
     }

@@ -19,6 +19,8 @@ pub enum Reason {
     RolledBack,
     /// What was tried was better.
     Better,
+    /// The account of memory taken and given back says so.
+    Foreseen,
     /// It came with a whole policy that was better.
     Strategy,
     /// What was learned did not hold any more, and the value of the start is back.
@@ -36,6 +38,7 @@ impl Reason {
             Self::NoDifference => "other values made no difference that could be told from noise, so it stays",
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",
+            Self::Foreseen => "by the account of memory taken and given back it would have been the cheapest of all",
             Self::Strategy => "it belongs to a whole policy that was better in paired trials",
             Self::Outdated => "what was learned did not hold any more, so the value of the start is back",
         }

@@ -6,6 +6,7 @@
 use crate::Window;
 use crate::drift::Shape;
 use crate::duel::{Duel, Side};
+use crate::foresight::Foresight;
 use crate::knob::{Direction, Knob};
 use crate::league::{League, Match, STRATEGIES, open_candidates};
 use crate::ledger::{Ledger, Reason};
@@ -55,6 +56,8 @@ pub(crate) struct Page {
     pub(crate) baseline: Option<Rates>,
     /// Windows spent here.
     pub(crate) windows: u64,
+    /// Some knobs are set by account (`foresight.rs`) and need no trial.
+    is_foreseen: bool,
     stakes: Stakes,
     noise: Noise,
     caps_are_done: bool,
@@ -122,6 +125,7 @@ impl Page {
             best: boot.clone(),
             baseline: None,
             windows: 0,
+            is_foreseen: false,
             stakes: Stakes::default(),
             noise: Noise::default(),
             caps_are_done: !options.cap,
@@ -137,17 +141,21 @@ impl Page {
         &self.league
     }
 
-    /// Takes notice of a window of this phase, in which `running` ran.
-    pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy, options: &Options) {
+    /// Takes notice of a window of this phase, in which the best policy ran or another one.
+    pub(crate) fn look(&mut self, window: &Window, is_best: bool, is_foreseen: bool, options: &Options) {
         self.windows += 1;
+        self.is_foreseen = is_foreseen;
         // What is at stake is so where the best known policy runs, not in the middle of somebody's trial.
-        if *running == self.best {
-            self.stakes.look(window, running);
+        if is_best {
+            self.stakes.look(window, &self.best);
             self.noise.look(window, &options.weights);
         }
     }
 
     fn stake(&self, step: Move, options: &Options) -> f64 {
+        if self.is_foreseen && Foresight::may_set(step.knob) {
+            return 0.0;
+        }
         self.stakes.of(step.knob, step.direction, &options.weights)
     }
 

@@ -4,7 +4,7 @@
 //! says bytes. A number that its source cannot tell is 0, and the learners leave out what they would have made of it.
 
 use crate::cap::Demand;
-use hakmem_base::{CLASS_COUNT, SizeClass};
+use hakmem_base::{CLASS_COUNT, Hindsight, SizeClass};
 use hakmem_policy::SIZE_GROUPS;
 
 /// One size class in a window.
@@ -82,6 +82,9 @@ pub struct Window {
     pub huge_superslabs: u64,
     /// Level: threads with a heap.
     pub threads: u64,
+    /// What other purge delays and huge-page sizes would have led to since the window before, times between windows included; no
+    /// time has passed in it where nobody keeps account.
+    pub hindsight: Hindsight,
 }
 
 impl Window {
@@ -113,6 +116,7 @@ impl Window {
         superslabs: 0,
         huge_superslabs: 0,
         threads: 0,
+        hindsight: Hindsight::EMPTY,
     };
 
     /// Allocations that found a thread's cache empty.

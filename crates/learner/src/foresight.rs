@@ -1,0 +1,419 @@
+//! Settings that are chosen without a trial: the purge delay of each season, and the heap size for huge pages.
+//!
+//! **Seasons** are the phases of a program as its memory sees them: how many bytes of which kind come and go. They are told
+//! apart by the flows of the last second or so, because a program that works in bursts has windows that are never alike. Each
+//! season has an account (`outlook.rs`), and the delay that would have been the cheapest runs as soon as the season is back.
+
+use crate::Window;
+use crate::knob::Knob;
+use crate::math::{exp, log2};
+use crate::options::Options;
+use crate::outlook::{Account, Outlook, Part, Setting, cheapest, cheapest_size};
+use hakmem_policy::FrozenPolicy;
+
+/// Kinds of memory: blocks up to 1 KiB and up to 32 KiB, runs, big blocks.
+const KINDS: usize = 4;
+/// Time (ms) over which flows are averaged: what happened before counts a third.
+const FLOW_MS: f64 = 200.0;
+/// Flows below this (bytes a second) are none.
+const FLOOR: f64 = (1 << 20) as f64;
+/// Doublings of a flow outside its range at which a season does not fit any more, and within which a known one does.
+const LEAVES: f64 = 1.0;
+const FITS: f64 = 0.75;
+/// Parts by which the ends of a range follow a flow that is outside, and give way to one that is inside.
+const WIDENS: f64 = 0.3;
+const NARROWS: f64 = 0.005;
+/// Windows that a known season has to fit, and time (ms) that a new one has to last.
+const WINDOWS_TO_RETURN: u32 = 2;
+const MS_TO_BEGIN: f64 = 1000.0;
+/// How long (ms) a kind is believed to rest between bursts before anything is known, how fast that is unlearned, and when a rest is
+/// more than one.
+const REST_MS: f64 = 700.0;
+const RESTS_FOLLOW: f64 = 0.03;
+const RESTS: f64 = 1.25;
+const SLACK_MS: f64 = 50.0;
+/// Seasons that are remembered.
+const SEASONS: usize = 12;
+
+/// What comes and goes: log2 of bytes a second, by kind.
+type Flows = [f64; KINDS];
+
+/// From where to where the flows of a season range. Bursts make ranges wide; what lies between bursts belongs to the season.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Range {
+    least: Flows,
+    most: Flows,
+}
+
+impl Range {
+    const fn at(flows: &Flows) -> Self {
+        Self { least: *flows, most: *flows }
+    }
+
+    /// In doublings: how far the kind that fits least is outside.
+    fn distance(&self, flows: &Flows) -> f64 {
+        let ends = self.least.iter().zip(&self.most);
+        ends.zip(flows).fold(0.0, |most, ((low, high), flow)| f64::max(most, f64::max(low - flow, flow - high)))
+    }
+
+    /// Whether some kind flows more than ever.
+    fn has_risen(&self, flows: &Flows) -> bool {
+        self.most.iter().zip(flows).any(|(high, flow)| *flow > high + LEAVES)
+    }
+
+    /// How wide it is.
+    fn width(&self) -> f64 {
+        self.least.iter().zip(&self.most).map(|(low, high)| high - low).sum()
+    }
+
+    fn follow(&mut self, flows: &Flows) {
+        for ((low, high), flow) in self.least.iter_mut().zip(&mut self.most).zip(flows) {
+            *low += (flow - *low) * if flow < low { WIDENS } else { NARROWS };
+            *high += (flow - *high) * if flow > high { WIDENS } else { NARROWS };
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Season {
+    range: Range,
+    /// How long (ms) each kind may rest between two bursts.
+    rests: [f64; KINDS],
+    elapsed_ms: f64,
+    outlook: Outlook,
+    delay: usize,
+}
+
+impl Season {
+    fn new(range: Range, delay: usize) -> Self {
+        Self { range, rests: [REST_MS; KINDS], elapsed_ms: 0.0, outlook: Outlook::default(), delay }
+    }
+
+    /// A kind flows again after a rest of so long.
+    fn note_rest(&mut self, kind: usize, rest_ms: f64) {
+        if let Some(known) = self.rests.get_mut(kind) {
+            *known = if rest_ms > *known { rest_ms } else { *known + RESTS_FOLLOW * (rest_ms - *known) };
+        }
+    }
+}
+
+/// What is known of all seasons.
+#[derive(Clone, Debug)]
+pub(crate) struct Foresight {
+    account: Account,
+    /// Bytes by kind and milliseconds, both faded alike.
+    recent: [f64; KINDS],
+    recent_ms: f64,
+    /// How long (ms) each kind has rested, if it did flow in this season.
+    resting_ms: [Option<f64>; KINDS],
+    seasons: Vec<Season>,
+    now: usize,
+    size: usize,
+    /// A season that the latest windows fit better, and how long.
+    candidate: Option<usize>,
+    windows: u32,
+    strange_ms: f64,
+    strange: Range,
+}
+
+impl Foresight {
+    /// Nothing is known. Everything that it will ever need is allocated here.
+    pub(crate) fn new(boot: &FrozenPolicy) -> Self {
+        let mut seasons = Vec::with_capacity(SEASONS);
+        let setting = Setting::of(boot);
+        seasons.push(Season::new(Range::default(), setting.delay));
+        Self {
+            account: Account::default(),
+            recent: [0.0; KINDS],
+            recent_ms: 0.0,
+            resting_ms: [None; KINDS],
+            seasons,
+            now: 0,
+            size: setting.size,
+            candidate: None,
+            windows: 0,
+            strange_ms: 0.0,
+            strange: Range::default(),
+        }
+    }
+
+    /// Whether there is an account to go by.
+    pub(crate) fn is_active(&self) -> bool {
+        self.account.is_known()
+    }
+
+    /// Whether a knob is set by account.
+    pub(crate) fn sets(&self, knob: Knob) -> bool {
+        self.is_active() && Self::may_set(knob)
+    }
+
+    /// Whether a knob is set by account where there is one. Warm superslabs and kept big blocks are other ways to keep memory,
+    /// which would hide it from the account: they stay as they are.
+    pub(crate) const fn may_set(knob: Knob) -> bool {
+        matches!(knob, Knob::PurgeDelay | Knob::Thp | Knob::Warm | Knob::BigRetain)
+    }
+
+    /// Takes a window in which `running` ran.
+    pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy, boot: &FrozenPolicy, options: &Options) {
+        let elapsed_ms = window.hindsight.elapsed_ms as f64;
+        if elapsed_ms == 0.0 {
+            return;
+        }
+        self.account.look(window, running, boot);
+        let flows = self.flows(window, elapsed_ms);
+        let before = self.now;
+        let is_at_home = self.find_season(&flows, elapsed_ms, boot);
+        if self.now != before {
+            self.resting_ms = [None; KINDS];
+        }
+        let Some(season) = self.seasons.get_mut(self.now) else { return };
+        if is_at_home {
+            season.elapsed_ms += elapsed_ms;
+            season.outlook.look(&window.hindsight);
+            season.range.follow(&flows);
+        }
+        self.choose(options);
+    }
+
+    fn flows(&mut self, window: &Window, elapsed_ms: f64) -> Flows {
+        let mut bytes = [0.0; KINDS];
+        let [tiny, mid, runs, big] = &mut bytes;
+        for (class, seen) in window.by_class() {
+            let each = class.block_bytes();
+            let sum = if each <= hakmem_base::TINY_MAX_BYTES { &mut *tiny } else { &mut *mid };
+            *sum += seen.allocs as f64 * each as f64;
+        }
+        for (group, seen) in window.run_groups.iter().enumerate() {
+            *runs += seen.requests as f64 * (96_u64 << (10 + group)) as f64;
+        }
+        *big = window.big_requests as f64 * (4 << 20) as f64;
+        self.rest(&bytes, elapsed_ms);
+        let kept = exp(-elapsed_ms / FLOW_MS);
+        // What a window of some length brings is spread over it.
+        let weight = if elapsed_ms > 0.0 { FLOW_MS * (1.0 - kept) / elapsed_ms } else { 0.0 };
+        self.recent.iter_mut().zip(&bytes).for_each(|(sum, more)| *sum = *sum * kept + more * weight);
+        self.recent_ms = self.recent_ms * kept + FLOW_MS * (1.0 - kept);
+        let seconds = self.recent_ms / 1000.0;
+        self.recent.map(|bytes| log2(1.0 + bytes / seconds / FLOOR))
+    }
+
+    /// A kind that rests for longer than it does between bursts has ended, however much it was.
+    fn rest(&mut self, bytes: &[f64; KINDS], elapsed_ms: f64) {
+        let Some(season) = self.seasons.get_mut(self.now) else { return };
+        let kinds = self.resting_ms.iter_mut().zip(&mut self.recent).zip(bytes);
+        for (kind, ((resting_ms, recent), bytes)) in kinds.enumerate() {
+            if *bytes > 0.0 {
+                if let Some(rested_ms) = resting_ms.replace(0.0) {
+                    season.note_rest(kind, rested_ms);
+                }
+            } else if let Some(resting_ms) = resting_ms {
+                *resting_ms += elapsed_ms;
+                let longest = season.rests.get(kind).copied().unwrap_or(REST_MS);
+                if *resting_ms > RESTS * longest + SLACK_MS {
+                    *recent = 0.0;
+                }
+            }
+        }
+    }
+
+    /// Finds the season that the flows belong to; whether the present one is it.
+    fn find_season(&mut self, flows: &Flows, elapsed_ms: f64, boot: &FrozenPolicy) -> bool {
+        let Some(here) = self.seasons.get_mut(self.now) else { return false };
+        if here.elapsed_ms == 0.0 {
+            here.range = Range::at(flows);
+        }
+        // A young season is still finding out how wide it is.
+        let leaves = if here.elapsed_ms < MS_TO_BEGIN { 3.0 * LEAVES } else { LEAVES };
+        if here.range.distance(flows) <= leaves {
+            (self.candidate, self.windows, self.strange_ms) = (None, 0, 0.0);
+            return true;
+        }
+        let has_risen = here.range.has_risen(flows);
+        let fitting = self.seasons.iter().enumerate().filter(|(_, season)| season.range.distance(flows) <= FITS);
+        let narrowest = fitting.min_by(|(_, one), (_, other)| one.range.width().total_cmp(&other.range.width()));
+        let known = narrowest.map(|(place, _)| place);
+        self.windows = if known.is_some() && known == self.candidate { self.windows + 1 } else { 1 };
+        self.candidate = known;
+        if let Some(place) = known {
+            // What falls passes by other seasons on its way; what rises is there at once.
+            if self.windows >= WINDOWS_TO_RETURN || has_risen {
+                self.now = place;
+                (self.candidate, self.windows, self.strange_ms) = (None, 0, 0.0);
+                return true;
+            }
+            return false;
+        }
+        // On the way from one season to another the flows do not stand still.
+        if self.strange_ms == 0.0 || self.strange.distance(flows) > LEAVES {
+            (self.strange, self.strange_ms) = (Range::at(flows), 0.0);
+        }
+        self.strange.follow(flows);
+        self.strange_ms += elapsed_ms;
+        if self.strange_ms < MS_TO_BEGIN {
+            return false;
+        }
+        self.strange_ms = 0.0;
+        let fresh = Season::new(self.strange, Setting::of(boot).delay);
+        if self.seasons.len() < SEASONS {
+            self.now = self.seasons.len();
+            self.seasons.push(fresh);
+        } else {
+            let shortest = self
+                .seasons
+                .iter()
+                .enumerate()
+                .min_by(|(_, one), (_, other)| one.elapsed_ms.total_cmp(&other.elapsed_ms));
+            self.now = shortest.map_or(0, |(place, _)| place);
+            if let Some(place) = self.seasons.get_mut(self.now) {
+                *place = fresh;
+            }
+        }
+        true
+    }
+
+    fn choose(&mut self, options: &Options) {
+        if !self.is_active() {
+            return;
+        }
+        let (prices, pages) = (self.account.prices(&options.weights), self.account.pages_per_unit());
+        let size = self.size;
+        let parts = self
+            .seasons
+            .iter()
+            .filter(|season| season.outlook.is_known())
+            .map(|season| Part { outlook: &season.outlook, best: Setting { delay: season.delay, size } });
+        self.size = cheapest_size(parts, size, prices, pages, options);
+        let size = self.size;
+        if let Some(season) = self.seasons.get_mut(self.now).filter(|season| season.outlook.is_known()) {
+            let part = Part { outlook: &season.outlook, best: Setting { delay: season.delay, size } };
+            season.delay = cheapest(&part, size, prices, pages, options).0;
+        }
+    }
+
+    /// Puts the chosen settings of the present season into a policy.
+    pub(crate) fn apply(&self, policy: &mut FrozenPolicy, options: &Options) {
+        self.apply_season(self.now, policy, options);
+    }
+
+    /// The same for the season that has lasted longest.
+    pub(crate) fn apply_longest(&self, policy: &mut FrozenPolicy, options: &Options) {
+        let longest =
+            self.seasons.iter().enumerate().max_by(|(_, one), (_, other)| one.elapsed_ms.total_cmp(&other.elapsed_ms));
+        self.apply_season(longest.map_or(self.now, |(place, _)| place), policy, options);
+    }
+
+    fn apply_season(&self, place: usize, policy: &mut FrozenPolicy, options: &Options) {
+        let Some(season) = self.seasons.get(place).filter(|_| self.is_active()) else { return };
+        let setting = Setting { delay: season.delay, size: self.size };
+        for (knob, value) in [(Knob::PurgeDelay, setting.delay_value()), (Knob::Thp, setting.size_value())] {
+            if options.learns(knob) && Setting::of(policy) != setting {
+                knob.set(policy, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hakmem_base::{DELAYS, DELAYS_MS, Hindsight};
+
+    /// A tenth of a second in which so many big blocks were asked for, and `units` units were freed that are wanted again after `wait_ms`.
+    fn window(big_requests: u64, units: u64, wait_ms: u32, policy: &FrozenPolicy) -> Window {
+        let mut hindsight = Hindsight { elapsed_ms: 100, ..Hindsight::EMPTY };
+        for (delay, delay_ms) in DELAYS_MS.into_iter().enumerate() {
+            let is_gone = delay_ms < wait_ms;
+            hindsight.refaults[delay] = if is_gone { units } else { 0 };
+            hindsight.kept_unit_ms[delay] = units * u64::from(delay_ms.min(wait_ms));
+        }
+        let now = Setting::of(policy).delay;
+        let kept = hindsight.kept_unit_ms[now] / 100 * 65_536;
+        Window {
+            elapsed_ns: 100_000_000,
+            cpu_ns: 10_000_000 + hindsight.refaults[now] * 16 * 2000,
+            page_faults: hindsight.refaults[now] * 16,
+            allocs: 10_000,
+            big_requests,
+            resident_bytes: (100 << 20) + kept,
+            live_bytes: 16 << 20,
+            hindsight,
+            ..Window::EMPTY
+        }
+    }
+
+    struct Life {
+        foresight: Foresight,
+        policy: FrozenPolicy,
+        options: Options,
+    }
+
+    impl Life {
+        fn new(options: Options) -> Self {
+            let policy = FrozenPolicy::DEFAULT;
+            Self { foresight: Foresight::new(&policy), policy, options }
+        }
+
+        fn run(&mut self, windows: u32, big_requests: u64, units: u64, wait_ms: u32) -> u32 {
+            for _ in 0..windows {
+                let seen = window(big_requests, units, wait_ms, &self.policy);
+                self.foresight.look(&seen, &self.policy, &FrozenPolicy::DEFAULT, &self.options);
+                self.foresight.apply(&mut self.policy, &self.options);
+            }
+            self.policy.purge_delay_ms
+        }
+    }
+
+    #[test]
+    fn memory_that_is_wanted_again_soon_is_kept_and_memory_that_is_not_goes_soon() {
+        let mut life = Life::new(Options::default());
+        assert!(life.run(40, 10, 200, 700) >= 1000);
+        let mut life = Life::new(Options::default());
+        assert!(life.run(40, 10, 200, 3_600_000) <= 30);
+    }
+
+    #[test]
+    fn a_season_that_comes_back_finds_its_delay_within_three_windows() {
+        let mut life = Life::new(Options::default());
+        for _ in 0..3 {
+            life.run(60, 20, 200, 700);
+            life.run(60, 0, 200, 3_600_000);
+        }
+        assert!(life.run(3, 20, 200, 700) >= 1000);
+        // What was averaged over the last windows has to fade first.
+        assert!(life.run(12, 0, 200, 3_600_000) <= 30);
+        assert_eq!(life.foresight.seasons.len(), 2);
+    }
+
+    #[test]
+    fn bursts_are_one_season() {
+        let mut life = Life::new(Options::default());
+        for _ in 0..100 {
+            life.run(1, 50, 500, 700);
+            life.run(4, 0, 0, 700);
+        }
+        assert_eq!(life.foresight.seasons.len(), 1);
+        assert!(life.policy.purge_delay_ms >= 1000);
+    }
+
+    #[test]
+    fn nothing_is_chosen_without_an_account_or_outside_of_bounds_or_where_it_is_off() {
+        let mut options = Options::default();
+        options.bounds[Knob::PurgeDelay.index()] = crate::knob::Bounds { min: 100, max: 400 };
+        assert_eq!(Life::new(options).run(40, 10, 200, 3_600_000), 100);
+        let off = Options { purge: false, ..Options::default() };
+        assert_eq!(Life::new(off).run(40, 10, 200, 3_600_000), 300);
+        let mut life = Life::new(Options::default());
+        life.foresight.look(&Window { allocs: 5, ..Window::EMPTY }, &life.policy, &life.policy, &life.options);
+        assert!(!life.foresight.is_active());
+    }
+
+    #[test]
+    fn noise_about_what_makes_no_difference_changes_nothing() {
+        let mut life = Life::new(Options::default());
+        for number in 0..400_u32 {
+            let delay = life.run(1, 10, u64::from(number % 2), 40);
+            assert_eq!(delay, 300, "after {number} windows");
+        }
+        assert_eq!(DELAYS, DELAYS_MS.len());
+    }
+}

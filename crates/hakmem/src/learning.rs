@@ -33,7 +33,7 @@ const WINDOW_MIN_MS: u32 = 10;
 /// A window lasts at least so many times the CPU time that the last look took, which bounds the thread's share of one CPU.
 const COST_FACTOR: u64 = 250;
 /// Windows are so many times longer once the learners have converged: only drift is looked for then.
-const CONVERGED_FACTOR: u32 = 8;
+const CONVERGED_FACTOR: u32 = 2;
 /// How long (ms) it stays parked, when nothing is allocated, before it looks whether the mode is still the same.
 const PARK_MS: u32 = 10_000;
 /// Windows after which the evidence is laid open again though no policy was published.
@@ -311,6 +311,12 @@ fn wanted() -> Option<Mode> {
 }
 
 fn watch() {
+    GLOBAL.front.os.watch(true);
+    look_again_and_again();
+    GLOBAL.front.os.watch(false);
+}
+
+fn look_again_and_again() {
     let mut session = Session {
         before: observe::totals(),
         learner: None,
@@ -397,10 +403,22 @@ impl Session {
         let state = &GLOBAL.learning;
         // ORDERING: a hint; who misses it rings at its next slow path.
         state.is_parked.store_release(true);
-        while wanted().is_some() && !state.bell.wait(PARK_MS) && observe::totals().allocs == self.before.allocs {}
+        while wanted().is_some() && !state.bell.wait(PARK_MS) && observe::totals().allocs == self.before.allocs {
+            self.fall_silent();
+        }
         // ORDERING: as above.
         state.is_parked.store_release(false);
-        self.before = observe::totals();
+        // What memory did meanwhile counts: it was kept, or given back.
+        let hindsight = self.before.hindsight;
+        self.before = Window { hindsight, ..observe::totals() };
+    }
+
+    /// The program rests for longer than its memory should be kept on the strength of what it did when it worked.
+    fn fall_silent(&mut self) {
+        let policy = self.learner.as_mut().and_then(|learner| learner.fall_silent());
+        if let Some(policy) = policy.filter(|_| mode() == Mode::Learn) {
+            self.publish(&policy);
+        }
     }
 
     fn decide(&mut self, window: &Window) {

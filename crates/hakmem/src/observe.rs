@@ -41,6 +41,7 @@ pub(crate) fn totals() -> Window {
             os.hot_superslabs + os.draining_superslabs + os.free_warm_superslabs + os.extent_superslabs,
         ),
         threads: u64::from(GLOBAL.registry.live.load_relaxed()),
+        hindsight: GLOBAL.front.os.hindsight(),
         ..Window::default()
     };
     all.huge_superslabs = (os.huge_advised_bytes / SUPERSLAB_BYTES as u64).min(all.superslabs);
@@ -90,6 +91,7 @@ pub(crate) fn between(earlier: &Window, now: &Window) -> Window {
     ] {
         *flow = flow.saturating_sub(before);
     }
+    window.hindsight = now.hindsight.since(&earlier.hindsight);
     for (class, before) in window.classes.iter_mut().zip(&earlier.classes) {
         *class = ClassWindow {
             allocs: class.allocs.saturating_sub(before.allocs),

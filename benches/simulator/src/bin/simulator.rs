@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use hakmem_learner::{Knob, Options, Weights};
 use hakmem_policy::{FrozenPolicy, parse_environment};
 use hakmem_simulator::evaluate::{
-    DEFAULT_VARIANT, Judged, NOTHING, Report, Scale, Subject, learned, settled, variants,
+    Cost, DEFAULT_VARIANT, Judged, NOTHING, Report, Scale, Subject, learned, search, settled, variants,
 };
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
@@ -67,6 +67,11 @@ enum Task {
         #[arg(default_values_t = synthetic::ALL.iter().map(|workload| workload.name.to_owned()))]
         traces: Vec<String>,
     },
+    /// What the policy that the variables HAKMEM_* say scores on traces, as a whole and by phase.
+    Score {
+        /// Trace files, or names of workloads.
+        traces: Vec<String>,
+    },
     /// What a learner does on a trace, step by step.
     Log {
         /// Trace file, or name of a workload.
@@ -77,6 +82,14 @@ enum Task {
         /// Seed of the learner.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Which learner, by its name in the tables.
+        #[arg(long, default_value = DEFAULT_VARIANT)]
+        learner: String,
+    },
+    /// What the best policies of a trace are: for the whole, and for each phase.
+    Search {
+        /// Trace file, or name of a workload.
+        trace: String,
     },
     /// Compares learners with the defaults, the best policy that never changes and an oracle: tables, CSV and curves.
     Evaluate {
@@ -147,8 +160,21 @@ fn run(task: Task) -> Result<()> {
             );
             traces.iter().try_for_each(|name| replay(&trace(name)?, &policy))
         }
-        Task::Log { trace: name, rounds, seed } => {
-            log(trace(&name)?, rounds, seed);
+        Task::Score { traces } => {
+            let policy = policy_of_environment()?;
+            traces.iter().try_for_each(|name| {
+                show_score(trace(name)?, &policy);
+                Ok(())
+            })
+        }
+        Task::Log { trace: name, rounds, seed, learner } => {
+            let variant = variants().into_iter().find(|variant| variant.name == learner);
+            let options = variant.with_context(|| format!("no learner {learner}"))?.options;
+            log(trace(&name)?, &options, rounds, seed);
+            Ok(())
+        }
+        Task::Search { trace: name } => {
+            show_best(trace(&name)?);
             Ok(())
         }
         Task::Evaluate { traces, only, learners, rounds, seeds, out, docs } => {
@@ -300,22 +326,53 @@ fn put_between_marks(path: &Path, tables: &str) -> Result<()> {
     Ok(std::fs::write(path, format!("{before}{MARK}\n{tables}{END_MARK}{after}"))?)
 }
 
-/// Runs the default learner and prints what it did.
-fn log(trace: Trace, rounds: u32, seed: u64) {
+/// Prints what a policy that never changes scores.
+fn show_score(trace: Trace, policy: &FrozenPolicy) {
     let subject = Subject::new(trace.with_phases(RECORDED_PHASES));
-    let run = learned(&subject, &Options::default(), &Costs::MEASURED, seed, rounds);
+    let scale = Scale::new(&settled(&subject, &FrozenPolicy::DEFAULT, &Costs::MEASURED), Weights::default());
+    show_round(&subject.trace.name, &scale, &settled(&subject, policy, &Costs::MEASURED));
+}
+
+fn show_round(name: &str, scale: &Scale, phases: &[Cost]) {
+    let [cpu, faults, memory] = scale.ratios(phases);
+    print!("{name}: {:.3}, cpu {cpu:.3} faults {faults:.3} memory {memory:.3}, by phase:", scale.score(phases));
+    phases.iter().for_each(|phase| print!(" {:.3}", scale.share(phase)));
+    println!();
+}
+
+/// Prints what a search finds.
+fn show_best(trace: Trace) {
+    let best = search(&Subject::new(trace.with_phases(RECORDED_PHASES)), &Costs::MEASURED);
+    println!("{} policies tried", best.tried);
+    show_round("whole trace", &best.scale, &best.costs);
+    print_differences(&FrozenPolicy::DEFAULT, &best.policy);
+    println!("oracle: {:.3}", best.oracle);
+    for (number, phase) in best.phases.iter().enumerate() {
+        print!("phase {}: {:.3} -> {:.3} ({:.3})", number + 1, phase.defaults, phase.best, phase.static_best);
+        print_differences(&FrozenPolicy::DEFAULT, &phase.policy);
+    }
+}
+
+fn print_differences(before: &FrozenPolicy, after: &FrozenPolicy) {
+    for knob in Knob::ALL.into_iter().filter(|knob| knob.value(before) != knob.value(after)) {
+        print!(" {}: {} -> {}", knob.field(), knob.value(before), knob.value(after));
+    }
+    println!();
+}
+
+/// Runs a learner and prints what it did.
+fn log(trace: Trace, options: &Options, rounds: u32, seed: u64) {
+    let subject = Subject::new(trace.with_phases(RECORDED_PHASES));
+    let run = learned(&subject, options, &Costs::MEASURED, seed, rounds);
     let scale = Scale::new(&settled(&subject, &FrozenPolicy::DEFAULT, &Costs::MEASURED), Weights::default());
     let mut before = FrozenPolicy::DEFAULT;
     for step in &run.log {
         print!("{:9.1} s {:?}", step.at_ns as f64 / 1e9, step.phase);
-        for knob in Knob::ALL.into_iter().filter(|knob| knob.value(&before) != knob.value(&step.policy)) {
-            print!(" {}: {} -> {}", knob.field(), knob.value(&before), knob.value(&step.policy));
-        }
-        println!();
+        print_differences(&before, &step.policy);
         before.clone_from(&step.policy);
     }
     for (round, phases) in run.rounds.iter().enumerate() {
-        println!("round {}: {:.3}", round + 1, scale.score(phases));
+        show_round(&format!("round {}", round + 1), &scale, phases);
     }
 }
 

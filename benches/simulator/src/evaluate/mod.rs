@@ -15,7 +15,7 @@ mod search;
 
 pub use report::{DEFAULT_VARIANT, Judged, NOTHING, Report, Row, Variant, variants};
 pub use runs::{Learned, Step, Subject, learned, settled};
-pub use search::{Best, search};
+pub use search::{Best, BestOfPhase, search};
 
 use hakmem_learner::Weights;
 
@@ -84,6 +84,18 @@ impl Scale {
         cpu * phase.cpu_ns / self.defaults.cpu_ns
             + faults * phase.faults / (self.defaults.faults + self.fault_floor())
             + memory * phase.byte_ns / self.defaults.byte_ns
+    }
+
+    /// CPU time, faults and memory of a round, each in relation to the defaults.
+    #[must_use]
+    pub fn ratios(&self, phases: &[Cost]) -> [f64; 3] {
+        let sum = Cost::sum(phases);
+        let floor = self.fault_floor();
+        [
+            sum.cpu_ns / self.defaults.cpu_ns,
+            (sum.faults + floor) / (self.defaults.faults + floor),
+            sum.byte_ns / self.defaults.byte_ns,
+        ]
     }
 
     /// What belongs to no phase.

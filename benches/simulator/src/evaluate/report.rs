@@ -44,7 +44,8 @@ pub fn variants() -> Vec<Variant> {
         variants.push(variant(&format!("all, {name}"), Options { method, ..Options::default() }));
     }
     type Switch = fn(&mut Options);
-    let alone: [(&str, Switch); 11] = [
+    let alone: [(&str, Switch); 12] = [
+        ("purge and thp", |options| (options.purge, options.thp) = (true, true)),
         ("cap", |options| options.cap = true),
         ("cache", |options| options.cache = true),
         ("w_max", |options| options.w_max = true),

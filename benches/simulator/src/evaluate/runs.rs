@@ -1,5 +1,6 @@
 //! Replays: under a policy that never changes, and under a learner.
 
+use hakmem_base::Hindsight;
 use hakmem_learner::{ClassWindow, GroupWindow, Learner, Options, Phase, Window};
 use hakmem_policy::FrozenPolicy;
 
@@ -12,7 +13,7 @@ const WINDOW_NS: u64 = 100_000_000;
 const WINDOW_SHORTEST_NS: u64 = 10_000_000;
 const WINDOW_ALLOCS: u64 = 1 << 18;
 /// Once a learner has converged its windows are this many times as long.
-const CONVERGED_FACTOR: u64 = 4;
+const CONVERGED_FACTOR: u64 = 2;
 
 /// A trace with what is needed to run it in rounds.
 #[derive(Clone, Debug)]
@@ -126,6 +127,7 @@ struct Watch {
     before: Totals,
     classes_before: Vec<ClassWindow>,
     groups_before: Vec<GroupWindow>,
+    hindsight_before: Hindsight,
     due_ns: u64,
     earliest_ns: u64,
     due_allocs: u64,
@@ -142,6 +144,7 @@ impl Watch {
             before: Totals::default(),
             classes_before: Vec::new(),
             groups_before: Vec::new(),
+            hindsight_before: Hindsight::EMPTY,
             due_ns: 0,
             earliest_ns: 0,
             due_allocs: 0,
@@ -191,6 +194,8 @@ impl Watch {
             window.cache_hits = now.cache_hits - before.cache_hits;
         });
         (self.before, self.classes_before, self.groups_before) = (now, classes, groups);
+        let hindsight = machine.hindsight();
+        window.hindsight = hindsight.since(&std::mem::replace(&mut self.hindsight_before, hindsight));
         let decision = self.learner.observe(&window);
         if let Some(policy) = decision.publish {
             machine.set_policy(&policy);

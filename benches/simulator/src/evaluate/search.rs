@@ -28,8 +28,25 @@ pub struct Best {
     pub score: f64,
     /// The score of an oracle with the best policy for each phase.
     pub oracle: f64,
+    /// For each phase its share of the score under the defaults, the best policy there, and its share under that.
+    pub phases: Vec<BestOfPhase>,
+    /// What the best policy for the whole trace costs.
+    pub costs: Vec<Cost>,
     /// Policies tried.
     pub tried: usize,
+}
+
+/// What an oracle would run in a phase.
+#[derive(Clone, Debug)]
+pub struct BestOfPhase {
+    /// Share of the score under the defaults.
+    pub defaults: f64,
+    /// Share of the score under the best policy for the whole trace.
+    pub static_best: f64,
+    /// Share of the score under the phase's best policy.
+    pub best: f64,
+    /// That policy.
+    pub policy: FrozenPolicy,
 }
 
 /// Values that capacities are tried with: the defaults halved and doubled, as one.
@@ -96,8 +113,31 @@ pub fn search(subject: &Subject, costs: &Costs) -> Best {
     let (policy, score) =
         best.map_or((FrozenPolicy::DEFAULT, 1.0), |(policy, phases)| (policy.clone(), scale.score(phases)));
     let tried = known.len();
-    let phases: Vec<Vec<Cost>> = known.into_iter().map(|(_, phases)| phases).collect();
-    Best { oracle: scale.oracle(&phases), scale, policy, score, tried }
+    let costs_of_best =
+        known.iter().find(|(known, _)| *known == policy).map(|(_, costs)| costs.clone()).unwrap_or_default();
+    let phases = best_of_phases(&scale, &known, &policy);
+    let costs: Vec<Vec<Cost>> = known.into_iter().map(|(_, phases)| phases).collect();
+    Best { oracle: scale.oracle(&costs), scale, policy, score, phases, costs: costs_of_best, tried }
+}
+
+/// What an oracle would run in each phase.
+fn best_of_phases(scale: &Scale, known: &[(FrozenPolicy, Vec<Cost>)], whole: &FrozenPolicy) -> Vec<BestOfPhase> {
+    let count = known.iter().map(|(_, phases)| phases.len()).min().unwrap_or(0);
+    let share = |costs: &[Cost], phase: usize| costs.get(phase).map_or(f64::INFINITY, |cost| scale.share(cost));
+    let under = |wanted: &FrozenPolicy, phase: usize| {
+        known.iter().find(|(policy, _)| policy == wanted).map_or(0.0, |(_, costs)| share(costs, phase))
+    };
+    let of = |phase: usize| {
+        let (policy, costs) =
+            known.iter().min_by(|(_, one), (_, other)| share(one, phase).total_cmp(&share(other, phase)))?;
+        Some(BestOfPhase {
+            defaults: under(&FrozenPolicy::DEFAULT, phase),
+            static_best: under(whole, phase),
+            best: share(costs, phase),
+            policy: policy.clone(),
+        })
+    };
+    (0..count).filter_map(of).collect()
 }
 
 /// The policies that are the best for the whole or for a phase.

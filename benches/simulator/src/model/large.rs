@@ -191,7 +191,7 @@ impl Large {
                 os.give_extent(first + wanted, held - wanted, counters);
             }
             first
-        } else if os.grow_extent(first, held, wanted, huge, counters) {
+        } else if os.grow_extent(first, held, bytes, huge, counters) {
             first
         } else if old_bytes >= MOVE_MIN_BYTES {
             counters.remaps += 1;
@@ -250,7 +250,7 @@ impl Large {
     fn take_fresh(&self, bytes: u64, growing: bool, os: &mut Os, counters: &mut Counters) -> u32 {
         let superslabs = superslabs_of(bytes);
         let room = u64::from(superslabs) * u64::from(self.policy.realloc_room_permille) / 1000;
-        os.take_extent(superslabs, if growing { room as u32 } else { 0 }, self.huge_superslabs(bytes), counters)
+        os.take_extent(bytes, if growing { room as u32 } else { 0 }, self.huge_superslabs(bytes), counters)
     }
 
     /// Superslabs from the start of a big block that get huge pages: those that it fills.

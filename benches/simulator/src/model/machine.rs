@@ -264,6 +264,11 @@ impl Machine {
         }
     }
 
+    /// What other policies would have led to, since the beginning.
+    pub fn hindsight(&mut self) -> hakmem_base::Hindsight {
+        self.os.hindsight()
+    }
+
     /// Counts per class and per group of sizes.
     pub fn class_counts(&mut self) -> (&[ClassCounts], &[GroupCounts]) {
         self.front.count_allocs();

@@ -3,10 +3,12 @@
 //! **Not here.** The window's size and its refusals: the model never runs out of memory.
 //! **Invariants.** `resident_pages` is the sum over all units; `free_dirty` over all superslabs ([`Os::check`]).
 
-use hakmem_base::SLABS_PER_SUPERSLAB;
+use hakmem_base::{DELAYS, Hindsight, SLABS_PER_SUPERSLAB};
 use hakmem_policy::FrozenPolicy;
+use hakmem_superslab_os::{ALWAYS_HUGE, Ghost, Visits};
 
 use super::costs::Counters;
+use super::large::superslabs_of;
 
 /// OS pages in a unit.
 pub const PAGES_PER_UNIT: u32 = 16;
@@ -107,6 +109,8 @@ pub struct Os {
     purged_last: Option<u32>,
     /// Units handed out.
     pub units_in_use: u64,
+    /// Of them, those of extents.
+    extent_units: u64,
     /// Units that are free and dirty.
     pub free_dirty: u64,
     /// Pages present.
@@ -125,6 +129,11 @@ pub struct Os {
     eager: bool,
     thp_heap_bytes: u64,
     thp_fill_units: u32,
+    /// What other policies would have led to: the allocator's own account.
+    ghosts: Vec<Ghost>,
+    visits: Visits,
+    hindsight: Hindsight,
+    swept_ms: u64,
 }
 
 impl Os {
@@ -150,6 +159,11 @@ impl Os {
             eager: false,
             thp_heap_bytes: 0,
             thp_fill_units: 0,
+            extent_units: 0,
+            ghosts: vec![Ghost::default()],
+            visits: Visits::NONE,
+            hindsight: Hindsight::EMPTY,
+            swept_ms: 0,
         };
         os.set_policy(policy);
         os
@@ -181,7 +195,7 @@ impl Os {
             (self.superslabs[superslab as usize].free, self.superslabs[superslab as usize].dirty) = (ALL, 0);
         }
         self.hold(superslab, mask(slot, units));
-        let heap_is_large = self.units_in_use * UNIT_BYTES > self.thp_heap_bytes;
+        let heap_is_large = self.small_heap_bytes() > self.thp_heap_bytes;
         let record = &mut self.superslabs[superslab as usize];
         let is_filled = self.thp_fill_units != 0 && (!record.free).count_ones() >= self.thp_fill_units;
         if !record.huge && (is_filled || was_unused && heap_is_large) {
@@ -190,6 +204,50 @@ impl Os {
         }
         self.purge_due(counters);
         superslab * SLABS_PER_SUPERSLAB + slot
+    }
+
+    /// Bytes of slabs and runs: extents do not count.
+    const fn small_heap_bytes(&self) -> u64 {
+        (self.units_in_use - self.extent_units) * UNIT_BYTES
+    }
+
+    /// What other policies would have led to, up to now.
+    pub fn hindsight(&mut self) -> Hindsight {
+        let now = self.now_ms as u32;
+        for ghost in self.ghosts.iter_mut().filter(|ghost| !ghost.is_at_rest()) {
+            ghost.settle(now, &self.visits, &mut self.hindsight);
+        }
+        self.hindsight.elapsed_ms += self.now_ms - std::mem::replace(&mut self.swept_ms, self.now_ms);
+        self.hindsight
+    }
+
+    /// The delays with which the superslab had no page.
+    fn ghost_takes(&mut self, superslab: u32, units: u32, touched: u32, level: u8) -> u32 {
+        let now = self.now_ms as u32;
+        self.visits.note(now);
+        self.ghosts[superslab as usize].take(units, touched, level, now, &self.visits, &mut self.hindsight)
+    }
+
+    /// What the process would have grown by is made up for by what has idled, longest first.
+    fn ghosts_make_way(&mut self, mut debts: [u32; DELAYS]) {
+        // A delay of "never" is one for growth too.
+        let [.., never] = &mut debts;
+        *never = 0;
+        let now = self.now_ms as u32;
+        for idle_ms in [100 * IDLE_MS, 10 * IDLE_MS, IDLE_MS] {
+            for ghost in &mut self.ghosts {
+                if debts == [0; DELAYS] {
+                    return;
+                }
+                ghost.make_way(&mut debts, idle_ms as u32, now, &self.visits, &mut self.hindsight);
+            }
+        }
+    }
+
+    fn ghost_gives(&mut self, superslab: u32, units: u32, is_clean: bool) {
+        let now = self.now_ms as u32;
+        self.visits.note(now);
+        self.ghosts[superslab as usize].give(units, is_clean, now, &self.visits, &mut self.hindsight);
     }
 
     /// Takes the units behind a run, if they are free.
@@ -225,6 +283,7 @@ impl Os {
         let purge_now = self.eager && record.free == ALL;
         self.free_dirty += u64::from(units);
         self.units_in_use -= u64::from(units);
+        self.ghost_gives(superslab, given, false);
         self.relist(superslab);
         self.dequeue(superslab);
         if purge_now {
@@ -237,10 +296,11 @@ impl Os {
     }
 
     /// Hands out whole superslabs; the first one's number. The first `huge` of them get huge pages.
-    pub fn take_extent(&mut self, count: u32, room: u32, huge: u32, counters: &mut Counters) -> u32 {
+    pub fn take_extent(&mut self, bytes: u64, room: u32, huge: u32, counters: &mut Counters) -> u32 {
+        let (count, units) = (superslabs_of(bytes), bytes.div_ceil(UNIT_BYTES) as u32);
         counters.pool_visits += 1;
         let first = self.lowest_free(count + room);
-        let grown = self.take_superslabs(first, count, first + huge, counters);
+        let grown = self.take_superslabs(first, count, first + huge, first * SLABS_PER_SUPERSLAB + units, counters);
         if grown > 0 && self.free_dirty != 0 {
             self.purge(Scope::Growth(grown * SLABS_PER_SUPERSLAB), counters);
         }
@@ -249,12 +309,14 @@ impl Os {
     }
 
     /// Lengthens an extent, if what is behind it is free.
-    pub fn grow_extent(&mut self, first: u32, held: u32, wanted: u32, huge: u32, counters: &mut Counters) -> bool {
+    pub fn grow_extent(&mut self, first: u32, held: u32, bytes: u64, huge: u32, counters: &mut Counters) -> bool {
+        let (wanted, units) = (superslabs_of(bytes), bytes.div_ceil(UNIT_BYTES) as u32);
         counters.pool_visits += 1;
         let is_free = |superslab| self.superslabs.get(superslab as usize).is_none_or(is_free);
         let fits = (first + held..first + wanted).all(is_free);
         if fits {
-            self.take_superslabs(first + held, wanted - held, first + huge, counters);
+            let units_end = first * SLABS_PER_SUPERSLAB + units;
+            self.take_superslabs(first + held, wanted - held, first + huge, units_end, counters);
         }
         fits
     }
@@ -267,7 +329,11 @@ impl Os {
             let record = &mut self.superslabs[superslab as usize];
             record.freed_at_ms = now_ms;
             self.units_in_use -= u64::from(SLABS_PER_SUPERSLAB);
-            if record.resident_sum == 0 {
+            self.extent_units -= u64::from(SLABS_PER_SUPERSLAB);
+            let is_clean = record.resident_sum == 0;
+            self.ghost_gives(superslab, ALL, is_clean);
+            let record = &mut self.superslabs[superslab as usize];
+            if is_clean {
                 (record.free, record.dirty) = (0, 0);
                 self.close_superslab(superslab);
             } else {
@@ -409,8 +475,15 @@ impl Os {
         ranges
     }
 
-    fn take_superslabs(&mut self, first: u32, count: u32, huge_end: u32, counters: &mut Counters) -> u32 {
-        let mut grown = 0;
+    fn take_superslabs(
+        &mut self,
+        first: u32,
+        count: u32,
+        huge_end: u32,
+        units_end: u32,
+        counters: &mut Counters,
+    ) -> u32 {
+        let (mut grown, mut debts) = (0, [0; DELAYS]);
         for superslab in first..first + count {
             self.ensure(superslab);
             self.dequeue(superslab);
@@ -427,8 +500,17 @@ impl Os {
                 self.open_huge += 1;
             }
             self.units_in_use += u64::from(SLABS_PER_SUPERSLAB);
+            self.extent_units += u64::from(SLABS_PER_SUPERSLAB);
+            let used = units_end.saturating_sub(superslab * SLABS_PER_SUPERSLAB).min(SLABS_PER_SUPERSLAB);
+            let is_huge = superslab < huge_end || self.superslabs[superslab as usize].huge;
+            let level = if is_huge { ALWAYS_HUGE } else { 0 };
+            let opened = self.ghost_takes(superslab, ALL, if used == 0 { 0 } else { mask(0, used) }, level);
+            for (delay, debt) in debts.iter_mut().enumerate() {
+                *debt += (opened >> delay & 1) * SLABS_PER_SUPERSLAB;
+            }
             self.relist(superslab);
         }
+        self.ghosts_make_way(debts);
         self.publish_due();
         grown
     }
@@ -466,6 +548,9 @@ impl Os {
         let is_idle = record.free & record.dirty == 0;
         self.free_dirty -= u64::from(was_dirty);
         self.units_in_use += u64::from(units.count_ones());
+        let is_huge = self.superslabs[superslab as usize].huge;
+        let level = if is_huge { ALWAYS_HUGE } else { Hindsight::level_of(self.small_heap_bytes()) };
+        self.ghost_takes(superslab, units, ALL, level);
         if is_idle {
             self.dequeue(superslab);
         } else if !self.superslabs[superslab as usize].queued {
@@ -523,6 +608,7 @@ impl Os {
     fn ensure(&mut self, superslab: u32) {
         while self.superslabs.len() as u32 <= superslab {
             self.superslabs.push(Superslab::FRESH);
+            self.ghosts.push(Ghost::default());
         }
     }
 

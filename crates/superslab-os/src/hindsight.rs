@@ -235,8 +235,8 @@ pub(crate) struct Watch {
 /// Ghosts that one reading brings up to date, and that one growth looks at: the pool's lock is held meanwhile.
 const GHOSTS_PER_READING: u32 = 4096;
 const GHOSTS_PER_GROWTH: u32 = 256;
-/// Ages (ms) at which memory makes way for growth, longest first: 20 is when the purger's does.
-const IDLE_MS: [u32; 3] = [2000, 200, 20];
+/// Ages (ms) at which memory makes way for growth, longest first; the last one is the purger's.
+const IDLE_MS: [u32; 3] = [2000, 200, crate::purge::IDLE_MS];
 
 impl Watch {
     pub(crate) const fn new() -> Self {

@@ -346,10 +346,14 @@ impl SuperslabOs {
             return None;
         }
         self.ensure_committed(&mut pool, start + added).ok()?;
+        let fresh_before = pool.fresh_superslabs;
         let zeroed = pool.take_superslabs(start, added, Kind::ExtentTail, added * SLABS_PER_SUPERSLAB, now as u32);
+        let grown = (pool.fresh_superslabs - fresh_before) as u32;
         let room = pool.read(first.superslab()).room.saturating_sub(added);
         pool.describe_extent(first.superslab(), new_superslabs, room);
         self.publish(&pool, now);
+        drop(pool);
+        self.purge_for_growth(grown.saturating_mul(SLABS_PER_SUPERSLAB));
         Some(zeroed)
     }
 
@@ -464,10 +468,17 @@ impl SuperslabOs {
 
     /// The process has grown by `units`: as many that have idled for a while are purged, so that it does not hold both.
     fn purge_for_growth(&self, units: u32) {
-        if self.purgeable_bytes() != 0
-            && let Some(mut batch) = self.purger.try_lock()
+        let mut left = (units as usize) << SLAB_SHIFT;
+        if left.min(self.purgeable_bytes()) == 0 {
+            return;
+        }
+        let Some(mut batch) = self.purger.try_lock() else { return };
+        // A batch is bounded, the growth is not.
+        while left > 0
+            && let Some(bytes) =
+                self.purge_batch(&mut batch, Scope::Growth((left >> SLAB_SHIFT) as u32)).filter(|&bytes| bytes > 0)
         {
-            let _bytes = self.purge_batch(&mut batch, Scope::Growth(units));
+            left = left.saturating_sub(bytes);
         }
     }
 

@@ -15,8 +15,9 @@ const BATCH_SUPERSLABS: usize = 16;
 /// short range costs up to 20 us.
 const BATCH_RANGES: u32 = 64;
 
-/// What has been free for so long (ms) while a big block found no place in it makes way for that block.
-const IDLE_MS: u32 = 20;
+/// What has been free for so long (ms) while a big block found no place in it makes way for that block. Longer than frames
+/// of a program that frees and allocates such blocks in turn, shorter than its phases.
+pub(crate) const IDLE_MS: u32 = 4;
 
 /// Units of one superslab in the purger's hands.
 #[derive(Clone, Copy, Debug)]

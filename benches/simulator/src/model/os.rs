@@ -20,7 +20,7 @@ const ALL: u32 = u32::MAX;
 /// As in `superslab-os`: superslabs and ranges of one batch, and the age (ms) at which idle memory makes way for growth.
 const BATCH_SUPERSLABS: u32 = 16;
 const BATCH_RANGES: u32 = 64;
-const IDLE_MS: u64 = 20;
+const IDLE_MS: u64 = 4;
 /// As there: looks per list, and altogether.
 const TRIES_PER_BUCKET: u32 = 4;
 const TRIES: u32 = 32;
@@ -234,7 +234,7 @@ impl Os {
         let [.., never] = &mut debts;
         *never = 0;
         let now = self.now_ms as u32;
-        for idle_ms in [100 * IDLE_MS, 10 * IDLE_MS, IDLE_MS] {
+        for idle_ms in [500 * IDLE_MS, 50 * IDLE_MS, IDLE_MS] {
             for ghost in &mut self.ghosts {
                 if debts == [0; DELAYS] {
                     return;
@@ -301,9 +301,7 @@ impl Os {
         counters.pool_visits += 1;
         let first = self.lowest_free(count + room);
         let grown = self.take_superslabs(first, count, first + huge, first * SLABS_PER_SUPERSLAB + units, counters);
-        if grown > 0 && self.free_dirty != 0 {
-            self.purge(Scope::Growth(grown * SLABS_PER_SUPERSLAB), counters);
-        }
+        self.make_way(grown, counters);
         self.purge_due(counters);
         first
     }
@@ -316,7 +314,8 @@ impl Os {
         let fits = (first + held..first + wanted).all(is_free);
         if fits {
             let units_end = first * SLABS_PER_SUPERSLAB + units;
-            self.take_superslabs(first + held, wanted - held, first + huge, units_end, counters);
+            let grown = self.take_superslabs(first + held, wanted - held, first + huge, units_end, counters);
+            self.make_way(grown, counters);
         }
         fits
     }
@@ -403,6 +402,20 @@ impl Os {
     pub fn purge_due(&mut self, counters: &mut Counters) {
         if self.now_ms >= self.due_ms {
             self.purge(Scope::Due, counters);
+        }
+    }
+
+    /// The process has grown by superslabs: as much that has idled for a while is purged.
+    fn make_way(&mut self, grown: u32, counters: &mut Counters) {
+        let mut left = u64::from(grown) * u64::from(SLABS_PER_SUPERSLAB);
+        while left > 0 && self.free_dirty > 0 {
+            let before = self.free_dirty;
+            self.purge(Scope::Growth(left as u32), counters);
+            let purged = before - self.free_dirty;
+            if purged == 0 {
+                return;
+            }
+            left = left.saturating_sub(purged);
         }
     }
 

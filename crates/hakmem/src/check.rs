@@ -7,6 +7,7 @@ use hakmem_ownership::Route;
 use hakmem_tiny_front::Tables;
 
 use crate::global::GLOBAL;
+use crate::watcher;
 
 /// What the route words say: units by what they are used for, and bytes of the blocks that are one unit or more.
 #[derive(Default)]
@@ -25,7 +26,11 @@ impl Census {
         let end = SLABS_PER_SUPERSLAB as usize + (committed_bytes >> SLAB_SHIFT);
         for unit in SLABS_PER_SUPERSLAB as usize..end {
             let Some(word) = tables.routes.get(unit) else { fatal("the window has fewer route words than units") };
-            match word.route() {
+            let route = match word.route() {
+                Route::Watched(note) => watcher::route_elsewhere(note, unit).unwrap_or(Route::Watched(note)),
+                route => route,
+            };
+            match route {
                 Route::Unused => {}
                 // Every unit of these carries its route.
                 Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) | Route::Watched(_) => {

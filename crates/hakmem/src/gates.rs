@@ -562,8 +562,14 @@ pub(crate) unsafe fn reallocate_slow(
     if let Route::Hardened(note) = route {
         return hardened::reallocate(block, note, Request::new(bytes, align, door), new_bytes);
     }
+    let paused = if let Route::Watched(note) = route { watcher::pause(block, note) } else { None };
+    let route = paused.as_ref().map_or(route, watcher::Paused::route);
     let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
-    if is_large && let Some(resized) = large::resize(block, route, align, new_bytes) {
+    let resized = if is_large { large::resize(block, route, align, new_bytes) } else { None };
+    if let Some(paused) = paused {
+        paused.go_on(resized.unwrap_or(block), resized.map(|_| new_bytes));
+    }
+    if let Some(resized) = resized {
         return resized.as_ptr();
     }
     if let Route::Sampled(note) = route {

@@ -7,6 +7,7 @@ use hakmem_base::{
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::{Route, RouteWord};
+use hakmem_policy::Mode;
 use hakmem_tiny_front::Tables;
 
 use crate::attach::{heap_for_thread, pick_up_policy};
@@ -18,6 +19,7 @@ use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::sampler;
 use crate::scavenger;
 use crate::tls;
+use crate::watcher;
 
 /// Blocks from this size on get their zeros from the kernel. Below it, writing them costs no more than the page faults do.
 const PURGED_WHEN_ZEROED_BYTES: usize = 32 << 20;
@@ -85,6 +87,13 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
     if zeroed && !block.zeroed && !zero_by_purging(block.ptr, bytes) {
         // SAFETY: the block is at least `bytes` bytes long and nobody else's.
         unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
+    }
+    if let Some(record) = record {
+        let is_chosen = record.is_run_to_look_at();
+        if learning::mode() != Mode::Frozen {
+            let floor = 0_u8;
+            watcher::see_large(record, block.ptr, bytes, is_chosen, core::hint::black_box(&raw const floor));
+        }
     }
     block.ptr.as_ptr()
 }

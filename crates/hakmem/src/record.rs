@@ -75,6 +75,21 @@ impl HeapRecord {
         u64::from(GLOBAL.policy.generation()) == self.again_generation.get()
     }
 
+    /// The next run is looked at, though the cache may have it.
+    pub fn look_at_next_run(&self) {
+        self.again_generation.set(u64::MAX);
+    }
+
+    /// Whether this is the run that was to be looked at. The next ones are not.
+    pub fn is_run_to_look_at(&self) -> bool {
+        let numbers = self.heap.policy();
+        let is_it = numbers.sample == 0 && self.again_generation.get() == u64::MAX;
+        if is_it {
+            self.again_generation.set(numbers.generation.into());
+        }
+        is_it
+    }
+
     /// Copies the numbers that this thread's slow paths use.
     pub fn set_policy(&self, policy: &FrozenPolicy) {
         self.heap.set_policy(FrontPolicy::from_frozen(policy));

@@ -12,13 +12,15 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, Shared32, Shared64};
-use hakmem_base::{Request, SizeClass, fatal_ptr, keeping_errno};
+use hakmem_base::{RUN_MAX_BYTES, Request, SLAB_BYTES, SizeClass, SlabIndex, fatal_ptr, keeping_errno};
 use hakmem_learner::{Blocks, Life, SITE_FRAMES, Summary, Visit, Window};
+use hakmem_ownership::Route;
 use hakmem_policy::{Mode, Settings};
 use hakmem_sampled::Trace;
 use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 
 use crate::global::GLOBAL;
+use crate::large;
 use crate::learning;
 use crate::observe;
 use crate::record::HeapRecord;
@@ -60,6 +62,9 @@ pub(crate) struct State {
 pub(crate) struct Pace {
     /// When its last watched block was born, in steps of [`TICK_SHIFT`].
     last: Cell<u32>,
+    /// Requests for runs when the last one was watched, and for big blocks since then.
+    seen_runs: Cell<u32>,
+    passed_big: Cell<u32>,
     /// Binary digits of the shared distance that the heap's was made of, which changes by powers of two.
     digits: Cell<u8>,
 }
@@ -69,7 +74,13 @@ const TICK_SHIFT: u32 = 16;
 
 impl Pace {
     pub const fn new() -> Self {
-        Self { last: Cell::new(0), digits: Cell::new(0) }
+        Self { last: Cell::new(0), seen_runs: Cell::new(0), passed_big: Cell::new(0), digits: Cell::new(0) }
+    }
+
+    /// Requests for runs since the last time, at least one.
+    fn passed_runs(&self, record: &HeapRecord) -> u32 {
+        let requests = record.runs.flow().iter().map(|flow| flow.requests).sum::<u64>() as u32;
+        requests.wrapping_sub(self.seen_runs.replace(requests)).max(1)
     }
 
     /// Whether another distance is to be kept than at the last time.
@@ -155,8 +166,7 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
         return None;
     }
     let begin_ns = observe::monotonic_ns();
-    let gap_ns = u64::from(state.cost_ns.load_relaxed()) * GAP_FACTOR;
-    if state.wanted.load_relaxed() == BY_PRICE && record.watch.is_within(gap_ns, begin_ns) {
+    if is_too_soon(record, begin_ns) {
         state.crowded.add_relaxed(1);
         record.heap.set_watch(weight.saturating_mul(2).min(LARGEST_DISTANCE));
         return None;
@@ -165,21 +175,112 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
     if !state.pool.reserve() {
         return None;
     }
-    let mut birth = Birth {
-        bytes,
-        weight,
-        heap: core::ptr::from_ref(record).addr(),
-        allocs: record.heap.allocs(),
-        ..Birth::default()
-    };
-    let trace = Trace::capture_some(floor, SITE_FRAMES);
-    for (frame, address) in birth.frames.iter_mut().zip(trace.frames()) {
-        *frame = *address;
-    }
-    birth.at_ns = observe::monotonic_ns();
-    let block = state.pool.allocate(&cx, class, &birth);
+    record.look_at_next_run();
+    let block = state.pool.allocate(&cx, class, &birth(record, bytes, weight, floor));
     state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
     block
+}
+
+fn birth(record: &HeapRecord, bytes: usize, weight: u32, floor: *const u8) -> Birth {
+    let mut frames = [0; SITE_FRAMES];
+    let trace = Trace::capture_some(floor, SITE_FRAMES);
+    for (frame, address) in frames.iter_mut().zip(trace.frames()) {
+        *frame = *address;
+    }
+    let (heap, allocs) = (core::ptr::from_ref(record).addr(), record.heap.allocs());
+    Birth { bytes, weight, at_ns: observe::monotonic_ns(), heap, allocs, frames }
+}
+
+/// Whether the thread has watched a block just now, on the scale of what one costs. Not asked where the environment says how many.
+fn is_too_soon(record: &HeapRecord, now_ns: u64) -> bool {
+    let state = &GLOBAL.watcher;
+    let gap_ns = u64::from(state.cost_ns.load_relaxed()) * GAP_FACTOR;
+    state.wanted.load_relaxed() == BY_PRICE && record.watch.is_within(gap_ns, now_ns)
+}
+
+/// A run or big block was handed out on the long way: watches it if it is its turn, where it is. A run is if it is `is_chosen`; `floor`
+/// lies in the frame of whoever asks.
+///
+/// Runs mostly come on a short way that knows no countdown. So one is chosen by closing that way for the next run, whenever a
+/// small block is watched and now and then on the long way; it stands for as many as have passed since the last one.
+#[cold]
+#[inline(never)]
+pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
+    if !record.is_sampling.replace(true) {
+        keeping_errno(|| try_see_large(record, block, bytes, is_chosen, floor));
+        record.is_sampling.set(false);
+    }
+}
+
+fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
+    let (state, is_run) = (&GLOBAL.watcher, bytes <= RUN_MAX_BYTES);
+    if record.heap.count_large_watch() {
+        record.look_at_next_run();
+    }
+    if record.heap.watch() == 0 || is_run && !is_chosen {
+        return;
+    }
+    let passed_big = record.watch.passed_big.get() + u32::from(!is_run);
+    record.watch.passed_big.set(passed_big);
+    let begin_ns = observe::monotonic_ns();
+    if is_too_soon(record, begin_ns) {
+        state.crowded.add_relaxed(1);
+        return;
+    }
+    let Some((unit, word)) = GLOBAL.front.unit_of(block.addr().get()) else { return };
+    if !state.pool.reserve() {
+        return;
+    }
+    let weight = if is_run { record.watch.passed_runs(record) } else { record.watch.passed_big.take() };
+    let birth = birth(record, bytes, weight, floor);
+    // Where there is no room the pool counts it.
+    let _is_watched = state.pool.watch(unit, word, &birth);
+    state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
+}
+
+/// A watched run or big block that is about to be resized.
+pub(crate) struct Paused {
+    route: Route,
+    birth: Birth,
+}
+
+/// Ends the watch over a block for the time that it is resized; `None` if it is a small one.
+#[cold]
+#[inline(never)]
+pub(crate) fn pause(block: NonNull<u8>, note: usize) -> Option<Paused> {
+    let address = block.addr().get();
+    let (unit, word) = GLOBAL.front.unit_of(address)?;
+    match GLOBAL.watcher.pool.route_elsewhere(note, unit)? {
+        Ok(_) if address.is_multiple_of(SLAB_BYTES) => {}
+        Ok(_) => fatal_ptr("realloc of a pointer into a block, not to its start", address),
+        Err(_) => fatal_ptr("pointer to a block that has been freed", address),
+    }
+    match GLOBAL.watcher.pool.pause(unit, word, note) {
+        Ok((route, birth)) => Some(Paused { route, birth }),
+        Err(_) => fatal_ptr("pointer to a block that has been freed", address),
+    }
+}
+
+impl Paused {
+    /// What the block is.
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
+    /// Watches it again, where it is now, and with another size if it has one.
+    pub fn go_on(mut self, block: NonNull<u8>, new_bytes: Option<usize>) {
+        self.birth.bytes = new_bytes.unwrap_or(self.birth.bytes);
+        let pool = &GLOBAL.watcher.pool;
+        let place = GLOBAL.front.unit_of(block.addr().get());
+        if !place.is_some_and(|(unit, word)| pool.watch(unit, word, &self.birth)) {
+            pool.lose();
+        }
+    }
+}
+
+/// Route of the block at `unit` without its watch; `None` if it is a small one, or has been freed.
+pub(crate) fn route_elsewhere(note: usize, unit: usize) -> Option<Route> {
+    GLOBAL.watcher.pool.route_elsewhere(note, SlabIndex::new(unit as u32))?.ok()
 }
 
 /// Takes a block back whose unit's route says "watched".
@@ -191,18 +292,36 @@ pub(crate) fn free(block: NonNull<u8>, note: usize) {
         Holder::Heap(record) if core::ptr::from_ref(record).addr() == heap => Some(record.heap.allocs()),
         Holder::Heap(_) | Holder::Newcomer | Holder::Leaver => None,
     };
-    match state.pool.free(note, address, now_ns, allocs_of) {
-        Ok(()) => state.spent_ns.add_relaxed(observe::monotonic_ns() - now_ns),
+    let freed = match GLOBAL.front.unit_of(address) {
+        Some((unit, word)) if state.pool.route_elsewhere(note, unit).is_some() => {
+            if !address.is_multiple_of(SLAB_BYTES) {
+                fatal_ptr("free of a pointer into a block, not to its start", address);
+            }
+            state.pool.free_elsewhere(unit, word, note, now_ns, allocs_of).map(Some)
+        }
+        _ => state.pool.free(note, address, now_ns, allocs_of).map(|()| None),
+    };
+    state.spent_ns.add_relaxed(observe::monotonic_ns() - now_ns);
+    match freed {
+        Ok(None) => {}
+        Ok(Some(route)) => large::free_claimed_slow(block, route),
         Err(Wrong::NoStart) => fatal_ptr("free of a pointer into a block, not to its start", address),
         Err(Wrong::Freed) => fatal_ptr("double free", address),
-    };
+    }
 }
 
 /// Bytes of the block in use at `address`, whose unit's route says "watched".
 #[cold]
 #[inline(never)]
 pub(crate) fn usable_size(address: usize, note: usize) -> usize {
-    match GLOBAL.watcher.pool.usable_bytes(note, address) {
+    let pool = &GLOBAL.watcher.pool;
+    let elsewhere = GLOBAL.front.index_of(address).and_then(|unit| pool.route_elsewhere(note, unit));
+    let found = match elsewhere {
+        Some(Ok(Route::Run { bytes, .. } | Route::Big { bytes })) => Ok(bytes),
+        Some(Ok(_) | Err(_)) => Err(Wrong::Freed),
+        None => pool.usable_bytes(note, address),
+    };
+    match found {
         Ok(bytes) => bytes,
         Err(Wrong::NoStart) => fatal_ptr("pointer into a block, not to its start", address),
         Err(Wrong::Freed) => fatal_ptr("pointer to a block that has been freed", address),

@@ -239,6 +239,92 @@ fn blocks_keep_what_is_in_them_when_all_are_watched() {
     });
 }
 
+#[inline(never)]
+fn a_run(bytes: usize) -> Vec<u8> {
+    let block = Vec::with_capacity(bytes);
+    black_box(block)
+}
+
+#[inline(never)]
+fn a_big_one(bytes: usize) -> Vec<u8> {
+    let mut block = Vec::with_capacity(bytes);
+    block.push(1);
+    black_box(block)
+}
+
+/// A hundred thousand runs that come and go, one at a time, on the way that knows no countdown; two hundred big blocks of which ten are
+/// there at a time; and small blocks, which choose the runs.
+#[test]
+fn large_blocks_are_watched_where_they_are() {
+    watched("large_blocks_are_watched_where_they_are", "64", || {
+        let mut queue = VecDeque::with_capacity(11);
+        for round in 0..100_000 {
+            drop(short_lived(100));
+            drop(a_run(100_000));
+            if round % 500 == 0 {
+                queue.push_back(a_big_one(5 << 20));
+                if queue.len() > 10 {
+                    queue.pop_front();
+                }
+                let _seen = observed();
+            }
+        }
+        let found = observed();
+        let (run, big) = (group(&found, 100_000), group(&found, 5 << 20));
+        assert_eq!(found.lost, 0);
+        // What has passed since the last one is missing, and the first one stands for all before it.
+        assert_near(run.blocks, 100_000.0, 0.02);
+        assert_near(run.bytes, 1e10, 0.02);
+        assert!((150.0..=200.0).contains(&big.blocks), "one in 64, and each for those before it: {big:?}");
+        assert!(run.alive_share < 0.01 && run.median_allocs.unwrap() <= 1.0, "{run:?}");
+        assert!(run.lifetime_ns[0] < big.lifetime_ns[0]);
+        for (function, bytes) in [(a_run as fn(usize) -> Vec<u8>, 1e5), (a_big_one, 5.0 * 1048576.0)] {
+            let site = found.summary.sites.iter().flatten().find(|site| is_in(site, function)).unwrap();
+            assert!((site.bytes / site.blocks / bytes - 1.0).abs() < 1e-9, "{site:?}");
+        }
+        drop(queue);
+        hakmem::freeze();
+        (0..10).for_each(|_| drop((a_run(100_000), a_big_one(3 << 20))));
+        hakmem::check_invariants();
+    });
+}
+
+/// A large block that grows and shrinks, in place, by moved pages and by a copy, is one block as long as it stays where it is.
+#[test]
+fn large_blocks_are_resized_and_freed_by_others_while_they_are_watched() {
+    watched("large_blocks_are_resized_and_freed_by_others_while_they_are_watched", "1", || {
+        const MIB: usize = 1 << 20;
+        let layout = |bytes| Layout::from_size_align(bytes, 8).unwrap();
+        for round in 0..50_usize {
+            let mut bytes = 40_000;
+            // SAFETY: the layout is not empty.
+            let mut block = unsafe { alloc(layout(bytes)) };
+            // SAFETY: so long it is.
+            unsafe { block.write_bytes(round as u8, 40_000) };
+            for next in [50_000, 300_000, 290_000, MIB, 3 * MIB, 20 * MIB, 50 * MIB, 4 * MIB, 100_000, 20_000] {
+                // SAFETY: the block has the layout of the last round.
+                block = unsafe { realloc(black_box(block), layout(bytes), next) };
+                bytes = next;
+                let kept = bytes.min(20_000);
+                // SAFETY: so long it has been all the time.
+                let bytes = unsafe { std::slice::from_raw_parts(block, kept) };
+                assert!(bytes.iter().all(|byte| *byte == round as u8));
+            }
+            // SAFETY: as above.
+            unsafe { dealloc(block, layout(bytes)) };
+            let freed_elsewhere = [a_run(70_000), a_big_one(3 << 20)];
+            thread::spawn(move || drop(freed_elsewhere)).join().unwrap();
+            let _seen = observed();
+        }
+        let found = observed();
+        let (run, big) = (group(&found, 70_000), group(&found, 3 << 20));
+        assert!(run.blocks >= 100.0 && big.blocks >= 100.0, "{run:?} {big:?}");
+        assert!(run.stranger_share > 0.1 && big.stranger_share > 0.1, "{run:?} {big:?}");
+        hakmem::freeze();
+        hakmem::check_invariants();
+    });
+}
+
 /// What does not fit the ring is counted, and what is told is told right.
 #[test]
 fn lives_that_find_no_room_are_counted() {
@@ -284,6 +370,22 @@ fn forked_children_free_what_is_watched_and_begin_anew() {
     });
 }
 
+/// Frees one of two watched runs twice, the second time so far behind its start. (The first one tells which way the second comes.)
+fn free_large_wrongly(offset: usize) {
+    let layout = Layout::from_size_align(50_000, 8).unwrap();
+    // SAFETY: the layout is not empty.
+    let blocks = [0; 3].map(|_| unsafe { alloc(layout) });
+    assert!(hakmem::stats().watched > 2);
+    let before = hakmem::observed_blocks().map_or(0.0, |found| group(&found, 50_000).alive_share);
+    assert!(before > 0.0, "no run is watched");
+    if offset == 0 {
+        // SAFETY: the block is in use.
+        unsafe { dealloc(blocks[2], layout) };
+    }
+    // SAFETY: as wrong as the test wants it.
+    unsafe { dealloc(blocks[2].wrapping_add(offset), layout) };
+}
+
 /// A mistake with a watched block is found as well as with any other, or better: nothing of it depends on its contents.
 #[test]
 fn mistakes_with_watched_blocks_are_reported() {
@@ -297,6 +399,8 @@ fn mistakes_with_watched_blocks_are_reported() {
                 "twice" => (block, block),
                 "inside" => (block.wrapping_add(8), block),
                 "far" => (block.wrapping_add(1 << 14), block),
+                "large" => return free_large_wrongly(0),
+                "large, inside" => return free_large_wrongly(16),
                 _ => panic!("no role {role}"),
             };
             // SAFETY: as wrong as the test wants it.
@@ -309,6 +413,8 @@ fn mistakes_with_watched_blocks_are_reported() {
                 ("twice", "double free"),
                 ("inside", "free of a pointer into a block, not to its start"),
                 ("far", "free of a pointer into a block, not to its start"),
+                ("large", "free of a pointer to no block (freed before"),
+                ("large, inside", "free of a pointer into a block, not to its start"),
             ] {
                 let child = Child::of_test(TEST, role).env("HAKMEM_MODE", "OBSERVE").env("HAKMEM_WATCH", "1");
                 let ended = child.run();

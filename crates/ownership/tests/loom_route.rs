@@ -57,13 +57,14 @@ fn whoever_finds_a_route_sees_what_its_writer_prepared() {
     // Hunts: a stranger that reads each kind of route and then what belongs to it: a bound slab's first state, the state
     // that an owner left behind, the size of a run, of a big block, the end of a unit's use.
     type Kind = (fn(&RouteWord), fn() -> Route);
-    let kinds: [Kind; 7] = [
+    let kinds: [Kind; 8] = [
         (|word| word.bind(bin(1)), || Route::Owned(bin(1))),
         (|word| word.release(class()), || Route::Orphan(class())),
         (|word| word.set_run(3, 150_000), || Route::Run { units: 3, bytes: 150_000 }),
         (|word| word.set_big(1 << 23), || Route::Big { bytes: 1 << 23 }),
         (|word| word.set_hardened(9), || Route::Hardened(9)),
         (|word| word.set_sampled(9), || Route::Sampled(9)),
+        (|word| word.set_watched(9), || Route::Watched(9)),
         (RouteWord::retire, || Route::Unused),
     ];
     for (write, wanted) in kinds {

@@ -28,9 +28,9 @@ enum Action {
     SetBig {
         pages: usize,
     },
-    /// A unit of the hardened level or of guarded samples.
+    /// A unit of the hardened level, of guarded samples, or of watched blocks.
     SetNote {
-        is_sampled: bool,
+        level: u8,
         note: usize,
     },
     /// A free of what is there, or of what was there before.
@@ -49,8 +49,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             1 => Just(Action::Retire),
             1 => (1_u32..=32, 1..=RUN_MAX_BYTES).prop_map(|(units, bytes)| Action::SetRun { units, bytes }),
             1 => (1_usize..1 << 35).prop_map(|pages| Action::SetBig { pages }),
-            1 => (any::<bool>(), prop_oneof![0_usize..40, Just((1 << 61) - 1)])
-                .prop_map(|(is_sampled, note)| Action::SetNote { is_sampled, note }),
+            1 => (0_u8..3, prop_oneof![0_usize..40, Just((1 << 61) - 1)])
+                .prop_map(|(level, note)| Action::SetNote { level, note }),
             3 => any::<bool>().prop_map(|is_present| Action::Claim { is_present }),
         ],
         1..80,
@@ -110,15 +110,20 @@ proptest! {
                     model = Route::Big { bytes: pages * OS_PAGE_BYTES };
                     word.set_big(pages * OS_PAGE_BYTES);
                 }
-                Action::SetNote { is_sampled, note } if before == Route::Unused => {
-                    if is_sampled {
+                Action::SetNote { level, note } if before == Route::Unused => match level {
+                    0 => {
                         model = Route::Sampled(note);
                         word.set_sampled(note);
-                    } else {
+                    }
+                    1 => {
+                        model = Route::Watched(note);
+                        word.set_watched(note);
+                    }
+                    _ => {
                         model = Route::Hardened(note);
                         word.set_hardened(note);
                     }
-                }
+                },
                 Action::Claim { is_present } => {
                     let expected = if is_present { before } else { former };
                     let is_block = matches!(before, Route::Run { .. } | Route::Big { .. });

@@ -309,6 +309,15 @@ impl Heap {
         }
     }
 
+    /// Counts an allocation beyond the slabs' sizes. True if one should be watched; they are dearer than small ones, so it is one in a
+    /// fourth of the distance.
+    #[inline]
+    #[must_use]
+    pub fn count_large_watch(&self) -> bool {
+        let mean = self.watch();
+        mean != 0 && self.policy().sample == 0 && self.pace.count_large((mean / 4).max(1))
+    }
+
     /// Allocations of this heap so far, of all classes. For its own thread.
     #[must_use]
     pub fn allocs(&self) -> u64 {

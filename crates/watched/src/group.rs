@@ -5,8 +5,10 @@ use static_assertions::const_assert;
 
 /// log2 of the smallest place.
 const LEAST_SHIFT: u32 = 4;
-/// Groups of places: 16 bytes to 32 KiB.
-pub(crate) const GROUPS: usize = (MAX_SLAB_BLOCK_BYTES.trailing_zeros() - LEAST_SHIFT + 1) as usize;
+/// Groups of places: 16 bytes to 32 KiB, and the blocks that have places elsewhere.
+pub(crate) const GROUPS: usize = (MAX_SLAB_BLOCK_BYTES.trailing_zeros() - LEAST_SHIFT + 2) as usize;
+/// Slots for the latter that are taken at a time.
+const ELSEWHERE: u32 = 64;
 /// Most places of a unit: more would be memory that is never needed.
 const MOST_PLACES: usize = 256;
 /// Most units of a group: what is never given back is bounded, whoever asks for however many watched blocks.
@@ -21,6 +23,9 @@ const_assert!(MAX_SLAB_BLOCK_BYTES.is_power_of_two());
 pub(crate) struct Group(u32);
 
 impl Group {
+    /// Blocks that are watched where they are: runs and big blocks.
+    pub(crate) const ELSEWHERE: Self = Self(GROUPS as u32 - 1);
+
     /// The one whose places hold a block of this class, as aligned as the class has it.
     pub(crate) fn of(class: SizeClass) -> Self {
         Self(class.block_bytes().next_power_of_two().trailing_zeros().max(LEAST_SHIFT) - LEAST_SHIFT)
@@ -35,8 +40,11 @@ impl Group {
         1 << (self.0 + LEAST_SHIFT)
     }
 
-    /// Places of a unit.
+    /// Places of a unit, or slots that are taken at a time.
     pub(crate) fn places(self) -> u32 {
+        if self == Self::ELSEWHERE {
+            return ELSEWHERE;
+        }
         (SLAB_BYTES / self.place_bytes()).min(MOST_PLACES) as u32
     }
 
@@ -76,6 +84,13 @@ mod tests {
             assert_eq!(group.place_bytes() % alignment, 0);
             assert!(group.places() as usize * group.place_bytes() <= SLAB_BYTES);
         }
+    }
+
+    #[test]
+    fn a_note_tells_who_has_a_place_elsewhere() {
+        let note = Group::ELSEWHERE.note(7);
+        assert_eq!(Group::from_note(note), (Group::ELSEWHERE, 7));
+        assert!(SizeClass::all().all(|class| Group::of(class) != Group::ELSEWHERE));
     }
 
     #[test]

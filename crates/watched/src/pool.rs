@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, SetOnce, Shared64};
 use hakmem_base::{SizeClass, SlabIndex, fatal};
-use hakmem_ownership::RouteWord;
+use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 
 use crate::group::{GROUPS, Group};
@@ -106,12 +106,13 @@ impl WatchedPool {
 
     /// Hands out a block of a class. `None`: there is no place; counted.
     pub fn allocate(&self, cx: &WatchedContext<'_>, class: SizeClass, birth: &Birth) -> Option<NonNull<u8>> {
-        let taken = self.take(cx, Group::of(class));
-        let Some((slot, block)) = taken else {
-            self.no_place.add_relaxed(1);
-            return None;
-        };
+        let group = Group::of(class);
+        let (_, slot) = self.take(Some(cx), group)?;
+        let unit = SlabIndex::new(slot.unit.load_relaxed());
+        let offset = slot.place.load_relaxed() as usize * group.place_bytes();
+        let block = NonNull::new(cx.os.address_of(unit).wrapping_add(offset))?;
         slot.class.store_relaxed(class.index() as u32);
+        slot.elsewhere_bytes.store_relaxed(0);
         slot.write(birth);
         self.births.add_relaxed(1);
         self.live_bytes.add_relaxed(class.block_bytes() as u64);
@@ -135,19 +136,116 @@ impl WatchedPool {
         if !slot.try_claim() {
             return Err(wrong(slot));
         }
-        let birth = slot.read();
+        self.tell(&slot.read(), now_ns, allocs_of);
+        self.live_bytes.sub_relaxed(block_bytes(slot) as u64);
+        self.release(group, index, slot);
+        Ok(())
+    }
+
+    /// Watches the run or big block of the caller's that begins at `unit` with this route word, where it is. False: there is no room.
+    pub fn watch(&self, unit: SlabIndex, word: &RouteWord, birth: &Birth) -> bool {
+        let (units, bytes) = match word.route() {
+            Route::Run { units, bytes } => (units, bytes),
+            Route::Big { bytes } => (0, bytes),
+            _ => return false,
+        };
+        let Some((index, slot)) = self.take(None, Group::ELSEWHERE) else { return false };
+        slot.unit.store_relaxed(unit.get());
+        slot.class.store_relaxed(units);
+        slot.elsewhere_bytes.store_relaxed(bytes);
+        slot.write(birth);
+        self.births.add_relaxed(1);
+        slot.publish(State::Live);
+        word.set_watched(Group::ELSEWHERE.note(index));
+        true
+    }
+
+    /// What the word of the block at `unit` said before it was watched; `None` if `note`, its word, is that of a unit of places.
+    ///
+    /// # Errors
+    /// The block has been freed.
+    pub fn route_elsewhere(&self, note: usize, unit: SlabIndex) -> Option<Result<Route, Wrong>> {
+        let (_, slot) = self.slot_elsewhere(note)?;
+        let is_it = slot.state() == State::Live && slot.unit.load_relaxed() == unit.get();
+        Some(if is_it { Ok(route(slot)) } else { Err(Wrong::Freed) })
+    }
+
+    /// Takes a block back that [`WatchedPool::watch`] watched: its word says "unused" then. What it was before is the caller's to free.
+    ///
+    /// # Errors
+    /// The block has been freed.
+    pub fn free_elsewhere(
+        &self,
+        unit: SlabIndex,
+        word: &RouteWord,
+        note: usize,
+        now_ns: u64,
+        allocs_of: impl FnOnce(usize) -> Option<u64>,
+    ) -> Result<Route, Wrong> {
+        let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
+        if slot.unit.load_relaxed() != unit.get() || !slot.try_claim() {
+            return Err(Wrong::Freed);
+        }
+        let route = route(slot);
+        self.tell(&slot.read(), now_ns, allocs_of);
+        word.retire();
+        self.release(Group::ELSEWHERE, index, slot);
+        Ok(route)
+    }
+
+    /// Ends the watch over a block while it lives, which is about to be resized: its word says again what it said before. The birth is
+    /// for another [`WatchedPool::watch`].
+    ///
+    /// # Errors
+    /// The block has been freed.
+    pub fn pause(&self, unit: SlabIndex, word: &RouteWord, note: usize) -> Result<(Route, Birth), Wrong> {
+        let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
+        if slot.unit.load_relaxed() != unit.get() || !slot.try_claim() {
+            return Err(Wrong::Freed);
+        }
+        let (route, birth) = (route(slot), slot.read());
+        match route {
+            Route::Run { units, bytes } => word.set_run(units, bytes),
+            Route::Big { bytes } => word.set_big(bytes),
+            _ => {}
+        }
+        self.births.sub_relaxed(1);
+        self.release(Group::ELSEWHERE, index, slot);
+        Ok((route, birth))
+    }
+
+    /// Counts a life whose block could not be watched on.
+    pub fn lose(&self) {
+        self.births.add_relaxed(1);
+        self.lost.add_relaxed(1);
+    }
+
+    fn tell(&self, birth: &Birth, now_ns: u64, allocs_of: impl FnOnce(usize) -> Option<u64>) {
         let allocs = allocs_of(birth.heap).map(|allocs| allocs.saturating_sub(birth.allocs));
-        if !self.ring.push(&life(&birth, now_ns, allocs)) {
+        if !self.ring.push(&life(birth, now_ns, allocs)) {
             self.lost.add_relaxed(1);
         }
-        self.live_bytes.sub_relaxed(block_bytes(slot) as u64);
+    }
+
+    /// The block of a busy slot is gone.
+    fn release(&self, group: Group, index: u32, slot: &Slot) {
         let mut places = self.places.lock();
         slot.publish(State::Free);
         if let Some(free) = places.groups.get_mut(group.index()) {
             slot.next.store_relaxed(free.newest);
             free.newest = index + 1;
         }
-        Ok(())
+    }
+
+    fn slot_elsewhere(&self, note: usize) -> Option<(u32, &Slot)> {
+        let (group, index) = Group::from_note(note);
+        if group != Group::ELSEWHERE {
+            return None;
+        }
+        match self.slots.get().and_then(|slots| slots.get(index)) {
+            Some(slot) => Some((index as u32, slot)),
+            None => fatal("a watched block without a slot"),
+        }
     }
 
     /// Bytes of the block in use at `address`.
@@ -237,8 +335,17 @@ impl WatchedPool {
         self.ring.clear_in_child();
     }
 
-    /// A place of the group for the caller alone, busy: a freed one if there is any.
-    fn take(&self, cx: &WatchedContext<'_>, group: Group) -> Option<(&Slot, NonNull<u8>)> {
+    /// A slot of the group for the caller alone, busy: a freed one if there is any. `None` is counted.
+    fn take(&self, cx: Option<&WatchedContext<'_>>, group: Group) -> Option<(u32, &Slot)> {
+        let taken = self.try_take(cx, group);
+        if taken.is_none() {
+            self.no_place.add_relaxed(1);
+        }
+        taken
+    }
+
+    /// Without a context the slots get no unit.
+    fn try_take(&self, cx: Option<&WatchedContext<'_>>, group: Group) -> Option<(u32, &Slot)> {
         let slots = self.slots.get()?;
         let mut places = self.places.lock();
         let Places { groups, bound } = &mut *places;
@@ -253,8 +360,11 @@ impl WatchedPool {
                     if free.bound == group.most_places() {
                         return None;
                     }
-                    let unit = add_unit(cx, slots, *bound, group)?;
-                    (free.fresh, free.end, free.unit) = (*bound, *bound + group.places(), unit.get());
+                    let unit = match cx {
+                        Some(cx) => add_unit(cx, slots, *bound, group)?.get(),
+                        None => 0,
+                    };
+                    (free.fresh, free.end, free.unit) = (*bound, *bound + group.places(), unit);
                     free.bound += group.places();
                     *bound = free.end;
                 }
@@ -268,9 +378,7 @@ impl WatchedPool {
         };
         let slot = slots.get(index)?;
         slot.publish(State::Busy);
-        let unit = SlabIndex::new(slot.unit.load_relaxed());
-        let offset = slot.place.load_relaxed() as usize * group.place_bytes();
-        Some((slot, NonNull::new(cx.os.address_of(unit).wrapping_add(offset))?))
+        Some((index as u32, slot))
     }
 
     fn slot_at(&self, note: usize, address: usize) -> Result<(Group, u32, &Slot), Wrong> {
@@ -303,8 +411,21 @@ fn behind_link(link: u32) -> Option<usize> {
     link.checked_sub(1).map(|index| index as usize)
 }
 
+/// Bytes of a block in a place; 0 of one elsewhere, whose bytes others count.
 fn block_bytes(slot: &Slot) -> usize {
+    if slot.elsewhere_bytes.load_relaxed() != 0 {
+        return 0;
+    }
     SizeClass::from_index(slot.class.load_relaxed() as usize).map_or(0, SizeClass::block_bytes)
+}
+
+/// What a block elsewhere is.
+fn route(slot: &Slot) -> Route {
+    let bytes = slot.elsewhere_bytes.load_relaxed();
+    match slot.class.load_relaxed() {
+        0 => Route::Big { bytes },
+        units => Route::Run { units, bytes },
+    }
 }
 
 fn wrong(slot: &Slot) -> Wrong {

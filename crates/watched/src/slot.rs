@@ -40,8 +40,10 @@ pub(crate) struct Slot {
     /// The unit that its place is in, and the place's number there. Written once.
     pub(crate) unit: Shared32,
     pub(crate) place: Shared32,
-    /// Index of the block's size class.
+    /// Index of the block's size class; of a block that has its place elsewhere 64 KiB units, 0 for a big one.
     pub(crate) class: Shared32,
+    /// Of such a block: bytes that may be used; else 0.
+    pub(crate) elsewhere_bytes: SharedUsize,
     weight: Shared32,
     bytes: SharedUsize,
     at_ns: Shared64,
@@ -51,7 +53,7 @@ pub(crate) struct Slot {
 }
 
 // docs/learning.md says how much memory watched blocks take.
-const_assert_eq!(size_of::<Slot>(), 120);
+const_assert_eq!(size_of::<Slot>(), 128);
 
 // SAFETY: atomic numbers only, of which zero is a value, and nothing is dropped.
 unsafe impl hakmem_base::ZeroValid for Slot {}

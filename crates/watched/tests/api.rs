@@ -4,7 +4,8 @@
 
 mod support;
 
-use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_ownership::{Route, RouteWord};
 use hakmem_watched::{FRAMES, Life, Wrong};
 use support::{World, birth};
 
@@ -138,4 +139,60 @@ fn a_child_is_not_told_what_its_parent_was_to_be_told() {
     assert_eq!(world.told(), []);
     world.give(kept, 5).unwrap();
     assert_eq!(world.told().len(), 1);
+}
+
+#[test]
+fn a_block_elsewhere_is_watched_where_it_is_and_its_route_comes_back() {
+    let world = World::new();
+    for (number, (units, bytes)) in [(3, 150_000), (0, 5 << 20)].into_iter().enumerate() {
+        let unit = SlabIndex::new(40 + number as u32);
+        let word = world.routes.get(unit.to_usize()).unwrap();
+        if units == 0 {
+            word.set_big(bytes);
+        } else {
+            word.set_run(units, bytes);
+        }
+        let before = word.route();
+        assert!(world.pool.watch(unit, word, &birth(bytes - 7, 10)));
+        let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
+        assert_eq!(world.pool.route_elsewhere(note, unit), Some(Ok(before)));
+        assert_eq!(world.pool.route_elsewhere(note, SlabIndex::new(50)), Some(Err(Wrong::Freed)), "another block's");
+        assert_eq!(world.alive(30).len(), 1);
+        let (route, paused) = world.pool.pause(unit, word, note).unwrap();
+        assert_eq!((route, word.route(), paused), (before, before, birth(bytes - 7, 10)));
+        assert_eq!(world.pool.pause(unit, word, note), Err(Wrong::Freed));
+        assert!(world.pool.watch(unit, word, &paused));
+        let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
+        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| Some(101)), Ok(before));
+        assert_eq!(word.route(), Route::Unused);
+        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| None), Err(Wrong::Freed));
+        let told = world.told();
+        assert_eq!((told.len(), told[0].bytes, told[0].ns, told[0].allocs), (1, bytes - 7, 50, Some(1)));
+        world.pool.check_invariants();
+    }
+    assert_eq!((world.pool.stats().births, world.pool.stats().live_bytes), (2, 0));
+}
+
+#[test]
+fn a_unit_of_places_is_not_a_block_elsewhere_and_the_other_way_round() {
+    let world = World::new();
+    let block = world.take(100, &birth(100, 0));
+    let unit = world.os.index_of(block).unwrap();
+    assert_eq!(world.pool.route_elsewhere(world.note(block), unit), None);
+    let word = world.routes.get(unit.to_usize()).unwrap();
+    assert!(!world.pool.watch(unit, word, &birth(100, 0)), "it is neither a run nor a big block");
+    world.pool.check_invariants();
+}
+
+#[test]
+fn slots_for_blocks_elsewhere_are_bounded() {
+    let world = World::new();
+    let words: Vec<RouteWord> = (0..1100).map(|_| RouteWord::new()).collect();
+    let watched = words.iter().enumerate().filter(|(number, word)| {
+        word.set_run(1, 65_536);
+        world.pool.watch(SlabIndex::new(*number as u32), word, &birth(60_000, 0))
+    });
+    assert_eq!(watched.count(), 1024);
+    assert_eq!((world.pool.stats().births, world.pool.stats().no_place), (1024, 76));
+    world.pool.check_invariants();
 }

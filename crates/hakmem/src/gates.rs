@@ -176,7 +176,7 @@ unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
     // SAFETY: the slab is this heap's, the block the caller's.
     if !unsafe { record.heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, class) };
+        unsafe { spill_slow::<false>(block, class) };
     }
 }
 
@@ -205,7 +205,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, class) };
+        unsafe { spill_slow::<false>(block, class) };
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
         // SAFETY: the slab is this heap's, the block its user's until now.
         } else if !unsafe { heap.push(heap.bin_at(place), block) } {
             // SAFETY: as above; push found no room.
-            unsafe { spill_slow(block, place.class()) };
+            unsafe { spill_slow::<true>(block, place.class()) };
         }
         return Freed::Done;
     }
@@ -330,16 +330,16 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
     }
 }
 
-/// The cache has no room for a block of this heap.
+/// The cache has no room for a block of this heap. `IS_STEP`: the caller has looked whether a block begins there.
 ///
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_slow(block: NonNull<u8>, class: SizeClass) {
+unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, heap.bin(class), block) } {
+    if !unsafe { GLOBAL.front.spill(heap, heap.bin(class), block, IS_STEP) } {
         // SAFETY: passed on to the caller.
         unsafe { spill_open_slow(block, class) };
     }
@@ -479,7 +479,7 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, class) };
+        unsafe { spill_slow::<false>(block, class) };
     }
 }
 

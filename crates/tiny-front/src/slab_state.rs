@@ -4,8 +4,8 @@ use hakmem_atomic_ops::{Owned32, Owned64};
 use hakmem_base::{SlabIndex, invariant};
 use static_assertions::const_assert;
 
-/// log2 of the granule in which free-list heads are stored: blocks are eight-byte aligned.
-const GRANULE_SHIFT: u32 = 3;
+/// Set in a stored offset, which is a multiple of eight: zero is "no block".
+const IS_BLOCK: u32 = 1;
 const USED_MASK: u32 = 0xffff;
 const CARVED_ONE: u32 = 1 << 16;
 /// Where `counts` begins in the word.
@@ -21,7 +21,7 @@ const TAIL: u32 = u32::MAX;
 #[repr(C)]
 pub struct SlabState {
     /// `counts << 32 | free`, read and written as a whole: a block that comes back costs one load and one store here.
-    /// - `free`: `offset / 8 + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
+    /// - `free`: `offset + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
     /// - `counts`: `carved << 16 | used`.
     word: Owned64,
     /// Neighbours in the bin's circular list (link words).
@@ -92,32 +92,32 @@ impl SlabState {
     /// Offset (bytes) of the first free block.
     #[inline]
     pub(crate) fn free_offset(&self) -> Option<u32> {
-        self.free().checked_sub(1).map(|granules| granules << GRANULE_SHIFT)
+        self.free().checked_sub(IS_BLOCK)
     }
 
     #[inline]
     pub(crate) fn set_free_offset(&self, offset: Option<u32>) {
-        self.set(self.counts(), offset.map_or(0, granule_of));
+        self.set(self.counts(), offset.map_or(0, mark_of));
     }
 
     /// Puts a block on the free list where others stand already and others are still out: the rule when a program frees many.
     /// Returns the offset of the block that was the first one; in any other case nothing is done.
     #[inline(always)]
     pub(crate) fn push_between(&self, offset: u32) -> Option<u32> {
-        let (word, pushed) = (self.word.get(), granule_of(offset));
+        let (word, pushed) = (self.word.get(), mark_of(offset));
         let (first, used) = (word as u32, (word >> COUNTS_SHIFT) as u32 & USED_MASK);
-        if first == 0 || first == pushed || used <= 1 {
+        let change = first ^ pushed;
+        if first == 0 || change == 0 || used <= 1 {
             return None;
         }
-        // The lower half becomes `pushed`, without a carry into the upper one.
-        self.word.set(word - u64::from(first) + u64::from(pushed) - COUNTS_ONE);
+        self.word.set((word ^ u64::from(change)) - COUNTS_ONE);
         Some(offset_of(first))
     }
 
     /// Makes the block at `offset` the first one on the free list. Returns the offset of the one that was; it may be this one.
     #[inline]
     pub(crate) fn push_free(&self, offset: u32) -> Pushed {
-        let (first, pushed) = (self.free(), granule_of(offset));
+        let (first, pushed) = (self.free(), mark_of(offset));
         self.set(self.counts(), pushed);
         match first {
             0 => Pushed::First,
@@ -163,13 +163,13 @@ impl SlabState {
 
 /// `free` for the block at `offset`.
 #[inline(always)]
-const fn granule_of(offset: u32) -> u32 {
-    (offset >> GRANULE_SHIFT) + 1
+const fn mark_of(offset: u32) -> u32 {
+    offset | IS_BLOCK
 }
 
 #[inline(always)]
-const fn offset_of(granule: u32) -> u32 {
-    (granule - 1) << GRANULE_SHIFT
+const fn offset_of(mark: u32) -> u32 {
+    mark - IS_BLOCK
 }
 
 /// Where a block on a slab's free list has come to stand.

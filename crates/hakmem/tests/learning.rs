@@ -41,7 +41,7 @@ static NO_THREADS: Flag = Flag::new(false);
 /// - As for the C library's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrusage(who: c_int, usage: *mut libc::rusage) -> c_int {
-    let is_learner = thread_name() == "hakmem-learn";
+    let is_learner = is_learning_thread();
     while is_learner && TROUBLE.load_relaxed() != NONE {
         IS_MET.store_release(true);
         if TROUBLE.load_relaxed() == DEATH {
@@ -79,11 +79,12 @@ unsafe extern "C" fn pthread_create(
     unsafe { real(thread, attributes, start, argument) }
 }
 
-fn thread_name() -> String {
+/// Whether this is the learning thread. Asked by it in the midst of a look, so it must not allocate.
+fn is_learning_thread() -> bool {
     let mut name = [0_u8; 16];
     // SAFETY: writes at most sixteen bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    String::from_utf8_lossy(name.split(|byte| *byte == 0).next().unwrap_or(&[])).into_owned()
+    name.starts_with(b"hakmem-learn\0")
 }
 
 /// Names of all threads of the process.

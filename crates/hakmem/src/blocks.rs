@@ -1,10 +1,12 @@
 //! What watched blocks say, as text beside the exit statistics and as JSON in them. Allocates nothing.
 
+use core::ffi::c_int;
 use core::fmt::{Display, Formatter, Result, Write};
 use hakmem_learner::{GroupSummary, SiteSummary};
 use hakmem_sampled::Trace;
 
 use crate::finding::Modules;
+use crate::learning;
 use crate::watcher::{self, ObservedBlocks};
 use crate::writer::FdWriter;
 
@@ -83,6 +85,14 @@ fn write_site(out: &mut FdWriter, site: &SiteSummary) -> Result {
 
 fn calls(site: &SiteSummary) -> Trace {
     site.frames.iter().copied().take_while(|frame| *frame != 0).collect()
+}
+
+/// Writes what watched blocks say as a JSON object to the file descriptor `fd`: the mode, and `blocks` if any was watched.
+pub fn dump_blocks(fd: c_int) {
+    let mut out = FdWriter::new(fd);
+    out.text("{\"mode\":\"").text(learning::mode().name()).text("\"");
+    write_json(&mut out);
+    out.text("}\n");
 }
 
 /// A member `blocks` for the statistics' JSON object, if any block was watched.

@@ -43,6 +43,7 @@ mod tls;
 mod watcher;
 mod writer;
 
+pub use blocks::dump_blocks;
 pub use dump::{dump_dot, dump_json};
 pub use hakmem_learner as learner;
 pub use hakmem_policy::file::{FileError, FileProblem, parse_policy};

@@ -386,6 +386,34 @@ fn free_large_wrongly(offset: usize) {
     unsafe { dealloc(blocks[2].wrapping_add(offset), layout) };
 }
 
+/// What a process leaves behind at its end: text on stderr, and JSON that a parser takes.
+#[test]
+fn the_exit_statistics_say_what_was_seen() {
+    const TEST: &str = "the_exit_statistics_say_what_was_seen";
+    if Child::role().is_some() {
+        let kept: Vec<_> = (0..300).map(|_| kept_for_ever(600)).collect();
+        (0..100).for_each(|_| drop(a_run(50_000)));
+        black_box(std::mem::ManuallyDrop::new(kept));
+        return;
+    }
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("watched-statistics.json");
+    let child = Child::of_test(TEST, "end").env("HAKMEM_MODE", "OBSERVE").env("HAKMEM_WATCH", "1");
+    let ended = child.env("HAKMEM_STATS", "1").env("HAKMEM_STATS_FILE", file.to_str().unwrap()).run();
+    ended.assert_success();
+    assert_eq!(ended.lines_of("hakmem: blocks, by ").len(), 1, "{}", ended.stderr);
+    // Of a Rust program the loader knows no names; the offsets are what addr2line takes.
+    assert!(ended.stderr.contains(" in use\n    #0 0x") && ended.stderr.contains("watched-"), "{}", ended.stderr);
+    let statistics: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let blocks = &statistics["blocks"];
+    let groups = blocks["groups"].as_array().unwrap();
+    let of = |bytes: u64| groups.iter().find(|group| bytes <= group["up_to"].as_u64().unwrap()).unwrap();
+    assert!(of(600)["blocks"].as_u64().unwrap() >= 250 && of(600)["alive_share"].as_f64().unwrap() > 0.5);
+    assert!(of(50_000)["blocks"].as_u64().unwrap() >= 90 && of(50_000)["lived_ns"].as_array().unwrap().len() == 3);
+    let site = &blocks["sites"][0];
+    assert!(site["bytes"].as_u64().unwrap() > 4_000_000 && site["calls"][0].as_str().unwrap().starts_with("0x"));
+    assert!(statistics["watched"].as_u64().unwrap() > 300 && statistics["watch_cpu_ppm"].as_u64().unwrap() > 0);
+}
+
 /// A mistake with a watched block is found as well as with any other, or better: nothing of it depends on its contents.
 #[test]
 fn mistakes_with_watched_blocks_are_reported() {

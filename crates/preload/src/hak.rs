@@ -94,8 +94,14 @@ pub struct hak_stats_t {
     pub learn_cpu_us: u64,
     /// The same in millionths of the CPU time of the process.
     pub learn_cpu_ppm: u64,
+    /// Blocks whose lives were watched (modes OBSERVE and LEARN).
+    pub watched: u64,
+    /// Blocks that were to be watched and whose lives are not known.
+    pub watched_lost: u64,
+    /// What watching has cost, in millionths of the CPU time of the process.
+    pub watch_cpu_ppm: u64,
     /// Zero; later fields of this version go here.
-    pub reserved: [u64; 10],
+    pub reserved: [u64; 7],
 }
 
 /// What a program may choose at run time. The same choices exist as `HAKMEM_*` variables; what is set last counts.
@@ -126,7 +132,7 @@ const _: () =
     assert!(size_of::<hak_options_t>() == 16 + 4 * 8 + 16 * 8, "a field was added without taking reserved space");
 const _: () = assert!(offset_of!(hak_stats_t, struct_size) == 8, "the three fields that every version has");
 const _: () =
-    assert!(size_of::<hak_stats_t>() == 16 + 20 * 8 + 10 * 8, "a field was added without taking reserved space");
+    assert!(size_of::<hak_stats_t>() == 16 + 23 * 8 + 7 * 8, "a field was added without taking reserved space");
 
 /// What every structure of this API begins with, in every version.
 ///
@@ -262,7 +268,10 @@ pub unsafe extern "C" fn hak_stats(stats: *mut hak_stats_t) -> c_int {
         learn_published: now.learn_published,
         learn_cpu_us: now.learn_cpu_us,
         learn_cpu_ppm: now.learn_cpu_ppm,
-        reserved: [0; 10],
+        watched: now.watched,
+        watched_lost: now.watched_lost,
+        watch_cpu_ppm: now.watch_cpu_ppm,
+        reserved: [0; 7],
     };
     // SAFETY: as above.
     unsafe { stats.write(filled) };
@@ -386,6 +395,17 @@ pub extern "C" fn hak_dump_json(fd: c_int) -> c_int {
     refusal
 }
 
+/// Writes what watched blocks say (modes OBSERVE and LEARN: sizes, lifetimes, the calls that allocate) as JSON to a file descriptor:
+/// `HAK_OK` or `HAK_ERROR_FD`. Not for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn hak_dump_blocks(fd: c_int) -> c_int {
+    let refusal = check_fd(fd);
+    if refusal == HAK_OK {
+        hakmem::dump_blocks(fd);
+    }
+    refusal
+}
+
 /// Writes the heap as a DOT graph to a file descriptor: `HAK_OK` or `HAK_ERROR_FD`. What a full disk cuts off is not reported.
 #[unsafe(no_mangle)]
 pub extern "C" fn hak_dump_dot(fd: c_int) -> c_int {
@@ -425,7 +445,10 @@ mod tests {
             learn_published: 0,
             learn_cpu_us: 0,
             learn_cpu_ppm: 0,
-            reserved: [7; 10],
+            watched: 7,
+            watched_lost: 7,
+            watch_cpu_ppm: 7,
+            reserved: [7; 7],
         }
     }
 
@@ -436,7 +459,8 @@ mod tests {
         // SAFETY: a live structure of full size.
         assert_eq!(unsafe { hak_stats(&raw mut stats) }, HAK_OK);
         assert!(stats.committed_bytes >= 100_000);
-        assert_eq!(stats.reserved, [0; 10]);
+        assert_eq!((stats.watched, stats.watched_lost, stats.watch_cpu_ppm), (0, 0, 0));
+        assert_eq!(stats.reserved, [0; 7]);
         // SAFETY: the block is live.
         unsafe { hak_free(block) };
     }
@@ -465,7 +489,7 @@ mod tests {
         for (mut stats, error) in cases {
             // SAFETY: a live structure of full size.
             assert_eq!(unsafe { hak_stats(&raw mut stats) }, error);
-            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 10]));
+            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 7]));
         }
         // SAFETY: null is allowed.
         assert_eq!(unsafe { hak_stats(core::ptr::null_mut()) }, HAK_ERROR_NULL);
@@ -534,6 +558,7 @@ mod tests {
         let writable = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) };
         assert_eq!(hak_dump_json(writable), HAK_OK);
         assert_eq!(hak_dump_dot(writable), HAK_OK);
+        assert_eq!((hak_dump_blocks(writable), hak_dump_blocks(read_only)), (HAK_OK, HAK_ERROR_FD));
         for fd in [read_only, writable] {
             // SAFETY: opened above.
             unsafe { libc::close(fd) };

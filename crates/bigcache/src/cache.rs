@@ -181,11 +181,9 @@ impl BigCache {
         let word = cx.word(index)?;
         // Fresh superslabs, never kept ones: what stands behind the destination is lost.
         let (first, _zeroed) = self.take_fresh(cx, &shape, true)?;
-        let all_moved = carry(cx, index, first, old_bytes);
+        let all_moved = carry(cx, index, first, old_bytes, held);
         word.retire();
-        // Beyond the moved bytes (in the last superslab) nothing was the block's, but an earlier block's bytes may be there.
-        let is_clean = all_moved && old_bytes.is_multiple_of(SUPERSLAB_BYTES);
-        cx.os.give_extent(index, held, if is_clean { Purge::Clean } else { Purge::Now });
+        cx.os.give_extent(index, held, if all_moved { Purge::Clean } else { Purge::Now });
         self.moved.add_relaxed(1);
         self.count_resize(old_bytes, shape.bytes);
         Some(hand_out(cx, first, shape.bytes, false))
@@ -434,16 +432,16 @@ fn back(cx: &BigContext<'_>, first: SlabIndex, shape: &Shape, backing: Backing) 
     let _is_done = cx.os.advise_huge(superslab_behind(first, small), shape.bytes.saturating_sub(small_bytes));
 }
 
-/// Moves the OS pages of `bytes` bytes from one extent to another; copies what cannot be moved. True if nothing was copied:
-/// then `from` reads as zero.
+/// Moves `superslabs` superslabs, of which a block uses `bytes` bytes, from one extent to another; copies what cannot be moved. True if
+/// nothing was copied: then `from` reads as zero.
 ///
-/// The kernel moves what lies in one of its mappings. Huge-page advice and earlier moves cut the window into several, mostly
-/// between superslabs, so a refused part is tried again in halves.
-fn carry(cx: &BigContext<'_>, from: SlabIndex, to: SlabIndex, bytes: usize) -> bool {
-    if cx.os.move_pages(from, to, bytes) {
+/// The kernel moves what lies in one of its mappings. Huge-page advice and earlier moves cut the window into several, but only between
+/// superslabs: nothing less is moved or advised. So a refused part is tried again in halves.
+fn carry(cx: &BigContext<'_>, from: SlabIndex, to: SlabIndex, bytes: usize, superslabs: u32) -> bool {
+    if cx.os.move_pages(from, to, superslabs as usize * SUPERSLAB_BYTES) {
         return true;
     }
-    let half = (bytes.div_ceil(SUPERSLAB_BYTES) / 2) as u32;
+    let half = superslabs / 2;
     if half == 0 {
         let (source, target) = (cx.os.address_of(from), cx.os.address_of(to));
         // SAFETY: the caller holds both extents, which are at least this long and two.
@@ -451,8 +449,9 @@ fn carry(cx: &BigContext<'_>, from: SlabIndex, to: SlabIndex, bytes: usize) -> b
         return false;
     }
     let half_bytes = half as usize * SUPERSLAB_BYTES;
-    let first_moved = carry(cx, from, to, half_bytes);
-    carry(cx, superslab_behind(from, half), superslab_behind(to, half), bytes - half_bytes) && first_moved
+    let first_moved = carry(cx, from, to, half_bytes, half);
+    let (from, to) = (superslab_behind(from, half), superslab_behind(to, half));
+    carry(cx, from, to, bytes - half_bytes, superslabs - half) && first_moved
 }
 
 /// Records a taken extent as a block.

@@ -81,11 +81,6 @@ impl FreeMap {
         self.groups.get_mut(word / GROUP_WORDS)?.used.get_mut(word % GROUP_WORDS)
     }
 
-    fn room_word_mut(&mut self, superslab: u32) -> Option<&mut u64> {
-        let word = (superslab / WORD_BITS) as usize;
-        self.groups.get_mut(word / GROUP_WORDS)?.room.get_mut(word % GROUP_WORDS)
-    }
-
     pub(crate) fn is_used(&self, superslab: u32) -> bool {
         self.used_word(superslab / WORD_BITS) & (1 << (superslab % WORD_BITS)) != 0
     }
@@ -96,27 +91,39 @@ impl FreeMap {
             && self.first_taken(first, first + count, Avoid::Used).is_none()
     }
 
-    /// Marks as used; a use ends the hint that the superslab is room.
-    pub(crate) fn set_used(&mut self, superslab: u32) {
-        set_bit(self.used_word_mut(superslab), superslab, true);
-        set_bit(self.room_word_mut(superslab), superslab, false);
-        self.summarise(superslab / WORD_BITS);
+    /// Marks `count` superslabs from `first` on as used; a use ends the hint that they are room.
+    pub(crate) fn set_used(&mut self, first: u32, count: u32) {
+        self.change(first, count, |used, room, bits| {
+            *used |= bits;
+            *room &= !bits;
+        });
     }
 
-    pub(crate) fn set_free(&mut self, superslab: u32) {
-        set_bit(self.used_word_mut(superslab), superslab, false);
-        self.summarise(superslab / WORD_BITS);
+    /// Marks `count` superslabs from `first` on as free.
+    pub(crate) fn set_free(&mut self, first: u32, count: u32) {
+        self.change(first, count, |used, _, bits| *used &= !bits);
     }
 
     /// Sets or clears the hint for the free superslabs among `count` from `first` on.
     pub(crate) fn set_room(&mut self, first: u32, count: u32, is_room: bool) {
+        self.change(first, count, |used, room, bits| {
+            *room = if is_room { *room & !bits | bits & !*used } else { *room & !bits };
+        });
+    }
+
+    /// Calls `change` with each pair of words, used and room, and the bits in it that stand for the superslabs.
+    fn change(&mut self, first: u32, count: u32, change: impl Fn(&mut u64, &mut u64, u64)) {
         let end = first.saturating_add(count).min(self.superslab_count);
-        for superslab in first..end {
-            let is_free = !self.is_used(superslab);
-            set_bit(self.room_word_mut(superslab), superslab, is_room && is_free);
-            if superslab + 1 == end || (superslab + 1) % WORD_BITS == 0 {
-                self.summarise(superslab / WORD_BITS);
-            }
+        let mut position = first;
+        while position < end {
+            let (index, bit) = (position / WORD_BITS, position % WORD_BITS);
+            let bits = (end - position).min(WORD_BITS - bit);
+            let Some(group) = self.groups.get_mut(index as usize / GROUP_WORDS) else { return };
+            let place = index as usize % GROUP_WORDS;
+            let (Some(used), Some(room)) = (group.used.get_mut(place), group.room.get_mut(place)) else { return };
+            change(used, room, (u64::MAX >> (WORD_BITS - bits)) << bit);
+            self.summarise(index);
+            position += bits;
         }
     }
 
@@ -207,11 +214,11 @@ mod tests {
     #[test]
     fn a_search_skips_full_words_and_respects_the_end() {
         let mut map = FreeMap::reserve(5000).unwrap();
-        (0..4700).for_each(|superslab| map.set_used(superslab));
+        map.set_used(0, 4700);
         assert_eq!(map.find(1, 1, 0, Avoid::UsedAndRoom), Some(4700));
         assert_eq!(map.find(300, 1, 0, Avoid::UsedAndRoom), Some(4700));
         assert_eq!(map.find(301, 1, 0, Avoid::UsedAndRoom), None);
-        map.set_free(17);
+        map.set_free(17, 1);
         assert_eq!(map.find(1, 1, 0, Avoid::UsedAndRoom), Some(17));
     }
 
@@ -228,8 +235,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Action {
-        Use(u32),
-        Free(u32),
+        Use(u32, u32),
+        Free(u32, u32),
         Room(u32, u32, bool),
         Find(u32, u32, u32, bool),
     }
@@ -237,10 +244,14 @@ mod tests {
     /// Two words and a bit, so that few actions fill a part of it.
     const COUNT: u32 = 140;
 
+    fn lengths() -> impl Strategy<Value = u32> {
+        prop_oneof![4 => Just(1), 1 => 0_u32..90]
+    }
+
     fn actions() -> impl Strategy<Value = Vec<Action>> {
         let action = prop_oneof![
-            6 => (0_u32..COUNT).prop_map(Action::Use),
-            5 => (0_u32..COUNT).prop_map(Action::Free),
+            6 => (0_u32..COUNT, lengths()).prop_map(|(first, count)| Action::Use(first, count)),
+            5 => (0_u32..COUNT, lengths()).prop_map(|(first, count)| Action::Free(first, count)),
             2 => (0_u32..COUNT, 0_u32..90, any::<bool>()).prop_map(|(first, count, on)| Action::Room(first, count, on)),
             4 => (1_u32..9, 0_u32..5, 0_u32..32, any::<bool>()).prop_map(|(c, a, p, r)| Action::Find(c, 1 << a, p, r)),
         ];
@@ -254,13 +265,15 @@ mod tests {
             let (mut used, mut room) = ([false; COUNT as usize], [false; COUNT as usize]);
             for action in actions {
                 match action {
-                    Action::Use(at) => {
-                        map.set_used(at);
-                        (used[at as usize], room[at as usize]) = (true, false);
+                    Action::Use(first, count) => {
+                        map.set_used(first, count);
+                        for at in first..(first + count).min(COUNT) {
+                            (used[at as usize], room[at as usize]) = (true, false);
+                        }
                     }
-                    Action::Free(at) => {
-                        map.set_free(at);
-                        used[at as usize] = false;
+                    Action::Free(first, count) => {
+                        map.set_free(first, count);
+                        (first..(first + count).min(COUNT)).for_each(|at| used[at as usize] = false);
                     }
                     Action::Room(first, count, on) => {
                         map.set_room(first, count, on);

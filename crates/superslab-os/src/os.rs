@@ -1,7 +1,7 @@
 //! The public face: every operation takes the lock, lets the pool decide, and makes system calls.
 
 use crate::policy::{OsPolicy, WindowConfig};
-use crate::pool::Pool;
+use crate::pool::{Advice, Pool};
 use crate::purge::{Batch, Scope};
 use crate::record::{HUGE, Kind};
 use crate::residence;
@@ -76,8 +76,7 @@ enum Refused {
 
 /// What is to be done without the lock when units were taken, mostly nothing.
 struct Opened {
-    /// The superslab is to have huge pages.
-    wants_huge: bool,
+    advice: Advice,
     /// Another one is to be looked at, with so many units in use.
     probe: Option<(u32, u32)>,
 }
@@ -159,9 +158,12 @@ impl SuperslabOs {
             taken = self.try_take_run(units, align_units, None);
         }
         let (run, opened) = taken.ok()?;
-        if opened.wants_huge {
-            let _is_done = self.reservation.advise_huge(index_of_superslab(run.first.superslab()), 0, SUPERSLAB_BYTES);
-        }
+        let superslab = index_of_superslab(run.first.superslab());
+        let _is_done = match opened.advice {
+            Advice::Nothing => true,
+            Advice::Huge => self.reservation.advise_huge(superslab, 0, SUPERSLAB_BYTES),
+            Advice::Small => self.reservation.advise_small(superslab, 0, SUPERSLAB_BYTES),
+        };
         if let Some((superslab, units)) = opened.probe
             && let Some(permille) = self.resident_permille(index_of_superslab(superslab), SUPERSLAB_BYTES)
         {
@@ -176,7 +178,6 @@ impl SuperslabOs {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(units))?;
-        let mut was_unused = false;
         let place = before.map(|unit| (unit.superslab(), unit.slot()));
         let place = place.filter(|&(superslab, slot)| pool.waits_dirty(superslab, slot, units));
         let (superslab, slot) = match place.or_else(|| pool.place_units(units, align_units)) {
@@ -184,15 +185,15 @@ impl SuperslabOs {
             None => {
                 let superslab = pool.place_superslab().ok_or(Refused::NoPlace)?;
                 self.ensure_committed(&mut pool, superslab + 1)?;
-                was_unused = true;
                 (superslab, 0)
             }
         };
+        let kind = pool.read(superslab).kind;
         let clean = pool.take_units(superslab, slot, units, now as u32);
-        let wants_huge = pool.claim_huge(superslab, was_unused);
-        let probe = if was_unused { pool.superslab_to_probe() } else { None };
+        let advice = pool.claim_advice(superslab, kind);
+        let probe = if kind == Kind::Unused { pool.superslab_to_probe() } else { None };
         self.publish(&pool, now);
-        Ok((Run { first: index_of_superslab(superslab).add(slot), clean }, Opened { wants_huge, probe }))
+        Ok((Run { first: index_of_superslab(superslab).add(slot), clean }, Opened { advice, probe }))
     }
 
     /// Takes a run back. Its content counts as dirty from now on.

@@ -87,7 +87,7 @@ impl Pool {
         let Some(records) = FlatTable::reserve(superslab_count as usize) else { return false };
         let Some(mut map) = FreeMap::reserve(superslab_count) else { return false };
         // Superslab 0 stays unused for ever, so that 0 ends lists and slab index 0 means "none".
-        map.set_used(0);
+        map.set_used(0, 1);
         (self.records, self.map, self.phase) = (records, map, phase);
         true
     }
@@ -118,7 +118,7 @@ impl Pool {
 
     /// Superslab and slot of free units in a superslab that is in use already, or in a warm one: where their OS pages are there
     /// already, else anywhere.
-    pub(crate) fn place_units(&self, units: u32, align: u32) -> Option<(u32, u32)> {
+    pub(crate) fn place_units(&mut self, units: u32, align: u32) -> Option<(u32, u32)> {
         self.search(self.nonempty & DIRTY_BUCKETS, units, align, Record::free_dirty)
             .or_else(|| self.search(self.nonempty, units, align, |record| record.free))
     }
@@ -133,7 +133,7 @@ impl Pool {
     }
 
     /// The first fit among the bits that `eligible` names, in the lists given, for a bounded number of looks.
-    fn search(&self, mut lists: u64, units: u32, align: u32, eligible: fn(&Record) -> u32) -> Option<(u32, u32)> {
+    fn search(&mut self, mut lists: u64, units: u32, align: u32, eligible: fn(&Record) -> u32) -> Option<(u32, u32)> {
         let tiering = self.policy.tiering;
         let mut tries = TRIES;
         while lists != 0 {
@@ -141,6 +141,13 @@ impl Pool {
             lists &= lists - 1;
             if tiering && free_units_of(bucket) < units {
                 continue;
+            }
+            if bucket == WARM_BUCKET
+                && let Some(lowest) = self.place_superslab()
+                && let Some(slot) = lowest_fit(eligible(&self.read(lowest)), units, align)
+            {
+                // Not the one that was given back last: it may lie in the midst of what a big block has left, and wants again.
+                return Some((lowest, slot));
             }
             let mut superslab = self.head(bucket);
             let mut tries_here = if tiering { TRIES_PER_BUCKET } else { TRIES };
@@ -223,63 +230,96 @@ impl Pool {
 
     /// Hands out whole free superslabs as (part of) an extent, of which the first `used_units` units will be used; returns whether all
     /// of them read as zero.
+    ///
+    /// Extents are long: what is done for each of their superslabs is no more than what changes there.
     pub(crate) fn take_superslabs(&mut self, first: u32, count: u32, kind: Kind, used_units: u32, now: u32) -> bool {
-        let (mut zeroed, mut debts) = (true, [0; DELAYS]);
+        let mut clean = 0;
         for superslab in first..first + count {
-            let is_head = superslab == first && kind == Kind::ExtentHead;
             let record = self.record(superslab);
-            let before = record.kind;
-            if !matches!(before, Kind::Unused | Kind::Warm) {
-                fatal("a superslab that is not free was about to be handed out");
+            match record.kind {
+                Kind::Unused => clean += 1,
+                Kind::Warm => self.cool(superslab),
+                _ => fatal("a superslab that is not free was about to be handed out"),
             }
-            let dirty_units = record.free_dirty().count_ones();
-            zeroed &= before == Kind::Unused;
+            let record = self.record(superslab);
             (record.free, record.dirty, record.purging) = (0, ALL, 0);
-            record.kind = if is_head { Kind::ExtentHead } else { Kind::ExtentTail };
-            if before == Kind::Warm {
-                self.warm_hits += 1;
-                self.free_dirty_units -= u64::from(dirty_units);
-            } else {
-                self.fresh_superslabs += 1;
-            }
-            self.extent_superslabs += 1;
-            self.add_in_use(SLABS_PER_SUPERSLAB);
-            self.settle(superslab, before, Wait::Keep, now);
-            if self.watch.is_on() {
-                let used =
-                    used_units.saturating_sub((superslab - first) * SLABS_PER_SUPERSLAB).min(SLABS_PER_SUPERSLAB);
-                let touched = if used == 0 { 0 } else { mask(0, used) };
-                let level = if self.read(superslab).has(HUGE) { ALWAYS_HUGE } else { 0 };
-                let opened = self.watch.take(superslab, ALL, touched, level, now);
-                let grows = debts.iter_mut().enumerate().filter(|(delay, _)| opened >> delay & 1 != 0);
-                grows.for_each(|(_, debt)| *debt += SLABS_PER_SUPERSLAB);
-            }
+            record.kind = Kind::ExtentTail;
         }
+        if kind == Kind::ExtentHead {
+            self.record(first).kind = kind;
+        }
+        self.map.set_used(first, count);
+        self.fresh_superslabs += u64::from(clean);
+        self.warm_hits += u64::from(count - clean);
+        self.extent_superslabs += count;
+        self.add_in_use(count * SLABS_PER_SUPERSLAB);
         if self.watch.is_on() {
-            self.watch.make_way(debts, self.committed, now);
+            self.watch_taking(first, count, used_units, now);
         }
-        zeroed
+        clean == count
+    }
+
+    /// [`Pool::take_superslabs`] for the account of other policies.
+    fn watch_taking(&mut self, first: u32, count: u32, used_units: u32, now: u32) {
+        let mut debts = [0; DELAYS];
+        for superslab in first..first + count {
+            let used = used_units.saturating_sub((superslab - first) * SLABS_PER_SUPERSLAB).min(SLABS_PER_SUPERSLAB);
+            let touched = if used == 0 { 0 } else { mask(0, used) };
+            let level = if self.read(superslab).has(HUGE) { ALWAYS_HUGE } else { 0 };
+            let opened = self.watch.take(superslab, ALL, touched, level, now);
+            let grows = debts.iter_mut().enumerate().filter(|(delay, _)| opened >> delay & 1 != 0);
+            grows.for_each(|(_, debt)| *debt += SLABS_PER_SUPERSLAB);
+        }
+        self.watch.make_way(debts, self.committed, now);
+    }
+
+    /// Takes a warm superslab out of queue, list and counts.
+    fn cool(&mut self, superslab: u32) {
+        self.dequeue(superslab);
+        self.unlist(superslab);
+        let record = self.record(superslab);
+        let dirty_units = record.free_dirty().count_ones();
+        let was_parked = record.has(PARKED);
+        record.clear(PARKED);
+        record.tier = Tier::None;
+        self.parked -= u32::from(was_parked);
+        self.warm -= 1;
+        self.free_dirty_units -= u64::from(dirty_units);
     }
 
     /// Takes back superslabs of an extent, with zeros in them or not.
     pub(crate) fn give_superslabs(&mut self, first: u32, count: u32, is_clean: bool, now: u32) {
-        let wait = if self.policy.eager_free { Wait::Urgent } else { Wait::Restart };
+        let eager = self.policy.eager_free;
         for superslab in first..first + count {
             let record = self.record(superslab);
-            let before = record.kind;
-            if !matches!(before, Kind::ExtentHead | Kind::ExtentTail) {
+            if !matches!(record.kind, Kind::ExtentHead | Kind::ExtentTail) {
                 fatal("a superslab was given back that is part of no extent");
             }
-            record.kind = Kind::Slabs;
-            (record.free, record.dirty, record.purging) = (ALL, if is_clean { 0 } else { ALL }, 0);
             (record.freed_at, record.extent_superslabs, record.room) = (now, 0, 0);
-            if !is_clean {
-                self.free_dirty_units += u64::from(SLABS_PER_SUPERSLAB);
+            if is_clean {
+                (record.kind, record.free, record.dirty) = (Kind::Unused, 0, 0);
+                continue;
             }
-            self.extent_superslabs -= 1;
-            self.units_in_use -= u64::from(SLABS_PER_SUPERSLAB);
-            self.settle(superslab, before, wait, now);
-            self.watch.give(superslab, ALL, is_clean, now);
+            (record.kind, record.free, record.dirty) = (Kind::Warm, ALL, ALL);
+            record.tier = Tier::Free;
+            if eager {
+                record.set(URGENT);
+                self.enqueue_oldest(superslab);
+            } else {
+                self.enqueue_newest(superslab);
+            }
+            self.list(superslab, WARM_BUCKET);
+        }
+        self.map.set_free(first, count);
+        let units = u64::from(count) * u64::from(SLABS_PER_SUPERSLAB);
+        if !is_clean {
+            self.warm += count;
+            self.free_dirty_units += units;
+        }
+        self.extent_superslabs -= count;
+        self.units_in_use -= units;
+        if self.watch.is_on() {
+            (first..first + count).for_each(|superslab| self.watch.give(superslab, ALL, is_clean, now));
         }
     }
 
@@ -323,8 +363,8 @@ impl Pool {
         let was_free = matches!(before, Kind::Unused | Kind::Warm);
         let is_free = matches!(record.kind, Kind::Unused | Kind::Warm);
         match (was_free, is_free) {
-            (true, false) => self.map.set_used(superslab),
-            (false, true) => self.map.set_free(superslab),
+            (true, false) => self.map.set_used(superslab, 1),
+            (false, true) => self.map.set_free(superslab, 1),
             _ => {}
         }
         self.requeue(superslab, wait, now);
@@ -442,22 +482,29 @@ impl Pool {
         units.saturating_mul(SLAB_BYTES as u64)
     }
 
-    /// Whether MADV_HUGEPAGE is due for a superslab of which a unit was just taken; if so it counts as applied.
-    pub(crate) fn claim_huge(&mut self, superslab: u32, was_unused: bool) -> bool {
+    /// What is to be said to the kernel about a superslab of which a unit was just taken, and which `before` was of this kind. It counts
+    /// as said.
+    pub(crate) fn claim_advice(&mut self, superslab: u32, before: Kind) -> Advice {
         let policy = self.policy;
         let heap_is_large = self.small_heap_bytes() > policy.thp_heap_bytes as u64;
         let record = self.read(superslab);
-        if record.has(HUGE) {
-            return false;
-        }
         let is_filled = policy.thp_fill_units != 0 && record.units_in_use() >= policy.thp_fill_units;
-        let claim = is_filled || was_unused && heap_is_large && self.probe.allows_huge();
-        if claim {
-            self.record(superslab).set(HUGE);
-        } else if was_unused {
+        let wants_huge = is_filled || before == Kind::Unused && heap_is_large && self.probe.allows_huge();
+        let advice = match (record.has(HUGE), wants_huge) {
+            (false, true) => Advice::Huge,
+            // A big block has left it so. In a small heap each first touch would bring 2 MiB.
+            (true, false) if before != Kind::Slabs && !heap_is_large => Advice::Small,
+            _ => Advice::Nothing,
+        };
+        match advice {
+            Advice::Huge => self.record(superslab).set(HUGE),
+            Advice::Small => self.record(superslab).clear(HUGE),
+            Advice::Nothing => {}
+        }
+        if before == Kind::Unused && !self.read(superslab).has(HUGE) {
             self.probe.note_small(superslab);
         }
-        claim
+        advice
     }
 
     /// A superslab with small pages, and how many of its units are in use, if it is time to look how much of it is in memory: the
@@ -468,6 +515,17 @@ impl Pool {
         let is_small = record.kind == Kind::Slabs && !record.has(HUGE);
         (superslab != 0 && is_time && is_small).then(|| (superslab, record.units_in_use()))
     }
+}
+
+/// How a superslab is to be backed from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Advice {
+    /// As it is.
+    Nothing,
+    /// By huge pages.
+    Huge,
+    /// By small pages, as far as nothing is in memory yet.
+    Small,
 }
 
 /// What a change means for a superslab's place in the purge queue.

@@ -472,3 +472,33 @@ fn what_idles_makes_way_for_an_extent_that_grows_in_place_however_much_it_is() {
     assert_eq!(os.grow_extent(extent.first, 5, 65), Some(true));
     assert_eq!(os.purgeable_bytes(), 0, "more than fits one batch");
 }
+
+#[test]
+fn units_are_cut_from_the_lowest_free_superslab_so_that_a_large_one_stays_whole() {
+    let os = os_with(never());
+    let extent = os.take_extent(40, 0, 1).unwrap();
+    os.give_extent(extent.first, 40, Purge::Later);
+    let run = os.take_run(3, 1).unwrap();
+    assert_eq!((run.first, run.clean), (extent.first, 0), "not from the superslab that was given back last");
+    let again = os.take_extent(39, 0, 1).unwrap();
+    assert_eq!((again.first.superslab(), again.zeroed), (extent.first.superslab() + 1, false));
+    os.give_extent(again.first, 39, Purge::Clean);
+    os.give_run(run.first, 3);
+    os.check_invariants();
+}
+
+#[test]
+fn units_of_a_small_heap_do_not_get_the_huge_pages_that_a_large_block_left() {
+    let os = os_with(OsPolicy { thp_fill_units: 0, thp_heap_bytes: 8 << 20, ..never() });
+    let again = |os: &SuperslabOs| {
+        let extent = os.take_extent(4, 0, 1).unwrap();
+        assert!(os.advise_huge(extent.first, 4 << 21));
+        os.give_extent(extent.first, 4, Purge::Later);
+        os.stats().huge_advised_bytes
+    };
+    assert_eq!(again(&os), 4 << 21);
+    assert_eq!(again(&os), 4 << 21, "the advice stays");
+    let run = os.take_run(1, 1).unwrap();
+    os.give_run(run.first, 1);
+    assert_eq!(again(&os), 5 << 21, "but not where a unit was cut");
+}

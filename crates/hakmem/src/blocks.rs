@@ -12,6 +12,8 @@ use crate::writer::FdWriter;
 
 /// Sites that the text shows with their calls.
 const SITES_SHOWN: usize = 10;
+/// Smallest part of what small blocks take that is worth a line.
+const SAVING_SHOWN: f64 = 0.001;
 const MIB: f64 = 1048576.0;
 
 /// Sizes, lifetimes and sites, if any block was watched. Errors of the descriptor end the text.
@@ -37,7 +39,7 @@ fn write_observed(out: &mut FdWriter, observed: &ObservedBlocks) -> Result {
     for group in summary.groups.iter().filter(|group| group.blocks > 0.0) {
         write_group(out, group)?;
     }
-    for wanted in summary.wanted.iter().flatten() {
+    for wanted in summary.wanted.iter().flatten().filter(|wanted| wanted.saved_share >= SAVING_SHOWN) {
         writeln!(
             out,
             "  a class of {} bytes beside that of {} would save {:.1} % of what small blocks take",

@@ -34,7 +34,7 @@ const LEAST_DISTANCE: u32 = 1 << 6;
 const LARGEST_DISTANCE: u32 = 1 << 24;
 /// What a watched life is believed to cost (ns) before any has ended, and how many times as much time lies between two.
 const FIRST_COST_NS: u32 = 8000;
-const GAP_FACTOR: u64 = 256;
+const GAP_FACTOR: u64 = 512;
 /// A distance that the environment leaves to the price, and one that means none at all: the values of `HAKMEM_WATCH`.
 const BY_PRICE: u32 = 0;
 const NEVER: u32 = u32::MAX;
@@ -202,7 +202,7 @@ fn is_too_soon(record: &HeapRecord, now_ns: u64) -> bool {
 /// lies in the frame of whoever asks.
 ///
 /// Runs mostly come on a short way that knows no countdown. So one is chosen by closing that way for the next run, whenever a
-/// small block is watched and now and then on the long way; it stands for as many as have passed since the last one.
+/// small block is watched and now and then on the long way. Whether it is too soon was asked then. It stands for as many as have passed since the last one.
 #[cold]
 #[inline(never)]
 pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
@@ -214,18 +214,19 @@ pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, i
 
 fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
     let (state, is_run) = (&GLOBAL.watcher, bytes <= RUN_MAX_BYTES);
-    if record.heap.count_large_watch() {
+    let begin_ns = observe::monotonic_ns();
+    if record.heap.count_large_watch() && !is_too_soon(record, begin_ns) {
         record.look_at_next_run();
     }
     if record.heap.watch() == 0 || is_run && !is_chosen {
         return;
     }
-    let passed_big = record.watch.passed_big.get() + u32::from(!is_run);
-    record.watch.passed_big.set(passed_big);
-    let begin_ns = observe::monotonic_ns();
-    if is_too_soon(record, begin_ns) {
-        state.crowded.add_relaxed(1);
-        return;
+    if !is_run {
+        record.watch.passed_big.set(record.watch.passed_big.get() + 1);
+        if is_too_soon(record, begin_ns) {
+            state.crowded.add_relaxed(1);
+            return;
+        }
     }
     let Some((unit, word)) = GLOBAL.front.unit_of(block.addr().get()) else { return };
     if !state.pool.reserve() {
@@ -354,7 +355,9 @@ impl Look {
     pub fn next(&mut self, window: &Window) {
         collect();
         let (state, before) = (&GLOBAL.watcher, core::mem::replace(self, Self::now()));
-        let (spent_ns, births) = (self.spent_ns - before.spent_ns, self.births - before.births);
+        // Births go back for the time of a `realloc` of a watched block.
+        let spent_ns = self.spent_ns.saturating_sub(before.spent_ns);
+        let births = self.births.saturating_sub(before.births);
         if let Some(cost_ns) = spent_ns.checked_div(births) {
             // Half of what it was and half of what it is: single ones that were interrupted say little.
             let cost_ns = u64::midpoint(cost_ns, u64::from(state.cost_ns.load_relaxed()));

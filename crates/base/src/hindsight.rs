@@ -19,8 +19,6 @@ pub const LEVELS: usize = HUGE_FROM_BYTES.len() + 2;
 pub struct Hindsight {
     /// Time that is accounted for.
     pub elapsed_ms: u64,
-    /// Units taken for the first time since their superslab was first taken from: what happens once, whatever the policy.
-    pub fresh: u64,
     /// Units taken whose pages would have been purged while other units of their superslab were in use.
     pub refaults: [u64; DELAYS],
     /// Units taken for the first time since their superslab was last without any page; not those of its first time.
@@ -41,7 +39,6 @@ impl Hindsight {
     /// Nothing has happened.
     pub const EMPTY: Self = Self {
         elapsed_ms: 0,
-        fresh: 0,
         refaults: [0; DELAYS],
         firsts: [[0; LEVELS]; DELAYS],
         openings: [[0; LEVELS]; DELAYS],
@@ -68,7 +65,6 @@ impl Hindsight {
     /// Calls `change` with every count and its counterpart.
     fn each(&mut self, other: &Self, change: impl Fn(&mut u64, u64)) {
         change(&mut self.elapsed_ms, other.elapsed_ms);
-        change(&mut self.fresh, other.fresh);
         for (own, other) in [
             (&mut self.refaults, &other.refaults),
             (&mut self.kept_unit_ms, &other.kept_unit_ms),

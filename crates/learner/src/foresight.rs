@@ -161,15 +161,17 @@ impl Foresight {
         }
         self.account.look(window, running, boot);
         let flows = self.flows(window, elapsed_ms);
+        // Who ran pays: what a new season costs until it is noticed belongs to the delay of the one before.
         let before = self.now;
+        if let Some(season) = self.seasons.get_mut(before) {
+            season.outlook.look(&window.hindsight);
+        }
         let is_at_home = self.find_season(&flows, elapsed_ms, boot);
         if self.now != before {
             self.resting_ms = [None; KINDS];
         }
-        let Some(season) = self.seasons.get_mut(self.now) else { return };
-        if is_at_home {
+        if let Some(season) = self.seasons.get_mut(self.now).filter(|_| is_at_home) {
             season.elapsed_ms += elapsed_ms;
-            season.outlook.look(&window.hindsight);
             season.range.follow(&flows);
         }
         self.choose(options);
@@ -275,18 +277,18 @@ impl Foresight {
         if !self.is_active() {
             return;
         }
-        let (prices, pages) = (self.account.prices(&options.weights), self.account.pages_per_unit());
+        let prices = self.account.prices(&options.weights);
         let size = self.size;
         let parts = self
             .seasons
             .iter()
             .filter(|season| season.outlook.is_known())
             .map(|season| Part { outlook: &season.outlook, best: Setting { delay: season.delay, size } });
-        self.size = cheapest_size(parts, size, prices, pages, options);
+        self.size = cheapest_size(parts, size, prices, options);
         let size = self.size;
         if let Some(season) = self.seasons.get_mut(self.now).filter(|season| season.outlook.is_known()) {
             let part = Part { outlook: &season.outlook, best: Setting { delay: season.delay, size } };
-            season.delay = cheapest(&part, size, prices, pages, options).0;
+            season.delay = cheapest(&part, size, prices, options).0;
         }
     }
 

@@ -12,7 +12,7 @@
 //! Huge pages stay with a superslab, whatever is said later: the choice of their heap size is one for all phases, the delay is
 //! each phase's own.
 
-use hakmem_base::{DELAYS, DELAYS_MS, HUGE_FROM_BYTES, Hindsight, LEVELS, OS_PAGE_BYTES, SLAB_BYTES};
+use hakmem_base::{DELAYS, DELAYS_MS, HUGE_FROM_BYTES, Hindsight, LEVELS, SLAB_BYTES};
 use hakmem_policy::FrozenPolicy;
 
 use crate::Window;
@@ -88,21 +88,19 @@ const FAULT_NS: f64 = 2000.0;
 const HUGE_FAULT_NS: f64 = 400_000.0;
 const PURGE_NS: f64 = 12_000.0;
 const PURGED_UNIT_NS: f64 = 2000.0;
-/// OS pages in a unit.
-const PAGES_PER_UNIT: f64 = (SLAB_BYTES / OS_PAGE_BYTES) as f64;
+/// OS pages of a unit that are touched when it is taken again: of sixteen, some are not written to before it is given back.
+const PAGES_PER_UNIT: f64 = 12.0;
+/// Part of what a season keeps that is charged to it. The rest is what the next season finds: a fault there is charged to that one's delay,
+/// though it was this one's that let go.
+const KEPT_SHARE: f64 = 0.5;
 /// Faults whose time is less than this part of the CPU time do not count. As in `score.rs`.
 const FAULT_FLOOR: f64 = 0.01;
 const FLOOR_FAULT_NS: f64 = 1000.0;
 
-/// Units that a window needs to say how many pages of each are touched; what is believed before, and how firmly.
-const UNITS_THAT_TELL: f64 = 16.0;
-const PRIOR_PAGES: f64 = 12.0;
-const PRIOR_UNITS: f64 = 200.0;
-
 /// The account of a phase, or of the program.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outlook {
-    elapsed_ms: f64,
+    pub(crate) elapsed_ms: f64,
     refaults: [f64; DELAYS],
     firsts: [[f64; LEVELS]; DELAYS],
     openings: [[f64; LEVELS]; DELAYS],
@@ -155,10 +153,10 @@ impl Outlook {
     }
 
     /// What a setting would have cost beyond what it has no part in, over the time of the account.
-    pub(crate) fn bill(&self, setting: Setting, pages_per_unit: f64) -> Bill {
+    pub(crate) fn bill(&self, setting: Setting) -> Bill {
         let of = |sums: &[f64; DELAYS]| sums.get(setting.delay).copied().unwrap_or(0.0);
         let (units, wholes) = self.misses(setting);
-        let small = units * pages_per_unit;
+        let small = units * PAGES_PER_UNIT;
         let air = self.air.get(setting.delay).into_iter().flatten().enumerate();
         let air: f64 = air.filter(|(level, _)| setting.is_huge(*level)).map(|(_, air)| *air).sum();
         Bill {
@@ -167,7 +165,7 @@ impl Outlook {
                 + of(&self.purges) * PURGE_NS
                 + of(&self.purged) * PURGED_UNIT_NS,
             faults: small + wholes,
-            byte_ms: (of(&self.kept) * pages_per_unit / PAGES_PER_UNIT + air) * SLAB_BYTES as f64,
+            byte_ms: (of(&self.kept) * KEPT_SHARE + air) * SLAB_BYTES as f64,
         }
     }
 }
@@ -179,9 +177,6 @@ pub(crate) struct Account {
     cpu_ns: f64,
     faults: f64,
     byte_ms: f64,
-    /// Faults seen beyond those of whole superslabs, and units that account for them.
-    small_faults: f64,
-    small_units: f64,
 }
 
 impl Account {
@@ -195,16 +190,8 @@ impl Account {
         outlook.look(seen);
         let elapsed_ms = seen.elapsed_ms as f64;
         let kept = crate::math::exp(-elapsed_ms / PROGRAM_MEMORY_MS);
-        let (units, wholes) = outlook.misses(Setting::of(running));
-        let units = units + seen.fresh as f64;
         let fade = |sum: &mut f64, more: f64| *sum = *sum * kept + more;
-        // Where nearly everything stays, faults are about other things.
-        if units >= UNITS_THAT_TELL {
-            fade(&mut self.small_faults, (window.page_faults as f64 - wholes).max(0.0));
-            fade(&mut self.small_units, units);
-        }
-        let pages = self.pages_per_unit();
-        let (now, then) = (outlook.bill(Setting::of(running), pages), outlook.bill(Setting::of(boot), pages));
+        let (now, then) = (outlook.bill(Setting::of(running)), outlook.bill(Setting::of(boot)));
         let resident = window.resident_bytes as f64 * elapsed_ms;
         fade(&mut self.elapsed_ms, elapsed_ms);
         fade(&mut self.cpu_ns, (window.cpu_ns as f64 + then.cpu_ns - now.cpu_ns).max(0.0));
@@ -215,12 +202,6 @@ impl Account {
     /// Whether it says enough.
     pub(crate) fn is_known(&self) -> bool {
         self.elapsed_ms >= LEAST_MS && self.cpu_ns > 0.0
-    }
-
-    /// Pages of a unit that are touched, as the faults have it.
-    pub(crate) fn pages_per_unit(&self) -> f64 {
-        let (faults, units) = (self.small_faults + PRIOR_UNITS * PRIOR_PAGES, self.small_units + PRIOR_UNITS);
-        (faults / units).clamp(1.0, PAGES_PER_UNIT)
     }
 
     /// What things are worth, for an account of one millisecond: the boot policy costs 1.
@@ -247,8 +228,8 @@ pub(crate) struct Part<'a> {
 }
 
 /// The cheapest delay of a phase, given the heap size, and what that costs.
-pub(crate) fn cheapest(part: &Part<'_>, size: usize, prices: Prices, pages: f64, options: &Options) -> (usize, f64) {
-    let cost = |delay| prices.of(&part.outlook.bill(Setting { delay, size }, pages));
+pub(crate) fn cheapest(part: &Part<'_>, size: usize, prices: Prices, options: &Options) -> (usize, f64) {
+    let cost = |delay| prices.of(&part.outlook.bill(Setting { delay, size }));
     let now = part.best;
     let allowed = (0..DELAYS).filter(|&delay| {
         is_allowed(options, Knob::PurgeDelay, Setting { delay, size }.delay_value(), now.delay_value())
@@ -263,13 +244,11 @@ pub(crate) fn cheapest_size<'a>(
     parts: impl Iterator<Item = Part<'a>> + Clone,
     now: usize,
     prices: Prices,
-    pages: f64,
     options: &Options,
 ) -> usize {
     let at = |size: usize| Setting { delay: 0, size }.size_value();
     let cost = |size: usize| {
-        let costs =
-            parts.clone().map(|part| (cheapest(&part, size, prices, pages, options).1, part.outlook.elapsed_ms));
+        let costs = parts.clone().map(|part| (cheapest(&part, size, prices, options).1, part.outlook.elapsed_ms));
         let (sum, elapsed) = costs.fold((0.0, 0.0), |(sum, elapsed), (cost, more)| (sum + cost, elapsed + more));
         if elapsed > 0.0 { sum / elapsed } else { 0.0 }
     };
@@ -279,7 +258,7 @@ pub(crate) fn cheapest_size<'a>(
 }
 
 /// The same for huge pages, which stay where they are once.
-const WORTH_HUGE_PAGES: f64 = 0.01;
+const WORTH_HUGE_PAGES: f64 = 0.02;
 
 /// A gain that is less than this part of what the program costs is not worth a change.
 const WORTH_A_CHANGE: f64 = 0.004;

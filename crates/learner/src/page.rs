@@ -98,6 +98,9 @@ const NOISE_WINDOWS: f64 = 20.0;
 const TURN_DEVIATION: f64 = 0.05;
 const TURN_WINDOWS: f64 = 4.0;
 
+/// What a step must be able to gain, as a part of the score, where settings are chosen by account.
+const WORTH_A_TRIAL: f64 = 0.25;
+
 /// A comparison under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Comparison {
@@ -153,10 +156,10 @@ impl Page {
     }
 
     fn stake(&self, step: Move, options: &Options) -> f64 {
-        if self.is_foreseen && Foresight::may_set(step.knob) {
-            return 0.0;
-        }
-        self.stakes.of(step.knob, step.direction, &options.weights)
+        let stake = self.stakes.of(step.knob, step.direction, &options.weights);
+        // What an account sets is not tried, and once the large gains are had without trials the small ones are not worth any.
+        let is_worth_a_trial = !Foresight::may_set(step.knob) && stake >= WORTH_A_TRIAL;
+        if !self.is_foreseen || is_worth_a_trial { stake } else { 0.0 }
     }
 
     /// Whether another value of the knob could gain anything worth having.

@@ -125,8 +125,6 @@ impl Ghost {
             if self.is_reused {
                 add(&mut sums.openings, place, u64::from(is_opened));
                 add(&mut sums.firsts, place, firsts);
-            } else if delay == DELAYS - 1 {
-                sums.fresh += firsts;
             }
             sum(&mut sums.refaults, delay, count(missing & *known));
             *there |= units;
@@ -275,6 +273,13 @@ impl Watch {
         }
     }
 
+    /// Somebody purges what is due.
+    pub(crate) fn visit(&mut self, now: u32) {
+        if self.is_on {
+            self.visits.note(now);
+        }
+    }
+
     pub(crate) fn take(&mut self, superslab: u32, units: u32, touched: u32, level: u8, now: u32) -> u32 {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return 0 };
         self.visits.note(now);
@@ -374,7 +379,7 @@ mod tests {
         alone.visit_until(1001, 1500);
         alone.take(mask(0, 8), 1500);
         assert_eq!(alone.sums.refaults, [8, 8, 8, 8, 0, 0, 0, 0]);
-        assert_eq!(alone.sums.fresh, 32, "the first time is nobody's");
+        assert_eq!(alone.sums.firsts, [[0; LEVELS]; DELAYS], "the first time is nobody's");
         assert_eq!(alone.sums.kept_unit_ms[PLACE_OF_300_MS], 8 * 300);
         assert_eq!(alone.sums.kept_unit_ms[DELAYS - 1], 8 * 500);
         assert_eq!(alone.sums.purges, [1, 1, 1, 1, 0, 0, 0, 0]);

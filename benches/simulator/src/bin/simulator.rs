@@ -107,6 +107,9 @@ enum Task {
         /// Seeds of each learner.
         #[arg(long, default_value_t = 2)]
         seeds: u64,
+        /// Makes each price of the model wrong by up to 30 %, by this seed.
+        #[arg(long)]
+        perturb: Option<u64>,
         /// Folder for the results.
         #[arg(long)]
         out: PathBuf,
@@ -177,8 +180,9 @@ fn run(task: Task) -> Result<()> {
             show_best(trace(&name)?);
             Ok(())
         }
-        Task::Evaluate { traces, only, learners, rounds, seeds, out, docs } => {
-            evaluate(&traces, only.as_deref(), learners.as_deref(), rounds, seeds, &out, docs.as_deref())
+        Task::Evaluate { traces, only, learners, rounds, seeds, perturb, out, docs } => {
+            let costs = perturb.map_or(Costs::MEASURED, |seed| Costs::MEASURED.perturbed(seed));
+            evaluate(&traces, only.as_deref(), learners.as_deref(), (rounds, seeds), &costs, &out, docs.as_deref())
         }
         Task::Validate { traces, speed } => validate_all(&traces, speed),
         Task::Execute { trace: name, speed, csv } => {
@@ -247,8 +251,8 @@ fn evaluate(
     recorded: &[PathBuf],
     only: Option<&[String]>,
     learners: Option<&[String]>,
-    rounds: u32,
-    seeds: u64,
+    (rounds, seeds): (u32, u64),
+    costs: &Costs,
     out: &Path,
     docs: Option<&Path>,
 ) -> Result<()> {
@@ -258,7 +262,7 @@ fn evaluate(
     let mut report = Report::default();
     // Written after each trace: an evaluation takes long, and one that is stopped has said something.
     let mut judge = |trace: Trace, changes: bool, is_recorded: bool| {
-        let judged = Judged::new(&Subject::new(trace), changes, is_recorded, &variants, seeds, rounds);
+        let judged = Judged::new(&Subject::new(trace), changes, is_recorded, &variants, (rounds, seeds), costs);
         let score = judged.score(DEFAULT_VARIANT).unwrap_or(f64::NAN);
         eprintln!(
             "{}: static {:.3}, oracle {:.3}, LEARN {score:.3}",

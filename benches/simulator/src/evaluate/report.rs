@@ -129,15 +129,14 @@ impl Judged {
         changes: bool,
         is_recorded: bool,
         variants: &[Variant],
-        seeds: u64,
-        rounds: u32,
+        (rounds, seeds): (u32, u64),
+        costs: &Costs,
     ) -> Self {
-        let costs = Costs::MEASURED;
-        let best = search(subject, &costs);
+        let best = search(subject, costs);
         let runs: Vec<(&Variant, u64)> =
             variants.iter().flat_map(|variant| (1..=seeds).map(move |seed| (variant, seed))).collect();
         let rows = runs.into_par_iter().map(|(variant, seed)| {
-            let run = learned(subject, &variant.options, &costs, seed, rounds);
+            let run = learned(subject, &variant.options, costs, seed, rounds);
             Row::new(&variant.name, seed, &best.scale, &run)
         });
         Self { name: subject.trace.name.clone(), changes, is_recorded, rows: rows.collect(), best }

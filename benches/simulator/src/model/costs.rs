@@ -73,6 +73,36 @@ impl Costs {
     };
 }
 
+impl Costs {
+    /// Every price off by up to 30 %, each in its own way: does what was learned depend on the learner knowing them?
+    #[must_use]
+    pub fn perturbed(&self, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut off = |price: f64| price * (0.7 + 0.6 * rng.f64());
+        Self {
+            fast: off(self.fast),
+            refill: off(self.refill),
+            carve: off(self.carve),
+            spill: off(self.spill),
+            flush: off(self.flush),
+            remote_free: off(self.remote_free),
+            remote_push: off(self.remote_push),
+            drain: off(self.drain),
+            beat: off(self.beat),
+            pool_visit: off(self.pool_visit),
+            cached_run: off(self.cached_run),
+            fault: off(self.fault),
+            huge_fault: off(self.huge_fault),
+            madvise: off(self.madvise),
+            purged_page: off(self.purged_page),
+            remap: off(self.remap),
+            copy_byte: off(self.copy_byte),
+            huge_saving: off(self.huge_saving),
+            huge_saving_bytes: self.huge_saving_bytes,
+        }
+    }
+}
+
 /// How often each thing happened. Counts only rise; a window is a difference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {

@@ -159,9 +159,11 @@ impl Machine {
         }
     }
 
-    /// Works with another policy from now on. (The allocator's threads pick it up one by one, at their next slow path.)
+    /// Works with another policy from now on. (The allocator's threads pick it up one by one, at their next slow path.) Who publishes it
+    /// purges what is due by it.
     pub fn set_policy(&mut self, policy: &FrozenPolicy) {
         self.os.set_policy(policy);
+        self.os.purge_all_due(&mut self.counters);
         self.front.set_policy(&FrontPolicy::from_frozen(policy));
         self.large.set_policy(policy);
         self.policy = policy.clone();

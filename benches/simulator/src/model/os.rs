@@ -405,6 +405,14 @@ impl Os {
         }
     }
 
+    /// Purges everything that has waited long enough.
+    pub fn purge_all_due(&mut self, counters: &mut Counters) {
+        while self.now_ms >= self.due_ms {
+            self.purge(Scope::Due, counters);
+        }
+        self.visits.note(self.now_ms as u32);
+    }
+
     /// The process has grown by superslabs: as much that has idled for a while is purged.
     fn make_way(&mut self, grown: u32, counters: &mut Counters) {
         let mut left = u64::from(grown) * u64::from(SLABS_PER_SUPERSLAB);

@@ -153,7 +153,8 @@ fn survives_refusals(step: usize) {
     for name in ["mmap", "madvise", "mprotect"] {
         let calls = printed(&quiet, name) as usize;
         assert!(calls > 10, "the scenario makes only {calls} calls of {name}");
-        for number in (0..calls).step_by(step) {
+        // Places are random at the level, and so are a few of the calls: a run may make less than the quiet one.
+        for number in (0..calls - calls / 10).step_by(step) {
             for count in if name == "mprotect" { &["1"][..] } else { &["1", "1000000"] } {
                 let plan = format!("{name}:{number}:{count}:{}", libc::ENOMEM);
                 let ended = run("faults.c", &[], &[&settings[..], &[("FAULT", &plan)]].concat());

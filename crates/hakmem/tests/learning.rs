@@ -198,7 +198,7 @@ fn learn_publishes_policies_that_threads_pick_up() {
         assert!(!learned.evidence.is_empty() && learned.windows > 0);
         let stats = hakmem::stats();
         assert!(stats.learn_published > 0 && stats.learn_cpu_us > 0, "{stats:?}");
-        assert!(u64::from(stats.policy_generation) >= stats.learn_published, "{stats:?}");
+        assert!(stats.policy_generation >= stats.learn_published, "{stats:?}");
     });
 }
 

@@ -54,6 +54,12 @@ pub(crate) struct Pool {
     pub(crate) watch: Watch,
 }
 
+/// Where units fit into a superslab, at its first one only if nowhere else: a big block may have begun there, and as long as nothing else
+/// does, a second free of that block is seen.
+fn fit(free: u32, units: u32, align: u32) -> Option<u32> {
+    lowest_fit(free & !1, units, align).or_else(|| lowest_fit(free, units, align))
+}
+
 impl Pool {
     pub(crate) const fn empty() -> Self {
         Self {
@@ -144,7 +150,7 @@ impl Pool {
             }
             if bucket == WARM_BUCKET
                 && let Some(lowest) = self.place_superslab()
-                && let Some(slot) = lowest_fit(eligible(&self.read(lowest)), units, align)
+                && let Some(slot) = fit(eligible(&self.read(lowest)), units, align)
             {
                 // Not the one that was given back last: it may lie in the midst of what a big block has left, and wants again.
                 return Some((lowest, slot));
@@ -153,7 +159,7 @@ impl Pool {
             let mut tries_here = if tiering { TRIES_PER_BUCKET } else { TRIES };
             while superslab != 0 && tries_here > 0 && (tries > 0 || bucket == WARM_BUCKET) {
                 let record = self.read(superslab);
-                if let Some(slot) = lowest_fit(eligible(&record), units, align) {
+                if let Some(slot) = fit(eligible(&record), units, align) {
                     return Some((superslab, slot));
                 }
                 superslab = record.next;

@@ -479,7 +479,8 @@ fn units_are_cut_from_the_lowest_free_superslab_so_that_a_large_one_stays_whole(
     let extent = os.take_extent(40, 0, 1).unwrap();
     os.give_extent(extent.first, 40, Purge::Later);
     let run = os.take_run(3, 1).unwrap();
-    assert_eq!((run.first, run.clean), (extent.first, 0), "not from the superslab that was given back last");
+    assert_eq!((run.first.superslab(), run.clean), (extent.first.superslab(), 0), "not the superslab given back last");
+    assert_ne!(run.first, extent.first, "a second free of the extent's block would free the run");
     let again = os.take_extent(39, 0, 1).unwrap();
     assert_eq!((again.first.superslab(), again.zeroed), (extent.first.superslab() + 1, false));
     os.give_extent(again.first, 39, Purge::Clean);

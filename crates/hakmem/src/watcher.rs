@@ -12,8 +12,8 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, Shared32, Shared64};
-use hakmem_base::{RUN_MAX_BYTES, Request, SLAB_BYTES, SizeClass, SlabIndex, fatal_ptr, keeping_errno};
-use hakmem_learner::{Blocks, Life, SITE_FRAMES, Summary, Visit, Window};
+use hakmem_base::{RUN_MAX_BYTES, Request, SITE_FRAMES, SLAB_BYTES, SizeClass, SlabIndex, fatal_ptr, keeping_errno};
+use hakmem_learner::{Blocks, Summary, Visit, Window};
 use hakmem_ownership::Route;
 use hakmem_policy::{Mode, Settings};
 use hakmem_sampled::Trace;
@@ -38,8 +38,6 @@ const GAP_FACTOR: u64 = 512;
 /// A distance that the environment leaves to the price, and one that means none at all: the values of `HAKMEM_WATCH`.
 const BY_PRICE: u32 = 0;
 const NEVER: u32 = u32::MAX;
-
-const _: () = assert!(SITE_FRAMES == hakmem_watched::FRAMES);
 
 /// What is known of watched blocks.
 pub(crate) struct State {
@@ -401,12 +399,8 @@ fn collect_into(blocks: &mut Option<&'static mut Blocks>) {
         *blocks = room_for_blocks();
     }
     if let Some(blocks) = blocks {
-        GLOBAL.watcher.pool.drain(|life| blocks.add(&known(life)));
+        GLOBAL.watcher.pool.drain(|life| blocks.add(life));
     }
-}
-
-fn known(life: &hakmem_watched::Life) -> Life {
-    Life { bytes: life.bytes, weight: life.weight, ns: life.ns, allocs: life.allocs, frames: life.frames }
 }
 
 /// In memory that lives as long as the process: the thread that measures must not allocate, or it would have a heap.
@@ -447,7 +441,7 @@ pub fn observed_blocks() -> Option<ObservedBlocks> {
     let mut blocks = state.blocks.lock();
     collect_into(&mut blocks);
     let now_ns = observe::monotonic_ns();
-    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, |life| visit(&known(life)));
+    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, visit);
     let summary = blocks.as_mut()?.summary(now_ns.saturating_sub(GLOBAL.learning.began_ns()), &for_each_alive);
     Some(ObservedBlocks {
         summary,

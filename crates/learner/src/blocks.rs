@@ -7,33 +7,18 @@
 //! keeps its blocks look like one that throws them away, so they count with their age: quantiles are too low where much is alive, and
 //! the share that is alive stands beside them.
 
+use hakmem_base::{Frames, Life};
+
 use crate::digest::Digest;
 use crate::p2::Quantile;
-use crate::sites::{Frames, Site, Sites};
+use crate::sites::{Site, Sites};
 use crate::sizes::{DynamicClass, Sizes};
 
-/// Calls that tell one site from another.
-pub const SITE_FRAMES: usize = 8;
 /// Groups of sizes: up to 64 and 256 bytes, 1, 4 and 32 KiB, 2 MiB, and above.
 pub const BLOCK_GROUPS: usize = 7;
 const GROUP_TOPS: [usize; BLOCK_GROUPS] = [64, 256, 1 << 10, 4 << 10, 32 << 10, 2 << 20, usize::MAX];
 /// Sites that a summary names.
 pub const TOP_SITES: usize = 24;
-
-/// A block that has been freed, or one in use: its life so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Life {
-    /// Bytes that were asked for.
-    pub bytes: usize,
-    /// For how many allocations it stands.
-    pub weight: u32,
-    /// How long it lived, in nanoseconds.
-    pub ns: u64,
-    /// The same in allocations of its thread; unknown where another one freed it.
-    pub allocs: Option<u64>,
-    /// The calls that led to its allocation.
-    pub frames: Frames,
-}
 
 /// Whoever is shown blocks.
 pub type Visit<'a> = dyn FnMut(&Life) + 'a;
@@ -277,6 +262,7 @@ fn group_of(bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::Random;
+    use hakmem_base::SITE_FRAMES;
 
     fn life(bytes: usize, ns: u64, site: usize) -> Life {
         Life { bytes, weight: 100, ns, allocs: Some(ns / 10), frames: [site; SITE_FRAMES] }

@@ -43,12 +43,13 @@ mod stakes;
 mod window;
 
 pub use bandit::{Arm, Bandit, MAX_ARMS, Rule};
-pub use blocks::{BLOCK_GROUPS, Blocks, GroupSummary, Life, SITE_FRAMES, SiteSummary, Summary, TOP_SITES, Visit};
+pub use blocks::{BLOCK_GROUPS, Blocks, GroupSummary, SiteSummary, Summary, TOP_SITES, Visit};
 pub use cap::{CapController, CapOptions, Demand, Surplus, water_fill};
 pub use digest::Digest;
 pub use drift::{Fit, PageHinkley, Shape, ShapeWatch};
 pub use duel::{Duel, Gains, Limits, MAX_PAIRS, Pace, Side, Verdict};
 pub use elo::{Elo, EloOptions, Rating};
+pub use hakmem_base::{Frames, Life, SITE_FRAMES};
 pub use knob::{Bounds, Direction, KNOBS, Knob, KnobValue, NEVER};
 pub use league::{Candidate, League, Match, STRATEGIES};
 pub use learner::{Decision, Learner, Phase};

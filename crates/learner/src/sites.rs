@@ -4,14 +4,12 @@
 //! bytes as weights: a site that finds the table full takes the place of the one with the least bytes, and inherits these as
 //! the bound of its error. A site that allocates more than `1 / SITES` of all bytes is in the table for certain.
 
-use crate::blocks::{Life, SITE_FRAMES};
+use hakmem_base::{Frames, Life, SITE_FRAMES};
+
 use crate::p2::Quantile;
 
 /// Sites that are told apart.
 const SITES: usize = 256;
-
-/// The calls that led to an allocation, innermost first; 0 where there are no more.
-pub type Frames = [usize; SITE_FRAMES];
 
 /// What is known of one site.
 #[derive(Clone, Copy, Debug)]

@@ -20,5 +20,5 @@ mod pool;
 mod ring;
 mod slot;
 
-pub use life::{Birth, FRAMES, Life};
+pub use life::Birth;
 pub use pool::{WatchedContext, WatchedPool, WatchedStats, Wrong};

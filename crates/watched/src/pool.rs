@@ -2,12 +2,12 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, SetOnce, Shared64};
-use hakmem_base::{SizeClass, SlabIndex, fatal};
+use hakmem_base::{Life, SizeClass, SlabIndex, fatal};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 
 use crate::group::{GROUPS, Group};
-use crate::life::{Birth, Life};
+use crate::life::Birth;
 use crate::ring::Ring;
 use crate::slot::{Slot, State};
 

@@ -7,9 +7,8 @@
 //! odd while it may be read. All zero is an empty ring.
 
 use hakmem_atomic_ops::{Lock, SetOnce, Shared64};
+use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_superslab_os::FlatTable;
-
-use crate::life::{FRAMES, Life};
 
 /// Lives that the ring holds. Few where steps are dear, so that it is full and goes round all the same.
 const CELLS: u64 = if cfg!(alloc_loom) {
@@ -19,7 +18,7 @@ const CELLS: u64 = if cfg!(alloc_loom) {
 } else {
     512
 };
-const WORDS: usize = 4 + FRAMES;
+const WORDS: usize = 4 + SITE_FRAMES;
 /// In place of a number of allocations that is not known.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -158,7 +157,7 @@ mod tests {
 
     fn life(number: u64) -> Life {
         let number = number as usize;
-        Life { bytes: number, weight: 3, ns: number as u64 * 7, allocs: None, frames: [number; FRAMES] }
+        Life { bytes: number, weight: 3, ns: number as u64 * 7, allocs: None, frames: [number; SITE_FRAMES] }
     }
 
     fn drained(ring: &Ring) -> Vec<Life> {

@@ -1,9 +1,10 @@
 //! The description of one watched block, out of its reach.
 
 use hakmem_atomic_ops::{Shared32, Shared64, SharedUsize};
+use hakmem_base::SITE_FRAMES;
 use static_assertions::const_assert_eq;
 
-use crate::life::{Birth, FRAMES};
+use crate::life::Birth;
 
 /// What a slot is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +50,7 @@ pub(crate) struct Slot {
     at_ns: Shared64,
     heap: SharedUsize,
     allocs: Shared64,
-    frames: [SharedUsize; FRAMES],
+    frames: [SharedUsize; SITE_FRAMES],
 }
 
 // docs/learning.md says how much memory watched blocks take.

@@ -4,9 +4,10 @@
 
 mod support;
 
+use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{Route, RouteWord};
-use hakmem_watched::{FRAMES, Life, Wrong};
+use hakmem_watched::Wrong;
 use support::{World, birth};
 
 fn class(bytes: usize) -> SizeClass {
@@ -18,9 +19,9 @@ fn a_life_is_told_once_with_all_that_is_known_of_it() {
     let world = World::new();
     let block = world.take(100, &birth(100, 50));
     assert_eq!(world.pool.usable_bytes(world.note(block), block), Ok(class(100).block_bytes()));
-    assert_eq!(world.alive(80), [Life { bytes: 100, weight: 7, ns: 30, allocs: None, frames: [3; FRAMES] }]);
+    assert_eq!(world.alive(80), [Life { bytes: 100, weight: 7, ns: 30, allocs: None, frames: [3; SITE_FRAMES] }]);
     assert_eq!(world.give(block, 1050), Ok(()));
-    let told = Life { bytes: 100, weight: 7, ns: 1000, allocs: Some(25), frames: [3; FRAMES] };
+    let told = Life { bytes: 100, weight: 7, ns: 1000, allocs: Some(25), frames: [3; SITE_FRAMES] };
     assert_eq!((world.told(), world.told(), world.alive(80)), (vec![told], vec![], vec![]));
     let stats = world.pool.stats();
     assert_eq!((stats.births, stats.live_bytes, stats.lost, stats.no_place), (1, 0, 0, 0));

@@ -8,10 +8,11 @@
 )]
 
 use hakmem_atomic_ops::model::{Model, thread};
+use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SizeClass};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, OsPolicy, SuperslabOs, Window, WindowConfig};
-use hakmem_watched::{Birth, FRAMES, Life, WatchedContext, WatchedPool, Wrong};
+use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 use std::sync::Arc;
 
 /// A pool with a window of its own, given back at the end of each order of events.
@@ -38,7 +39,7 @@ impl World {
     fn take(&self, number: usize) -> usize {
         let cx = WatchedContext { os: &self.os, routes: &self.routes };
         let birth =
-            Birth { bytes: number, weight: number as u32, at_ns: 0, heap: 0, allocs: 0, frames: [number; FRAMES] };
+            Birth { bytes: number, weight: number as u32, at_ns: 0, heap: 0, allocs: 0, frames: [number; SITE_FRAMES] };
         let class = SizeClass::from_index(hakmem_base::CLASS_COUNT - 1).unwrap();
         self.pool.allocate(&cx, class, &birth).unwrap().addr().get()
     }
@@ -60,7 +61,7 @@ impl World {
 /// A life says the same number everywhere, or it is torn.
 fn number(life: &Life) -> usize {
     let Life { bytes, weight, frames, .. } = life;
-    assert!(*weight as usize == *bytes && *frames == [*bytes; FRAMES], "a torn life: {life:?}");
+    assert!(*weight as usize == *bytes && *frames == [*bytes; SITE_FRAMES], "a torn life: {life:?}");
     *bytes
 }
 

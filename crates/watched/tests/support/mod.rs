@@ -1,9 +1,10 @@
 //! A window with its route words, and a pool in it.
 
 use hakmem_base::SizeClass;
+use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, SuperslabOs, WindowConfig};
-use hakmem_watched::{Birth, FRAMES, Life, WatchedContext, WatchedPool, Wrong};
+use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 
 pub struct World {
     pub os: SuperslabOs,
@@ -13,7 +14,7 @@ pub struct World {
 
 /// A birth in heap 9, after 100 of its allocations.
 pub fn birth(bytes: usize, at_ns: u64) -> Birth {
-    Birth { bytes, weight: 7, at_ns, heap: 9, allocs: 100, frames: [3; FRAMES] }
+    Birth { bytes, weight: 7, at_ns, heap: 9, allocs: 100, frames: [3; SITE_FRAMES] }
 }
 
 impl World {

@@ -131,6 +131,14 @@ impl SizeClass {
         unsafe { &*entry }
     }
 
+    /// Whether `address`, in a slab of this class, is the start of a block too small for a mark: [`Geometry::is_step`] says nothing
+    /// of the smallest class, whose blocks begin at every multiple of their size.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unmarked_start(self, address: usize) -> bool {
+        self.0 == 0 && address.is_multiple_of(bytes_of(0))
+    }
+
     /// Every class, smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..CLASS_COUNT).map(|index| Self(index as u8))

@@ -339,7 +339,7 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, class: SizeClass) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, heap.bin(class), block, IS_STEP) } {
+    if !unsafe { GLOBAL.front.spill(heap, class, block, IS_STEP) } {
         // SAFETY: passed on to the caller.
         unsafe { spill_open_slow(block, class) };
     }

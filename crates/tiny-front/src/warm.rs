@@ -113,16 +113,18 @@ impl Front {
     /// The cache's room is used up: returns this one block to its slab and leaves the cache alone, where that is a matter of a
     /// few words. False if nothing was done: [`Front::spill_slow`]. A program that frees a large structure comes here with
     /// every block, so this is written like a fast path: beside the block two words are written, of which [`Heap::push`] wrote one.
-    /// `is_step`: the caller knows from [`Heap::is_step`] that a block begins there.
+    /// `is_step`: the caller knows from [`Heap::is_step`] that a block begins there. Rust's short strings are blocks of 8 bytes, of
+    /// which no step tells.
     ///
     /// # Safety
-    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `bin` is its bin, whose room
+    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `class` is its class, whose bin's room
     ///   [`Heap::push`] has just taken below zero.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn spill(&self, heap: &Heap, bin: &Bin, block: NonNull<u8>, is_step: bool) -> bool {
-        let address = block.addr().get();
-        if bin.may_have_room() || bin.has_many_spills() || !(is_step || heap.is_step(bin, address)) {
+    pub unsafe fn spill(&self, heap: &Heap, class: SizeClass, block: NonNull<u8>, is_step: bool) -> bool {
+        let (bin, address) = (heap.bin(class), block.addr().get());
+        let begins = is_step || heap.is_step(bin, address) || class.is_unmarked_start(address);
+        if bin.may_have_room() || bin.has_many_spills() || !begins {
             return false;
         }
         // Where an address tells that a block begins there, the slab is one unit, and an address tells how far into it that is.

@@ -164,6 +164,32 @@ fn spills_are_counted_though_the_fast_path_does_not_count_them() {
 }
 
 #[test]
+fn blocks_without_room_for_a_mark_spill_on_the_short_way_too() {
+    let front = new_front(256 << 20);
+    for bytes in [8, 16] {
+        let heap = new_heap(front, FrontPolicy { cache_growth: false, ..FrontPolicy::DEFAULT });
+        let blocks: Vec<_> = (0..5000).map(|_| take(front, heap, class(bytes))).collect();
+        let (mut short, mut long) = (0, 0);
+        for block in blocks.into_iter().rev() {
+            // SAFETY: the block is freed once, by its holder.
+            if unsafe { heap.push(heap.bin(class(bytes)), block) } {
+                continue;
+            }
+            // SAFETY: push had no room.
+            if unsafe { front.spill(heap, class(bytes), block, false) } {
+                short += 1;
+            } else {
+                // SAFETY: the spill left the block to this.
+                let _emptied = unsafe { front.spill_slow(heap, heap.bin(class(bytes)), class(bytes), block) };
+                long += 1;
+            }
+        }
+        front.check_invariants(heap);
+        assert!(short > 20 * long, "of blocks of {bytes} bytes {long} of {} took the long way", short + long);
+    }
+}
+
+#[test]
 fn a_heap_that_follows_another_one_finds_its_slabs_where_those_were() {
     // Threads that come and go allocate their classes in any order: slabs that changed classes each time would all be touched to
     // their ends after a few threads.

@@ -543,7 +543,25 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
     unsafe { reallocate_slow(block, bytes, align, new_bytes, Door::Rust) }
 }
 
-/// Resizes a block of hakmem's: in place where its slab, run or extent allows it, else by moving. `bytes` are worth keeping.
+/// Usable bytes of a small block of this thread where an address tells that it begins there; `None` also where something is wrong.
+///
+/// # Safety
+/// - `block` is hakmem's, and in use.
+#[inline(always)]
+unsafe fn own_usable_size(block: NonNull<u8>, door: Door) -> Option<usize> {
+    let (heap, address) = (&tls::record().heap, block.addr().get());
+    let place = heap.own_place_at(address)?;
+    let class = place.class();
+    if heap.is_step(heap.bin_at(place), address) {
+        // SAFETY: where a step is, a block begins that has room for a mark.
+        let is_free = door.is_checked() && unsafe { heap.mark_key().is_on(block) };
+        return if is_free { None } else { Some(class.block_bytes()) };
+    }
+    class.is_unmarked_start(address).then(|| class.block_bytes())
+}
+
+/// Resizes a block of hakmem's: in place where its slab, run or extent allows it, else by moving. `bytes` are worth keeping. Whatever
+/// grows by and by in small blocks comes here at each step.
 ///
 /// # Safety
 /// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
@@ -557,38 +575,14 @@ pub(crate) unsafe fn reallocate_slow(
     new_bytes: usize,
     door: Door,
 ) -> *mut u8 {
-    let address = block.addr().get();
-    let route = GLOBAL.front.route_of(address).map_or(Route::Unused, |word| word.route());
-    if let Route::Hardened(note) = route {
-        return hardened::reallocate(block, note, Request::new(bytes, align, door), new_bytes);
-    }
-    let paused = if let Route::Watched(note) = route { watcher::pause(block, note) } else { None };
-    let route = paused.as_ref().map_or(route, watcher::Paused::route);
-    let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
-    let resized = if is_large { large::resize(block, route, align, new_bytes) } else { None };
-    if let Some(paused) = paused {
-        paused.go_on(resized.unwrap_or(block), resized.map(|_| new_bytes));
-    }
-    if let Some(resized) = resized {
-        return resized.as_ptr();
-    }
-    if let Route::Sampled(note) = route {
-        // It moves, whatever the sizes: guards fit one size. Here it is only looked whether there is such a block.
-        sampler::usable_size(address, note);
-    }
-    if matches!(route, Route::Owned(_) | Route::Orphan(_) | Route::Watched(_)) {
-        if !matches!(route, Route::Watched(_)) && !GLOBAL.front.is_block_start(address) {
-            fatal_ptr("realloc of a pointer into a block, not to its start", address);
-        }
-        let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
-        if is_worth_keeping(usable, new_bytes) {
-            return block.as_ptr();
-        }
-    }
-    // An outside block that shrinks to a size that slabs serve moves: sized frees look for such a block in the window.
-    if route == Route::Unused && class_for(new_bytes, align).is_none() && GLOBAL.big.outside_resize(address, new_bytes)
-    {
-        return block.as_ptr();
+    // SAFETY: passed on to the caller.
+    let stays = match unsafe { own_usable_size(block, door) } {
+        Some(usable) => is_worth_keeping(usable, new_bytes).then_some(block.as_ptr()),
+        // SAFETY: passed on to the caller.
+        None => unsafe { resize_in_place(block, bytes, align, new_bytes, door) },
+    };
+    if let Some(stays) = stays {
+        return stays;
     }
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
@@ -602,4 +596,52 @@ pub(crate) unsafe fn reallocate_slow(
         let _freed = unsafe { free(block.as_ptr(), Request::unsized_from(door)) };
     }
     moved
+}
+
+/// The block at its new size where it need not move for that, which may be another block of its kind's (or null, at the hardened
+/// level); `None` if it has to move.
+///
+/// # Safety
+/// - As for [`reallocate_slow`].
+#[inline(never)]
+unsafe fn resize_in_place(
+    block: NonNull<u8>,
+    bytes: usize,
+    align: usize,
+    new_bytes: usize,
+    door: Door,
+) -> Option<*mut u8> {
+    let address = block.addr().get();
+    let route = GLOBAL.front.route_of(address).map_or(Route::Unused, |word| word.route());
+    if let Route::Hardened(note) = route {
+        return Some(hardened::reallocate(block, note, Request::new(bytes, align, door), new_bytes));
+    }
+    let paused = if let Route::Watched(note) = route { watcher::pause(block, note) } else { None };
+    let route = paused.as_ref().map_or(route, watcher::Paused::route);
+    let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
+    let resized = if is_large { large::resize(block, route, align, new_bytes) } else { None };
+    if let Some(paused) = paused {
+        paused.go_on(resized.unwrap_or(block), resized.map(|_| new_bytes));
+    }
+    if let Some(resized) = resized {
+        return Some(resized.as_ptr());
+    }
+    if let Route::Sampled(note) = route {
+        // It moves, whatever the sizes: guards fit one size. Here it is only looked whether there is such a block.
+        sampler::usable_size(address, note);
+    }
+    if matches!(route, Route::Owned(_) | Route::Orphan(_) | Route::Watched(_)) {
+        if !matches!(route, Route::Watched(_)) && !GLOBAL.front.is_block_start(address) {
+            fatal_ptr("realloc of a pointer into a block, not to its start", address);
+        }
+        let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
+        if is_worth_keeping(usable, new_bytes) {
+            return Some(block.as_ptr());
+        }
+    }
+    // An outside block that shrinks to a size that slabs serve moves: sized frees look for such a block in the window.
+    let stays_outside = route == Route::Unused
+        && class_for(new_bytes, align).is_none()
+        && GLOBAL.big.outside_resize(address, new_bytes);
+    stays_outside.then_some(block.as_ptr())
 }

@@ -33,8 +33,15 @@ const FULL_STRESS_SECONDS: u64 = 60;
 /// Minutes of each long soak under `--full`.
 const FULL_SOAK_MINUTES: f64 = 5.0;
 
-/// Tests whose expectations change with a feature: package, feature, test.
-const WITH_FEATURE: &[(&str, &str, &str)] = &[("hakmem", "checked", "misuse")];
+/// Tests that are run once more with a feature: package, feature, test. Their expectations change with it, or it changes what they
+/// run on.
+const WITH_FEATURE: &[(&str, &str, &str)] = &[
+    ("hakmem", "checked", "misuse"),
+    ("hakmem", "ablation-slab-tail", "api"),
+    ("hakmem", "ablation-slab-tail", "stress"),
+    ("hakmem", "ablation-object-header", "api"),
+    ("hakmem", "ablation-object-header", "stress"),
+];
 
 /// All tests of the workspace, package by package: in one cargo call the packages' features would add up, and tests of
 /// the facade would run on boxes that panic where the real ones abort.

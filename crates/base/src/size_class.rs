@@ -3,19 +3,20 @@
 //! Worst over-allocation 12.5 % (above 256 bytes), 5.4 % on average over 16 B–1 KiB: measured against four steps per
 //! doubling, which gives 9 % and 25 % (docs/decisions/0001-founding-measurements.md).
 
+use crate::layout::{FIRST_BLOCK_OFFSET, HEADER_BYTES, bytes_for_blocks};
 use crate::{BIN_BYTES, MARKED_MIN_BYTES, SLAB_BYTES, TINY_MAX_BYTES};
 
 /// Number of size classes.
 pub const CLASS_COUNT: usize = 17 + 7 * 8;
 /// Largest block (bytes) that slabs serve; larger ones are runs or big blocks.
-pub const MAX_SLAB_BLOCK_BYTES: usize = 32 * 1024;
+pub const MAX_SLAB_BLOCK_BYTES: usize = 32 * 1024 - HEADER_BYTES;
 
 /// log2 of the granule of the lookup table for small sizes.
 const SMALL_SHIFT: u32 = 3;
-const SMALL_ENTRIES: usize = (TINY_MAX_BYTES >> SMALL_SHIFT) + 1;
+const SMALL_ENTRIES: usize = ((TINY_MAX_BYTES + HEADER_BYTES) >> SMALL_SHIFT) + 1;
 /// log2 of the granule of the lookup table for sizes above [`TINY_MAX_BYTES`]: the step of the classes from 1 KiB to 2 KiB.
 const MID_SHIFT: u32 = 7;
-const MID_ENTRIES: usize = (MAX_SLAB_BLOCK_BYTES >> MID_SHIFT) + 1;
+const MID_ENTRIES: usize = ((MAX_SLAB_BLOCK_BYTES + HEADER_BYTES) >> MID_SHIFT) + 1;
 
 /// Index of a rounded size, `0..CLASS_COUNT`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,7 +26,7 @@ pub struct SizeClass(u8);
 /// How slabs of one class are cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
-    /// Bytes of one block.
+    /// Bytes of one block, and of the header that one layout puts before it.
     pub block_bytes: u32,
     /// `ceil(2^32 / block_bytes)`: turns the division by the block size into a multiplication.
     reciprocal: u32,
@@ -41,7 +42,11 @@ impl Geometry {
     #[inline]
     #[must_use]
     pub const fn step(&self) -> u32 {
-        if self.units == 1 && self.block_bytes as usize >= MARKED_MIN_BYTES { self.reciprocal } else { 0 }
+        if self.units == 1 && self.block_bytes as usize >= MARKED_MIN_BYTES + HEADER_BYTES {
+            self.reciprocal
+        } else {
+            0
+        }
     }
 
     /// Whether `address` is a whole number of blocks into its unit, by one multiplication; never where `step` is 0.
@@ -51,13 +56,15 @@ impl Geometry {
     #[inline(always)]
     #[must_use]
     pub const fn is_step(address: usize, step: u32) -> bool {
-        (address as u32 & (SLAB_BYTES as u32 - 1)).wrapping_mul(step) < step
+        let offset = (address as u32).wrapping_sub(FIRST_BLOCK_OFFSET as u32) & (SLAB_BYTES as u32 - 1);
+        offset.wrapping_mul(step) < step
     }
 
     /// Index of the block that begins `offset` bytes into the slab, or `None` if no block begins there.
     #[inline]
     #[must_use]
     pub const fn block_at(&self, offset: u32) -> Option<u32> {
+        let Some(offset) = offset.checked_sub(FIRST_BLOCK_OFFSET as u32) else { return None };
         let index = ((offset as u64 * self.reciprocal as u64) >> 32) as u32;
         if index * self.block_bytes == offset && index < self.capacity as u32 { Some(index) } else { None }
     }
@@ -90,13 +97,13 @@ impl SizeClass {
     #[inline]
     #[must_use]
     pub const fn for_tiny(bytes: usize) -> Self {
-        let entry = (bytes + 7) >> SMALL_SHIFT;
+        let entry = (bytes + HEADER_BYTES + 7) >> SMALL_SHIFT;
         // The mask proves the bound to the compiler; `bytes <= 1024` gives `entry <= 128`.
         if entry < SMALL_ENTRIES { Self(lookup(&SMALL, entry)) } else { Self(lookup(&SMALL, SMALL_ENTRIES - 1)) }
     }
 
     const fn for_mid(bytes: usize) -> Self {
-        Self(lookup(&MID, (bytes + 127) >> MID_SHIFT))
+        Self(lookup(&MID, (bytes + HEADER_BYTES + 127) >> MID_SHIFT))
     }
 
     /// The class with this index, if there is one.
@@ -117,7 +124,7 @@ impl SizeClass {
     #[inline]
     #[must_use]
     pub const fn block_bytes(self) -> usize {
-        self.geometry().block_bytes as usize
+        self.geometry().block_bytes as usize - HEADER_BYTES
     }
 
     /// How slabs of this class are cut.
@@ -187,15 +194,18 @@ impl BinPlace {
 const PLACE_ENTRIES: usize = TINY_MAX_BYTES + 1;
 static PLACES: [u16; PLACE_ENTRIES] = places();
 
-/// The places for the classes of all sizes up to [`TINY_MAX_BYTES`], the 8-byte one replaced by the 16-byte one.
+/// The places for the classes of all sizes up to [`TINY_MAX_BYTES`]; classes of less than 16 bytes a block are replaced by the first
+/// that has as much.
 const fn places() -> [u16; PLACE_ENTRIES] {
-    let classes = lookup_table::<PLACE_ENTRIES>(0);
+    let classes = lookup_table::<{ PLACE_ENTRIES + HEADER_BYTES }>(0);
+    let least = if HEADER_BYTES == 0 { 1 } else { 2 };
     let mut places = [0; PLACE_ENTRIES];
     let mut entry = 0;
     while entry < PLACE_ENTRIES {
         #[expect(clippy::indexing_slicing, reason = "bounded by the loop, at compile time")]
         {
-            let class = if classes[entry] == 0 { 1 } else { classes[entry] };
+            let class = classes[entry + HEADER_BYTES];
+            let class = if class < least { least } else { class };
             places[entry] = class as u16 * BIN_BYTES as u16;
         }
         entry += 1;
@@ -213,10 +223,10 @@ const fn lookup(table: &[u8], entry: usize) -> u8 {
     table[entry]
 }
 
-/// Bytes of a block of class `index`.
+/// Bytes of a block of class `index`, with its header.
 const fn bytes_of(index: usize) -> usize {
     match index {
-        0 => 8,
+        0 => 8 + HEADER_BYTES,
         1..=16 => index * 16,
         _ => {
             let step = index - 17;
@@ -247,7 +257,7 @@ const fn lookup_table<const ENTRIES: usize>(shift: u32) -> [u8; ENTRIES] {
 const fn units_for(block_bytes: usize) -> usize {
     let mut units = 1;
     loop {
-        let bytes = units * SLAB_BYTES;
+        let bytes = bytes_for_blocks(units);
         let waste = bytes % block_bytes;
         if bytes / block_bytes >= 8 && waste * 32 <= bytes || units == 8 {
             return units;
@@ -262,7 +272,7 @@ const fn geometry_table() -> [Geometry; CLASS_COUNT] {
     while index < CLASS_COUNT {
         let block_bytes = bytes_of(index);
         let units = units_for(block_bytes);
-        let capacity = units * SLAB_BYTES / block_bytes;
+        let capacity = bytes_for_blocks(units) / block_bytes;
         let entry = Geometry {
             block_bytes: block_bytes as u32,
             reciprocal: (1_u64 << 32).div_ceil(block_bytes as u64) as u32,
@@ -279,7 +289,7 @@ const fn geometry_table() -> [Geometry; CLASS_COUNT] {
     table
 }
 
-const _: () = assert!(bytes_of(CLASS_COUNT - 1) == MAX_SLAB_BLOCK_BYTES);
+const _: () = assert!(bytes_of(CLASS_COUNT - 1) == MAX_SLAB_BLOCK_BYTES + HEADER_BYTES);
 const _: () = assert!(CLASS_COUNT <= u8::MAX as usize);
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //!
 //! **Not here.** Repair, and anything that a running program needs: a check walks all tables of the window.
 
-use hakmem_base::{SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, fatal};
+use hakmem_base::{SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex, fatal};
 use hakmem_ownership::Route;
+use hakmem_publish_adopt::SlabWords as _;
 use hakmem_tiny_front::Tables;
 
 use crate::global::GLOBAL;
@@ -25,8 +26,10 @@ impl Census {
         let mut census = Self::default();
         let end = SLABS_PER_SUPERSLAB as usize + (committed_bytes >> SLAB_SHIFT);
         for unit in SLABS_PER_SUPERSLAB as usize..end {
-            let Some(word) = tables.routes.get(unit) else { fatal("the window has fewer route words than units") };
-            let route = match word.route() {
+            if unit >= tables.routes.len() {
+                fatal("the window has fewer route words than units");
+            }
+            let route = match tables.route_word(SlabIndex::new(unit as u32)).route() {
                 Route::Watched(note) => watcher::route_elsewhere(note, unit).unwrap_or(Route::Watched(note)),
                 route => route,
             };

@@ -2,8 +2,8 @@
 
 use core::ptr::NonNull;
 use hakmem_base::{
-    BinPlace, Door, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, OS_PAGE_BYTES, Request, SLAB_BYTES, SizeClass,
-    fatal_ptr,
+    BinPlace, Door, HEADED_ALIGN, HEADER_BYTES, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, OS_PAGE_BYTES,
+    Request, SLAB_BYTES, SizeClass, fatal_ptr,
 };
 use hakmem_ownership::Route;
 use hakmem_tiny_front::{Heap, Pop};
@@ -28,6 +28,9 @@ pub enum Freed {
 pub(crate) fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
     if align <= 8 {
         return SizeClass::for_bytes(bytes);
+    }
+    if HEADER_BYTES != 0 {
+        return if align <= HEADED_ALIGN { SizeClass::for_bytes(bytes) } else { None };
     }
     // Classes of a multiple of the alignment have aligned blocks. Larger alignments than a slab's end above every class.
     let rounded = bytes.max(1).checked_add(align - 1)? & !(align - 1);
@@ -193,10 +196,10 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     };
     let heap = &tls::record().heap;
     // SAFETY: the caller's block is hakmem's, and small blocks live in the window.
-    let route = unsafe { GLOBAL.front.route_of_own(block) };
+    let is_own = unsafe { GLOBAL.front.is_own(heap, class, block) };
     let claim = Request::new(bytes, align, Door::Rust);
     // SAFETY: the slab that the block lies in is of this heap's bin.
-    if !(heap.is_own_bin(route, class) && unsafe { is_in_order(heap, class, block, claim) }) {
+    if !(is_own && unsafe { is_in_order(heap, class, block, claim) }) {
         // SAFETY: passed on to the caller.
         unsafe { free_or_report_slow(block, claim) };
         return;

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{Line, MarkKey, keeping_errno};
+use hakmem_base::{HEADER_BYTES, Line, MarkKey, fatal, keeping_errno};
 use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
@@ -248,6 +248,9 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn start_hardened(&self, settings: &Settings<'_>) -> bool {
+        if HEADER_BYTES != 0 {
+            fatal("the hardened level knows no blocks with headers, which this build measures");
+        }
         let limits = Limits {
             quarantine_bytes: settings.quarantine_bytes,
             quarantine_blocks: settings.quarantine_blocks,

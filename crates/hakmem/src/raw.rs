@@ -3,7 +3,7 @@
 //! Nothing here unwinds, and `errno` is as it was after every call but a failed [`allocate`].
 
 use core::ptr::NonNull;
-use hakmem_base::{BinPlace, TINY_MAX_BYTES};
+use hakmem_base::{BinPlace, HEADER_BYTES, TINY_MAX_BYTES};
 use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
@@ -104,6 +104,12 @@ unsafe fn zero(block: NonNull<u8>, bytes: usize) -> *mut u8 {
         // SAFETY: blocks are whole pieces, and every offset below lies in the pieces that `bytes` begins.
         unsafe { piece.write(0) };
     };
+    if HEADER_BYTES != 0 {
+        // Behind the block stands the next one's header, not at a multiple of sixteen.
+        // SAFETY: blocks of these places are at least sixteen bytes long.
+        unsafe { block.as_ptr().write_bytes(0, bytes.max(PIECE)) };
+        return block.as_ptr();
+    }
     let last = bytes.saturating_sub(1) & !(PIECE - 1);
     if bytes > 4 * PIECE {
         // SAFETY: `last` is the offset of the block's last piece that is asked for.

@@ -1,6 +1,6 @@
 //! COLD: slabs change hands. The one adoption boundary, fresh slabs, slabs that are given back.
 
-use hakmem_base::{SizeClass, SlabIndex, fatal, invariant};
+use hakmem_base::{FIRST_BLOCK_OFFSET, SizeClass, SlabIndex, fatal, invariant};
 use hakmem_ownership::Acquired;
 use hakmem_publish_adopt::SlabWords;
 use hakmem_remote_queue::TokenReleased;
@@ -8,6 +8,7 @@ use hakmem_remote_queue::TokenReleased;
 use crate::bin::Bin;
 use crate::front::{Front, Tables};
 use crate::heap::Heap;
+use crate::layout;
 use crate::remote::drain_to_free_list;
 use crate::ring::RingEvent;
 use crate::warm::Keep;
@@ -52,6 +53,9 @@ impl Front {
             if state.carved() < u32::from(class.geometry().capacity) && bin.carve.get() == 0 {
                 bin.carve.set(slab.get());
             }
+            let first = tables.address_of(slab).wrapping_add(FIRST_BLOCK_OFFSET);
+            // SAFETY: the slab's blocks, of which those that have been carved have headers where there are any.
+            unsafe { heap.view().label.put_on(class, first, state.carved()) };
             // Acquire.
             if tables.route_word(slab).try_acquire(class, heap.bin_ptr(class)) == Acquired::Lost {
                 fatal("adopted slab has an owner");
@@ -74,6 +78,7 @@ impl Front {
         // A thread that does what another one did touches the same OS pages of its slabs, and no further ones.
         let Some(run) = self.os.take_run_again(units, self.last_place(class)) else { return false };
         let slab = run.first;
+        layout::begin(tables, slab, units);
         invariant!(tables.remote(slab).is_quiet(), "fresh slab with remote frees");
         tables.state(slab).reset();
         tables.route_word(slab).bind(heap.bin_ptr(class));
@@ -133,6 +138,7 @@ impl Front {
             tables.state(slab.add(unit)).reset();
             tables.route_word(slab.add(unit)).retire();
         }
+        layout::end(tables, slab, units);
         self.set_last_place(class, slab);
         self.os.give_run(slab, units);
     }

@@ -8,7 +8,8 @@ use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
 use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
 
-use crate::heap::View;
+use crate::heap::{Heap, View};
+use crate::layout::{self, Labels, OfSlabs, Words};
 use crate::raw;
 use crate::ring::Ring;
 use crate::slab_state::{SlabList, SlabState};
@@ -26,6 +27,11 @@ pub struct Tables {
     pub remotes: FlatTable<RemoteHead>,
     /// The secret in the marks of free blocks.
     pub key: MarkKey,
+    #[cfg_attr(
+        not(feature = "ablation-slab-tail"),
+        expect(dead_code, reason = "one layout needs more than three tables")
+    )]
+    pub(crate) of_slabs: OfSlabs,
 }
 
 /// Shared state of the front. Usable as a static, and several times in one test.
@@ -35,7 +41,7 @@ pub struct Front {
     /// slow path. Written once; whoever has a block to free has seen them.
     base: SharedUsize,
     slab_count: SharedUsize,
-    routes: SharedPtr<RouteWord>,
+    pub(crate) routes: SharedPtr<RouteWord>,
     /// `routes` moved back by the window's base, so that it is indexed by `address >> 16`.
     routes_by_address: SharedPtr<RouteWord>,
     tables: SetOnce<Tables>,
@@ -55,6 +61,7 @@ pub struct Front {
     pub(crate) reaping: Flag,
     /// Blocks handed over for which the pusher had no heap to count in.
     pub(crate) heapless_frees: Shared64,
+    labels: Labels,
 }
 
 impl Front {
@@ -76,6 +83,7 @@ impl Front {
             orphan_freed: Shared64::new(0),
             reaping: Flag::new(false),
             heapless_frees: Shared64::new(0),
+            labels: Labels::new(),
         }
     }
 
@@ -96,9 +104,10 @@ impl Front {
         else {
             return false;
         };
+        let Some(of_slabs) = OfSlabs::reserve(count) else { return false };
         let base = window.base.addr();
         let first = routes.as_ptr().cast_mut();
-        if !self.tables.set(Tables { window, routes, slabs, remotes, key }) {
+        if !self.tables.set(Tables { window, routes, slabs, remotes, key, of_slabs }) {
             return true;
         }
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
@@ -116,15 +125,15 @@ impl Front {
         self.tables.get()
     }
 
-    /// What a heap has to know before it is used.
+    /// What a heap has to know before it is used; for one heap, and one thread that takes it over.
     #[must_use]
     pub fn view(&self) -> View {
         self.tables().map_or(View::NONE, |tables| View {
             key: tables.key,
             base: tables.window.base.addr(),
             slab_count: tables.window.slab_count as usize,
-            routes: tables.routes.as_ptr(),
-            slabs: tables.slabs.as_ptr(),
+            words: Words::of(tables),
+            label: self.labels.draw(tables.window.base),
         })
     }
 
@@ -141,7 +150,18 @@ impl Front {
     pub fn unit_of(&self, address: usize) -> Option<(SlabIndex, &RouteWord)> {
         let index = self.place_of(address)?;
         // SAFETY: the index is below the table's length.
-        Some((SlabIndex::new(index as u32), unsafe { raw::entry(self.routes.load_relaxed(), index) }))
+        Some((SlabIndex::new(index as u32), unsafe { layout::route_of_unit(self, index) }))
+    }
+
+    /// Whether a block of ours lies in a slab of `heap`'s bin of `class`: owner and size in one compare, for frees that know the size.
+    ///
+    /// # Safety
+    /// - `block` was handed out by this front and has not been freed.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn is_own(&self, heap: &Heap, class: SizeClass, block: NonNull<u8>) -> bool {
+        // SAFETY: passed on to the caller.
+        unsafe { layout::is_own(self, heap, class, block) }
     }
 
     /// Route word of the unit that a live block of ours lies in, without asking whether it is ours.
@@ -149,8 +169,8 @@ impl Front {
     /// # Safety
     /// - `block` was handed out by this front and has not been freed.
     #[inline(always)]
-    #[must_use]
-    pub unsafe fn route_of_own(&self, block: NonNull<u8>) -> BinPtr {
+    #[cfg(not(any(feature = "ablation-slab-tail", feature = "ablation-object-header")))]
+    pub(crate) unsafe fn route_of_own(&self, block: NonNull<u8>) -> BinPtr {
         let word = self.routes_by_address.load_relaxed().wrapping_add(block.addr().get() >> SLAB_SHIFT);
         // SAFETY: the block lies in the window, so the word lies in the table.
         unsafe { raw::entry(word, 0) }.bits()
@@ -237,8 +257,7 @@ impl Tables {
     /// State of a slab in use.
     #[inline]
     pub(crate) fn state(&self, slab: SlabIndex) -> &SlabState {
-        // SAFETY: slab indices are made from addresses inside the window or come from the superslab box: below the length.
-        unsafe { raw::entry(self.slabs.as_ptr(), slab.to_usize()) }
+        layout::state(self, slab)
     }
 
     /// Start of a unit.
@@ -301,14 +320,12 @@ impl Tables {
 impl SlabWords for Tables {
     #[inline]
     fn remote(&self, slab: SlabIndex) -> &RemoteHead {
-        // SAFETY: as for `state`: indices of slabs in use are below the table's length.
-        unsafe { raw::entry(self.remotes.as_ptr(), slab.to_usize()) }
+        layout::remote(self, slab)
     }
 
     #[inline]
     fn route_word(&self, slab: SlabIndex) -> &RouteWord {
-        // SAFETY: as for `state`: indices of slabs in use are below the table's length.
-        unsafe { raw::entry(self.routes.as_ptr(), slab.to_usize()) }
+        layout::route(self, slab)
     }
 
     #[inline]

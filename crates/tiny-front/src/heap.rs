@@ -6,13 +6,14 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 use hakmem_base::{BinPlace, CLASS_COUNT, Geometry, MarkKey, SLAB_SHIFT, SizeClass};
-use hakmem_ownership::{BinPtr, RouteWord};
+use hakmem_ownership::BinPtr;
 use hakmem_publish_adopt::Mailbox;
 use hakmem_remote_queue::Outbox;
 use static_assertions::const_assert_eq;
 
 use crate::bin::Bin;
 use crate::counters::{ClassFlow, ClassTally, FrontCounters};
+use crate::layout::{self, Label, Words};
 use crate::pace::Pace;
 use crate::policy::FrontPolicy;
 use crate::raw;
@@ -51,14 +52,13 @@ pub struct View {
     pub(crate) key: MarkKey,
     pub(crate) base: usize,
     pub(crate) slab_count: usize,
-    pub(crate) routes: *const RouteWord,
-    pub(crate) slabs: *const SlabState,
+    pub(crate) words: Words,
+    pub(crate) label: Label,
 }
 
 impl View {
     /// Of no window: every pointer lies outside.
-    pub const NONE: Self =
-        Self { key: MarkKey::NONE, base: 0, slab_count: 0, routes: core::ptr::null(), slabs: core::ptr::null() };
+    pub const NONE: Self = Self { key: MarkKey::NONE, base: 0, slab_count: 0, words: Words::NONE, label: Label::NONE };
 }
 
 // Bins are at the start of the record: a route word's offset in its record gives the class.
@@ -156,7 +156,7 @@ impl Heap {
     }
 
     #[inline(always)]
-    fn place_of(&self, route: BinPtr) -> Option<BinPlace> {
+    pub(crate) fn place_of(&self, route: BinPtr) -> Option<BinPlace> {
         BinPlace::of_bin(route.addr().wrapping_sub(core::ptr::from_ref(self).addr()))
     }
 
@@ -194,19 +194,18 @@ impl Heap {
         let view = self.view();
         let index = address.wrapping_sub(view.base) >> SLAB_SHIFT;
         if index < view.slab_count {
-            // SAFETY: the index is below the table's length.
-            let route = unsafe { raw::entry(view.routes, index) }.bits();
-            return self.place_of(route);
+            // SAFETY: the index is below the number of units.
+            return unsafe { layout::place_at(self, view, index, address) };
         }
         None
     }
 
-    /// State of the unit that `address` lies in: a unit of this heap's.
+    /// State of the slab that `address` lies in: one of this heap's, of one unit.
     #[inline(always)]
     pub(crate) fn own_state_at(&self, address: usize) -> &SlabState {
         let view = self.view();
         // SAFETY: what a heap owns lies in the window that it knows.
-        unsafe { raw::entry(view.slabs, address.wrapping_sub(view.base) >> SLAB_SHIFT) }
+        unsafe { view.words.state(address.wrapping_sub(view.base) >> SLAB_SHIFT) }
     }
 
     /// Whether a block of this bin can begin at `address`, which lies in one of its slabs. Never true where an address alone
@@ -225,7 +224,7 @@ impl Heap {
     }
 
     #[inline(always)]
-    fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         // SAFETY: written by `open` alone, before the heap's thread uses it.
         unsafe { &*self.view.as_ptr() }
     }
@@ -283,6 +282,9 @@ impl Heap {
 
     /// One allocation of a class in this many is looked at, as a guarded sample or else a watched block; 0: none.
     pub(crate) fn mean_distance(&self) -> u32 {
+        if !layout::WATCHES_SMALL {
+            return 0;
+        }
         match self.policy().sample {
             0 => self.pace.watch.get(),
             mean => mean,
@@ -366,7 +368,7 @@ impl Heap {
     #[must_use]
     pub fn count_large(&self) -> bool {
         let mean = self.policy().sample;
-        mean != 0 && self.pace.count_large(mean)
+        layout::WATCHES_SMALL && mean != 0 && self.pace.count_large(mean)
     }
 
     /// A random number. Not for secrets.

@@ -16,6 +16,7 @@ mod cold;
 mod counters;
 mod front;
 mod heap;
+mod layout;
 mod leave;
 mod pace;
 mod policy;

@@ -1,7 +1,9 @@
 //! The one place of this box where raw memory is touched: table entries, bins behind route words, links of blocks.
 
 use core::ptr::NonNull;
-use hakmem_base::{BIN_BYTES, BinPlace, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, read_link, write_link};
+use hakmem_base::{
+    BIN_BYTES, BinPlace, HEADER_BYTES, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, read_link, write_link,
+};
 use hakmem_ownership::BinPtr;
 
 use crate::bin::Bin;
@@ -59,7 +61,7 @@ pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
 pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, key: MarkKey) {
     let (mut block, last) = (first, first.wrapping_add((count - 1) as usize * block_bytes));
     loop {
-        if block_bytes >= MARKED_MIN_BYTES {
+        if block_bytes >= MARKED_MIN_BYTES + HEADER_BYTES {
             // SAFETY: the block is part of the caller's fresh memory, which does not begin at null.
             let marked = unsafe { NonNull::new_unchecked(block) };
             // SAFETY: as above, and large enough.

@@ -2,7 +2,7 @@
 //! once at the beginning of a long run of frees.
 
 use core::ptr::NonNull;
-use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
+use hakmem_base::{FIRST_BLOCK_OFFSET, SLAB_BYTES, SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
 
 use crate::bin::Bin;
 use crate::front::{Front, Tables};
@@ -314,9 +314,12 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
         bin.carve.set(0);
         return false;
     }
-    let first = tables.address_of(slab).wrapping_add((state.carved() * geometry.block_bytes) as usize);
+    let first =
+        tables.address_of(slab).wrapping_add(FIRST_BLOCK_OFFSET + (state.carved() * geometry.block_bytes) as usize);
     // SAFETY: this thread owns the slab, and these blocks have not been carved before.
     unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize, tables.key) };
+    // SAFETY: as above.
+    unsafe { heap.view().label.put_on(class, first, count) };
     state.carve(count);
     if count == left {
         bin.carve.set(0);

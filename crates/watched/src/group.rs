@@ -6,7 +6,7 @@ use static_assertions::const_assert;
 /// log2 of the smallest place.
 const LEAST_SHIFT: u32 = 4;
 /// Groups of places: 16 bytes to 32 KiB, and the blocks that have places elsewhere.
-pub(crate) const GROUPS: usize = (MAX_SLAB_BLOCK_BYTES.trailing_zeros() - LEAST_SHIFT + 2) as usize;
+pub(crate) const GROUPS: usize = (MAX_SLAB_BLOCK_BYTES.next_power_of_two().trailing_zeros() - LEAST_SHIFT + 2) as usize;
 /// Slots for the latter that are taken at a time.
 const ELSEWHERE: u32 = 64;
 /// Most places of a unit: more would be memory that is never needed.
@@ -16,7 +16,6 @@ const MOST_UNITS: u32 = 16;
 const GROUP_BITS: u32 = 4;
 
 const_assert!(GROUPS <= 1 << GROUP_BITS);
-const_assert!(MAX_SLAB_BLOCK_BYTES.is_power_of_two());
 
 /// One size of places.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

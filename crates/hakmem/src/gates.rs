@@ -258,16 +258,16 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use. (What is not gets `None`, where it can be told.)
 #[inline(always)]
-pub(crate) unsafe fn own_place_in_use(ptr: *mut u8) -> Option<BinPlace> {
+pub(crate) unsafe fn own_place_in_use(ptr: *mut u8, door: Door) -> Option<BinPlace> {
     let heap = &tls::record().heap;
     let place = heap.own_place_at(ptr.addr())?;
     if !heap.is_step(heap.bin_at(place), ptr.addr()) {
-        return None;
+        return place.class().is_unmarked_start(ptr.addr()).then_some(place);
     }
     // SAFETY: the pointer lies in the window, so it is not null.
     let block = unsafe { NonNull::new_unchecked(ptr) };
     // SAFETY: where a step is, a block begins that has room for a mark.
-    if unsafe { heap.mark_key().is_on(block) } { None } else { Some(place) }
+    if door.is_checked() && unsafe { heap.mark_key().is_on(block) } { None } else { Some(place) }
 }
 
 /// Whether a block of `usable` bytes that is to have `bytes` bytes stays: it moves to a smaller class for a quarter less at least;
@@ -486,6 +486,22 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     }
 }
 
+/// Frees a block that [`own_place_in_use`] has found.
+///
+/// # Safety
+/// - As for [`free`]; the block is in use, and lies in a slab of this heap's bin at `place`.
+#[inline(always)]
+unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
+    let (heap, class) = (&tls::record().heap, place.class());
+    // SAFETY: a block of the class begins there.
+    unsafe { come_back_from_use(block, class, claim) };
+    // SAFETY: the slab is this heap's, the block its user's until now.
+    if !unsafe { heap.push(heap.bin_at(place), block) } {
+        // SAFETY: as above; push found no room.
+        unsafe { spill_slow::<false>(block, class) };
+    }
+}
+
 /// Usable bytes of the block at `ptr`, `None` if it is not hakmem's. Doors that check frees report a freed one.
 pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
     let Some(block) = NonNull::new(ptr) else { return Some(0) };
@@ -546,23 +562,6 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
     unsafe { reallocate_slow(block, bytes, align, new_bytes, Door::Rust) }
 }
 
-/// Usable bytes of a small block of this thread where an address tells that it begins there; `None` also where something is wrong.
-///
-/// # Safety
-/// - `block` is hakmem's, and in use.
-#[inline(always)]
-unsafe fn own_usable_size(block: NonNull<u8>, door: Door) -> Option<usize> {
-    let (heap, address) = (&tls::record().heap, block.addr().get());
-    let place = heap.own_place_at(address)?;
-    let class = place.class();
-    if heap.is_step(heap.bin_at(place), address) {
-        // SAFETY: where a step is, a block begins that has room for a mark.
-        let is_free = door.is_checked() && unsafe { heap.mark_key().is_on(block) };
-        return if is_free { None } else { Some(class.block_bytes()) };
-    }
-    class.is_unmarked_start(address).then(|| class.block_bytes())
-}
-
 /// Resizes a block of hakmem's: in place where its slab, run or extent allows it, else by moving. `bytes` are worth keeping. Whatever
 /// grows by and by in small blocks comes here at each step.
 ///
@@ -579,8 +578,9 @@ pub(crate) unsafe fn reallocate_slow(
     door: Door,
 ) -> *mut u8 {
     // SAFETY: passed on to the caller.
-    let stays = match unsafe { own_usable_size(block, door) } {
-        Some(usable) => is_worth_keeping(usable, new_bytes).then_some(block.as_ptr()),
+    let own = unsafe { own_place_in_use(block.as_ptr(), door) };
+    let stays = match own {
+        Some(place) => is_worth_keeping(place.class().block_bytes(), new_bytes).then_some(block.as_ptr()),
         // SAFETY: passed on to the caller.
         None => unsafe { resize_in_place(block, bytes, align, new_bytes, door) },
     };
@@ -595,8 +595,14 @@ pub(crate) unsafe fn reallocate_slow(
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.
         unsafe { moved.as_ptr().copy_from_nonoverlapping(block.as_ptr(), bytes.min(new_bytes)) };
-        // SAFETY: the caller's block, whose contents have moved.
-        let _freed = unsafe { free(block.as_ptr(), Request::unsized_from(door)) };
+        let claim = Request::unsized_from(door);
+        if let Some(place) = own {
+            // SAFETY: the caller's block, whose contents have moved; its slab was this heap's and, with a block in use, still is.
+            unsafe { free_own(block, place, claim) };
+        } else {
+            // SAFETY: the caller's block, whose contents have moved.
+            let _freed = unsafe { free(block.as_ptr(), claim) };
+        }
     }
     moved
 }

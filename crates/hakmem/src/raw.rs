@@ -175,7 +175,7 @@ pub unsafe fn stays(ptr: *mut u8, bytes: usize) -> bool {
     // Zero bytes are none of ours: the first compare sorts them out with the large sizes.
     bytes.wrapping_sub(1) < TINY_MAX_BYTES
         // SAFETY: passed on to the caller.
-        && unsafe { gates::own_place_in_use(ptr) } == Some(BinPlace::for_tiny_aligned(bytes))
+        && unsafe { gates::own_place_in_use(ptr, Door::Malloc) } == Some(BinPlace::for_tiny_aligned(bytes))
 }
 
 /// Resizes the block at `ptr` (not null) to `bytes` bytes (not 0), keeping its contents.
@@ -185,7 +185,7 @@ pub unsafe fn stays(ptr: *mut u8, bytes: usize) -> bool {
 #[inline]
 pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
     // SAFETY: passed on to the caller.
-    if let Some(place) = unsafe { gates::own_place_in_use(ptr) } {
+    if let Some(place) = unsafe { gates::own_place_in_use(ptr, Door::Malloc) } {
         let usable = place.class().block_bytes();
         if gates::is_worth_keeping(usable, bytes) {
             return Reallocated::Moved(ptr);

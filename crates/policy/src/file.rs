@@ -7,6 +7,7 @@
 //! - `version = 1` comes before the first table, and nothing else does;
 //! - `[knobs]` holds `field = value` with the fields of [`FrozenPolicy`]; a value is what the knob's variable takes: an
 //!   integer, a ratio with a point, `true` or `false`, a string without escapes, or an array of integers;
+//! - each `[[site]]` is a rule for the big blocks of one place in the program (`sites.rs`);
 //! - all other tables (evidence, source) are for the tools: their lines are skipped, but must be of this form.
 //!
 //! **Not here.** Opening files, printing, and what the other tables mean.
@@ -15,8 +16,9 @@
 
 use crate::knobs::{FieldError, FrozenPolicy};
 use crate::registry::{EnvVar, KNOB_COUNT, knob_at, nearest_field, variables, write_quoted};
-use crate::settings::Settings;
-use crate::value::{Kind, ValueError, write_decimal};
+use crate::settings::{Pages, Settings};
+use crate::sites::{KEEP_KIND, SITE_BYTES_KIND, SITE_RULES, SiteRule};
+use crate::value::{Kind, Value, ValueError, write_decimal};
 use core::fmt::{self, Display, Formatter, Write};
 
 /// The version of the format that is read and written.
@@ -68,6 +70,15 @@ pub enum FileProblem<'a> {
         /// The knob that may have been meant.
         nearest: Option<&'static str>,
     },
+    /// A site rule has no such key.
+    UnknownSiteKey {
+        /// The key.
+        name: &'a [u8],
+    },
+    /// A site rule that names no calls, or does nothing.
+    UselessSite,
+    /// More than [`SITE_RULES`] site rules.
+    TooManySites,
     /// The value does not read as what the knob accepts.
     Malformed {
         /// The knob.
@@ -150,6 +161,16 @@ impl FileProblem<'_> {
                 out.write_str(nearest)?;
                 out.write_str("?")
             }
+            Self::UnknownSiteKey { name } => {
+                write_quoted(out, name)?;
+                out.write_str(" is no key of a [[site]]; there are calls, bytes, pages, keep_ms")
+            }
+            Self::UselessSite => out.write_str("a [[site]] needs calls, and pages or keep_ms or both"),
+            Self::TooManySites => {
+                out.write_str("more than ")?;
+                write_decimal(out, SITE_RULES as u64)?;
+                out.write_str(" site rules")
+            }
             Self::Malformed { field, value, kind } => {
                 write_refused(out, field, value, " is not understood; accepted: ", &kind)
             }
@@ -178,16 +199,37 @@ fn write_refused(out: &mut dyn Write, field: &str, value: &[u8], why: &str, kind
 /// # Errors
 /// The first line that is wrong. Then nothing of the file counts.
 pub fn parse_policy<'a>(text: &'a [u8], base: &FrozenPolicy) -> Result<FrozenPolicy, FileError<'a>> {
+    parse_policy_file(text, base, &mut |_| {})
+}
+
+/// The same, and `on_site` gets each site rule as it comes: at most [`SITE_RULES`].
+///
+/// # Errors
+/// The first line that is wrong. Then nothing of the file counts, also no rule that has been passed on.
+pub fn parse_policy_file<'a>(
+    text: &'a [u8],
+    base: &FrozenPolicy,
+    on_site: &mut dyn FnMut(&SiteRule<'a>),
+) -> Result<FrozenPolicy, FileError<'a>> {
     let settings = Settings { policy: base.clone(), ..Settings::DEFAULT };
-    let mut reader =
-        Reader { settings, table: Table::Top, has_version: false, has_knobs: false, lines: [0; KNOB_COUNT], line: 0 };
+    let mut reader = Reader {
+        settings,
+        table: Table::Top,
+        has_version: false,
+        has_knobs: false,
+        lines: [0; KNOB_COUNT],
+        line: 0,
+        site: Site::NONE,
+        sites: 0,
+        on_site,
+    };
     if text.len() > POLICY_FILE_BYTES {
         return Err(FileError { line: 1, problem: FileProblem::TooLong });
     }
     for line in text.split(|&byte| byte == b'\n') {
         reader.line += 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        reader.take_line(line).map_err(|problem| FileError { line: reader.line, problem })?;
+        reader.take_line(line).map_err(|problem| reader.blame(problem))?;
     }
     reader.finish()
 }
@@ -197,11 +239,12 @@ pub fn parse_policy<'a>(text: &'a [u8], base: &FrozenPolicy) -> Result<FrozenPol
 enum Table {
     Top,
     Knobs,
+    Site,
     Other,
 }
 
 /// A file on its way.
-struct Reader<'a> {
+struct Reader<'a, 's> {
     settings: Settings<'a>,
     table: Table,
     has_version: bool,
@@ -209,12 +252,43 @@ struct Reader<'a> {
     /// The line of each knob that the file sets, by its position; 0 for the others.
     lines: [u32; KNOB_COUNT],
     line: u32,
+    /// The site rule that is being read.
+    site: Site<'a>,
+    /// Site rules that have begun.
+    sites: usize,
+    on_site: &'s mut dyn FnMut(&SiteRule<'a>),
+}
+
+/// A site rule on its way. The hints may come before the calls.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    /// The line that it began at; 0: there is none.
+    line: u32,
+    calls: Option<SiteRule<'a>>,
+    bytes: Option<(usize, usize)>,
+    pages: Option<Pages>,
+    keep_ms: Option<u32>,
+}
+
+impl<'a> Site<'a> {
+    const NONE: Self = Self { line: 0, calls: None, bytes: None, pages: None, keep_ms: None };
+
+    /// The rule, if it has calls and says something.
+    fn rule(&self) -> Option<SiteRule<'a>> {
+        let rule = self.calls.filter(|_| self.pages.is_some() || self.keep_ms.is_some())?;
+        let (least_bytes, most_bytes) = self.bytes.unwrap_or((rule.least_bytes, rule.most_bytes));
+        Some(SiteRule { least_bytes, most_bytes, pages: self.pages, keep_ms: self.keep_ms.unwrap_or(0), ..rule })
+    }
 }
 
 const EXPECTED_LINE: &str = "[table], key = value, or a comment";
-const EXPECTED_TABLE: &str = "a bare name in brackets, and [knobs] without tables below it";
+const EXPECTED_TABLE: &str = "a bare name in brackets, [knobs] without tables below it, and each rule as [[site]]";
 const EXPECTED_VALUE: &str =
     "a value that ends on its line: an integer, true, false, a string without escapes, or [integers]";
+
+const EXPECTED_CALLS: &str =
+    "calls = \"module+0x12ab module+0x34\": one to eight, the innermost first, a blank between two";
+const EXPECTED_RANGE: &str = "bytes = [least, most]";
 
 type Step<'a, T = ()> = Result<T, FileProblem<'a>>;
 
@@ -222,7 +296,13 @@ const fn syntax<'a, T>(expected: &'static str) -> Step<'a, T> {
     Err(FileProblem::Syntax { expected })
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'a, '_> {
+    /// What is wrong with the present line, or with the site rule that ends before it.
+    fn blame(&self, problem: FileProblem<'a>) -> FileError<'a> {
+        let line = if problem == FileProblem::UselessSite { self.site.line } else { self.line };
+        FileError { line, problem }
+    }
+
     fn take_line(&mut self, line: &'a [u8]) -> Step<'a> {
         if line.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) || core::str::from_utf8(line).is_err() {
             return syntax("text in UTF-8");
@@ -259,10 +339,20 @@ impl<'a> Reader<'a> {
         if !self.has_version {
             return Err(FileProblem::MissingVersion);
         }
-        let first = name.split(|&byte| byte == b'.').next().unwrap_or(name);
-        self.table = if blank_trimmed(first) != b"knobs" {
+        self.end_site()?;
+        let is_list = opened.starts_with(b"[[");
+        let first = blank_trimmed(name.split(|&byte| byte == b'.').next().unwrap_or(name));
+        self.table = if first == b"site" {
+            if name == b"site" && is_list {
+                self.begin_site()?
+            } else if name == b"site" || self.sites == 0 {
+                return syntax(EXPECTED_TABLE);
+            } else {
+                Table::Other
+            }
+        } else if first != b"knobs" {
             Table::Other
-        } else if name != b"knobs" || opened.starts_with(b"[[") {
+        } else if name != b"knobs" || is_list {
             return syntax(EXPECTED_TABLE);
         } else if self.has_knobs {
             return Err(FileProblem::Repeated { name: "[knobs]" });
@@ -278,6 +368,7 @@ impl<'a> Reader<'a> {
             Table::Top if key == b"version" => self.take_version(value),
             Table::Top => Err(FileProblem::Stray { key }),
             Table::Knobs => self.take_knob(key, value),
+            Table::Site => self.take_site_key(key, value),
             Table::Other => {
                 // A string over several lines could hide a [knobs].
                 let is_long = |text: &[u8]| text == b"\"\"\"" || text == b"'''";
@@ -318,7 +409,57 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn finish(self) -> Result<FrozenPolicy, FileError<'a>> {
+    fn begin_site(&mut self) -> Step<'a, Table> {
+        self.sites += 1;
+        if self.sites > SITE_RULES {
+            return Err(FileProblem::TooManySites);
+        }
+        self.site = Site { line: self.line, ..Site::NONE };
+        Ok(Table::Site)
+    }
+
+    /// Another table begins, or the file ends.
+    fn end_site(&mut self) -> Step<'a> {
+        if self.site.line != 0 {
+            let rule = self.site.rule().ok_or(FileProblem::UselessSite)?;
+            (self.on_site)(&rule);
+            self.site = Site::NONE;
+        }
+        Ok(())
+    }
+
+    fn take_site_key(&mut self, key: &'a [u8], value: &'a [u8]) -> Step<'a> {
+        let literal = Literal::read(value)?;
+        match key {
+            b"calls" => {
+                let Literal::Text(text) = literal else { return syntax(EXPECTED_CALLS) };
+                let Some(rule) = SiteRule::parse(text) else { return syntax(EXPECTED_CALLS) };
+                set_once(&mut self.site.calls, rule, "calls")
+            }
+            b"bytes" => {
+                let Literal::Array(text) = literal else { return syntax(EXPECTED_RANGE) };
+                let Some((least, most)) = split_around(text, b',') else { return syntax(EXPECTED_RANGE) };
+                let least = site_value::<usize>("bytes", blank_trimmed(least), SITE_BYTES_KIND)?;
+                let most = site_value::<usize>("bytes", blank_trimmed(most), SITE_BYTES_KIND)?;
+                if least > most {
+                    return syntax(EXPECTED_RANGE);
+                }
+                set_once(&mut self.site.bytes, (least, most), "bytes")
+            }
+            b"pages" => {
+                let (Literal::Text(text) | Literal::Bare(text) | Literal::Array(text)) = literal;
+                set_once(&mut self.site.pages, site_value("pages", text, Pages::KIND)?, "pages")
+            }
+            b"keep_ms" => {
+                let (Literal::Text(text) | Literal::Bare(text) | Literal::Array(text)) = literal;
+                set_once(&mut self.site.keep_ms, site_value("keep_ms", text, KEEP_KIND)?, "keep_ms")
+            }
+            name => Err(FileProblem::UnknownSiteKey { name }),
+        }
+    }
+
+    fn finish(mut self) -> Result<FrozenPolicy, FileError<'a>> {
+        self.end_site().map_err(|problem| self.blame(problem))?;
         if !self.has_version {
             return Err(FileError { line: self.line, problem: FileProblem::MissingVersion });
         }
@@ -335,6 +476,18 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// A value of a site rule.
+fn site_value<'a, T: Value>(field: &'static str, value: &'a [u8], kind: Kind) -> Step<'a, T> {
+    T::parse(value, &kind).map_err(|error| match error {
+        ValueError::OutOfRange => FileProblem::OutOfRange { field, value, kind },
+        ValueError::Malformed => FileProblem::Malformed { field, value, kind },
+    })
+}
+
+fn set_once<'a, T>(place: &mut Option<T>, value: T, name: &'static str) -> Step<'a> {
+    if place.replace(value).is_some() { Err(FileProblem::Repeated { name }) } else { Ok(()) }
 }
 
 /// A value as the file spells it, without its quotes or brackets.
@@ -547,6 +700,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_one_line_with_its_place() {
+        let crowd = format!("version = 1\n{}", "[[site]]\ncalls = 'a+0x1'\nkeep_ms = 5\n".repeat(SITE_RULES + 1));
         let long = format!("version = 1\n#{}\n", "x".repeat(POLICY_FILE_BYTES));
         for (text, complaint) in [
             ("", "1: no `version = 1` before the first table"),
@@ -570,11 +724,56 @@ mod tests {
                 "3: sample = 5 is not understood; accepted: number, 1 to 16777216, or 0",
             ),
             ("version = 1\n[knobs]\ncache_blocks = 512\n[x]\n", "3: cache_max_blocks does not fit cache_blocks"),
+            ("version = 1\n[[site]]\ncalls = 'a+0x1'\n", "2: a [[site]] needs calls, and pages or keep_ms or both"),
+            ("version = 1\n[[site]]\nkeep_ms = 1\n[x]", "2: a [[site]] needs calls, and pages or keep_ms or both"),
+            (
+                "version = 1\n[[site]]\ncall = 'a+0x1'",
+                "3: call is no key of a [[site]]; there are calls, bytes, pages, keep_ms",
+            ),
+            ("version = 1\n[[site]]\npages = 'large'", "3: pages = large is not understood; accepted: small, huge"),
+            (
+                "version = 1\n[[site]]\nkeep_ms = 0",
+                "3: keep_ms = 0 is out of range; accepted: milliseconds, 1 to 3600000",
+            ),
+            ("version = 1\n[[site]]\nkeep_ms = 5\nkeep_ms = 5", "4: keep_ms for the second time"),
+            ("version = 1\n[[site]]\nbytes = [9, 8]", "3: not understood; expected bytes = [least, most]"),
+            (
+                "version = 1\n[[site]]\nbytes = [1, 2, 3]",
+                "3: bytes = 2, 3 is not understood; accepted: bytes, 0 to 128T",
+            ),
+            (crowd.as_str(), "194: more than 64 site rules"),
             ("version = 1\n[knobs]\nmid_cap = 60\nmid_budget = 299", "4: mid_cap does not fit mid_budget"),
             (long.as_str(), "1: longer than 65536 bytes"),
         ] {
             assert_eq!(read(text), Err(format!("policy.toml:{complaint}")), "{text}");
         }
+    }
+
+    #[test]
+    fn site_rules_are_passed_on_in_order_and_read_as_they_are_written() {
+        let text = concat!(
+            "version = 1\n[[site]] # the loader\ncalls = \"app+0x10 libx.so.1+0xff\"\npages = 'small'\n",
+            "[site.evidence]\nblocks = 7\nkeep_ms = 'not read'\n[knobs]\nsample = 3\n",
+            "[[ site ]]\nkeep_ms = 250\nbytes = [4194304 , 8388608]\ncalls = 'app+0x20'",
+        );
+        let mut rules = Vec::new();
+        let policy = parse_policy_file(text.as_bytes(), &FrozenPolicy::DEFAULT, &mut |rule| rules.push(*rule));
+        assert_eq!(policy.unwrap().sample, 3);
+        let [first, second] = rules[..] else { panic!("{rules:?}") };
+        assert_eq!(
+            (first.calls().len(), first.calls()[1].module, first.calls()[1].offset),
+            (2, &b"libx.so.1"[..], 255)
+        );
+        assert_eq!((first.pages, first.keep_ms, first.most_bytes), (Some(Pages::Small), 0, usize::MAX));
+        assert_eq!(
+            (second.pages, second.keep_ms, second.least_bytes, second.most_bytes),
+            (None, 250, 4 << 20, 8 << 20)
+        );
+        let mut written = String::from("version = 1\n");
+        rules.iter().for_each(|rule| crate::sites::write_site(rule, &mut written).unwrap());
+        let mut again = Vec::new();
+        parse_policy_file(written.as_bytes(), &FrozenPolicy::DEFAULT, &mut |rule| again.push(*rule)).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{rules:?}"));
     }
 
     #[test]
@@ -585,6 +784,9 @@ mod tests {
             "[knobs]]",
             "[[knobs]]",
             "[knobs.x]",
+            "[site]",
+            "[site.evidence]",
+            "[[site.evidence]]",
             "[\"knobs\"]",
             "[a..b]",
             "[]",

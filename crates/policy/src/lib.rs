@@ -24,6 +24,7 @@ pub mod file;
 mod knobs;
 mod registry;
 mod settings;
+mod sites;
 mod value;
 
 pub use cell::{BootError, PolicyCell};
@@ -33,5 +34,6 @@ pub use env_table::write_env_table;
 pub use environment::{Complaint, Problem, addresses_us, parse_environment, parse_environment_over};
 pub use knobs::{FieldError, FrozenPolicy, SIZE_GROUPS};
 pub use registry::{Alias, EnvVar, aliases, nearest_name, variables, write_quoted};
-pub use settings::{Foreign, Mode, Profile, RouteProfile, Scavenger, Settings};
+pub use settings::{Foreign, Mode, Pages, Profile, RouteProfile, Scavenger, Settings};
+pub use sites::{SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_calls, write_site};
 pub use value::{Kind, Unit, ValueError};

@@ -146,6 +146,12 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         " In OBSERVE and LEARN: one allocation of a size class in this many is watched from birth to death; 0 is as many as cost a thousandth of the processor time."
     ),
     variable!(
+        "HAKMEM_SITE_RULES",
+        site_rules,
+        Kind::Switch,
+        " The site rules of the policy file are in force: hints for the big blocks that single places in the program ask for."
+    ),
+    variable!(
         "HAKMEM_WINDOW_BYTES",
         window_bytes,
         WINDOW_KIND,

@@ -76,6 +76,16 @@ choice! {
 }
 
 choice! {
+    /// Which pages a site rule asks for.
+    Pages {
+        /// Small ones: for blocks of which little is touched.
+        Small = "small",
+        /// Huge ones: for blocks that are filled.
+        Huge = "huge",
+    }
+}
+
+choice! {
     /// What the preload library does with a pointer that is not hakmem's.
     Foreign {
         /// Hands it to the next allocator if that one has handed out anything yet, else reports it and aborts.
@@ -142,6 +152,8 @@ pub struct Settings<'a> {
     pub learn_window_allocs: u32,
     /// In OBSERVE and LEARN one allocation of a class in this many is watched; 0 is as many as cost little, the largest value none.
     pub watch: u32,
+    /// The policy file's site rules are in force.
+    pub site_rules: bool,
     /// Bytes of the window to reserve; 0 lets the box decide.
     pub window_bytes: usize,
     /// Statistics as text on stderr at exit.
@@ -184,6 +196,7 @@ impl Settings<'_> {
         learn_window_ms: 100,
         learn_window_allocs: 1 << 18,
         watch: 0,
+        site_rules: true,
         window_bytes: 0,
         stats: false,
         ss_os_stats: false,

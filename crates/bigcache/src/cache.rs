@@ -1,6 +1,6 @@
 //! Allocating, freeing, resizing and moving big blocks.
 
-use crate::context::{BigContext, Shape, superslab_behind, superslabs_of};
+use crate::context::{BigContext, HintedPages, Shape, superslab_behind, superslabs_of};
 use crate::density::{Backing, Density};
 use crate::outside::Outside;
 use crate::shelf::{Kept, Shelf};
@@ -54,6 +54,7 @@ pub struct BigCache {
     /// Mirrors of the shelf, written under its lock. Relaxed: who acts on them takes the lock and looks again.
     cached_bytes: SharedUsize,
     oldest_ms: Shared64,
+    noted_due_ms: Shared64,
     /// Statistics; relaxed.
     hits: Shared64,
     misses: Shared64,
@@ -73,6 +74,7 @@ impl BigCache {
             shelf: Lock::new(Shelf::new()),
             cached_bytes: SharedUsize::new(0),
             oldest_ms: Shared64::new(u64::MAX),
+            noted_due_ms: Shared64::new(u64::MAX),
             hits: Shared64::new(0),
             misses: Shared64::new(0),
             evictions: Shared64::new(0),
@@ -99,7 +101,7 @@ impl BigCache {
             None => {
                 self.misses.add_relaxed(1);
                 // None fits: back in the pool they join with their neighbours, and what is taken is dirty where it can be.
-                self.evict_all(cx, Shelf::take_oldest);
+                self.evict_all(cx, Shelf::take_oldest_plain);
                 match self.take_fresh(cx, &shape, growing) {
                     Some((first, zeroed)) => hand_out(cx, first, shape.bytes, zeroed),
                     None => self.allocate_outside(cx, &shape)?,
@@ -116,26 +118,46 @@ impl BigCache {
         self.freed_bytes.add_relaxed(bytes as u64);
         let Some(superslabs) = superslabs_of(bytes) else { return };
         let bound = self.retain_bound(cx);
-        if cx.policy.retain_ms == 0 || bytes > bound {
-            self.give(cx, index, superslabs, bytes);
-            return;
-        }
         let kept = Kept {
             first: index,
             superslabs,
             touched_bytes: bytes,
             since_ms: sys::coarse_clock_ms(),
-            huge: bytes >= cx.policy.thp_bytes,
+            huge: cx.wants_huge(bytes),
+            note: cx.kept_note(),
+            keep_ms: cx.hint.keep_ms,
         };
-        while let Some(victim) =
-            self.take(|shelf| if shelf.touched_bytes() + bytes > bound { shelf.take_oldest() } else { None })
-        {
+        if kept.note != 0 && self.keep_noted(kept, bound) {
+            self.evict_due(cx);
+            return;
+        }
+        if cx.policy.retain_ms == 0 || bytes > bound {
+            self.give(cx, index, superslabs, bytes);
+            return;
+        }
+        let kept = Kept { note: 0, ..kept };
+        while let Some(victim) = self.take(|shelf| {
+            let plain_bytes = shelf.touched_bytes() - shelf.noted_bytes();
+            if plain_bytes + bytes > bound { shelf.take_oldest_plain() } else { None }
+        }) {
             self.evict(cx, victim);
         }
         while let Some(victim) = self.take(|shelf| if shelf.push(kept) { None } else { shelf.take_oldest() }) {
             self.evict(cx, victim);
         }
         self.evict_due(cx);
+    }
+
+    /// Keeps an extent for the next block with its note: one for each note, whatever its size, and further ones as far as all of them
+    /// stay within what may be kept. False: nothing was done.
+    fn keep_noted(&self, kept: Kept, bound: usize) -> bool {
+        let mut is_kept = false;
+        let _none = self.take(|shelf| {
+            let fits = !shelf.has_noted(kept.note) || shelf.noted_bytes() + kept.touched_bytes <= bound;
+            is_kept = fits && shelf.push(kept);
+            None
+        });
+        is_kept
     }
 
     /// Changes the size of a block without moving it: inside its superslabs, into free ones behind it, or by giving some
@@ -145,18 +167,18 @@ impl BigCache {
         let (Some(shape), Some(held)) = (Shape::of(new_bytes, 1), superslabs_of(old_bytes)) else { return false };
         let Some(word) = cx.word(index) else { return false };
         hakmem_base::invariant!(
-            word.route() == Route::Big { bytes: old_bytes },
+            word.route() == Route::Big { bytes: old_bytes, note: cx.hint.note },
             "resized block is not what its route says"
         );
         if shape.superslabs > held {
             if !self.grow_extent(cx, index, held, shape.superslabs) {
                 return false;
             }
-            word.set_big(shape.bytes);
+            word.set_big(shape.bytes, cx.hint.note);
             self.advise_growth(cx, index, old_bytes, shape.bytes);
         } else {
             // The route shrinks first: once the superslabs are given back, they may be another block's.
-            word.set_big(shape.bytes);
+            word.set_big(shape.bytes, cx.hint.note);
             if shape.superslabs < held {
                 cx.os.shrink_extent(index, held, shape.superslabs);
             }
@@ -191,12 +213,16 @@ impl BigCache {
 
     /// Gives back what was kept for longer than policy says. Returns the bytes. Cheap when nothing is due.
     pub fn evict_due(&self, cx: &BigContext<'_>) -> usize {
-        let oldest_ms = self.oldest_ms.load_relaxed();
-        if oldest_ms == u64::MAX {
+        let (oldest_ms, noted_due_ms) = (self.oldest_ms.load_relaxed(), self.noted_due_ms.load_relaxed());
+        if oldest_ms == u64::MAX && noted_due_ms == u64::MAX {
             return 0;
         }
-        let Some(until_ms) = sys::coarse_clock_ms().checked_sub(u64::from(cx.policy.retain_ms)) else { return 0 };
-        if oldest_ms > until_ms { 0 } else { self.evict_all(cx, |shelf| shelf.take_due(until_ms)) }
+        let now_ms = sys::coarse_clock_ms();
+        let until_ms = now_ms.saturating_sub(u64::from(cx.policy.retain_ms));
+        if oldest_ms > until_ms && noted_due_ms > now_ms {
+            return 0;
+        }
+        self.evict_all(cx, |shelf| shelf.take_due(until_ms, now_ms))
     }
 
     /// Gives back all kept extents. Returns their bytes.
@@ -268,7 +294,10 @@ impl BigCache {
     pub fn check_invariants(&self) {
         let shelf = self.shelf.lock();
         shelf.check_invariants();
-        if shelf.touched_bytes() != self.cached_bytes() || shelf.oldest_ms() != self.oldest_ms.load_relaxed() {
+        let is_mirrored = shelf.touched_bytes() == self.cached_bytes()
+            && shelf.oldest_ms() == self.oldest_ms.load_relaxed()
+            && shelf.noted_due_ms() == self.noted_due_ms.load_relaxed();
+        if !is_mirrored {
             hakmem_base::fatal("big cache: its mirrors are out of date");
         }
         drop(shelf);
@@ -300,11 +329,11 @@ impl BigCache {
         let align_bytes = shape.align.max(SUPERSLAB_BYTES);
         let is_aligned = |first: SlabIndex| cx.os.address_of(first).addr() & (align_bytes - 1) == 0;
         let widest = shape.widest(cx.policy.slack_permille);
-        let kept = self.take(|shelf| shelf.take_fit(shape.superslabs, widest, is_aligned))?;
+        let kept = self.take(|shelf| shelf.take_fit(shape.superslabs, widest, cx.kept_note(), is_aligned))?;
         if kept.superslabs > shape.superslabs {
             cx.os.shrink_extent(kept.first, kept.superslabs, shape.superslabs);
         }
-        if shape.bytes >= cx.policy.thp_bytes && !kept.huge {
+        if cx.wants_huge(shape.bytes) && !kept.huge {
             cx.os.advise_huge(kept.first, shape.bytes);
         }
         Some(kept)
@@ -323,18 +352,24 @@ impl BigCache {
             self.evict_all(cx, Shelf::take_oldest);
             take()
         })?;
-        if shape.bytes >= cx.policy.thp_bytes {
+        let backing = match cx.hint.pages {
+            Some(HintedPages::Small) => Some(Backing::Small),
+            Some(HintedPages::Huge) => Some(Backing::Huge),
+            None if shape.bytes < cx.policy.thp_bytes => None,
             // A block that grows is full so far.
-            let backing = if growing { Backing::Huge } else { self.density.backing() };
+            None => Some(if growing { Backing::Huge } else { self.density.backing() }),
+        };
+        if let Some(backing) = backing {
             back(cx, extent.first, shape, backing);
         }
         Some((extent.first, extent.zeroed))
     }
 
     /// Gives the superslabs of a freed block of `bytes` bytes to the pool. If such blocks get huge pages, a look at how much of them it
-    /// used guides the next ones.
+    /// used guides the next ones; blocks of which a hint says it say nothing about the others.
     fn give(&self, cx: &BigContext<'_>, first: SlabIndex, superslabs: u32, bytes: usize) {
         if bytes >= cx.policy.thp_bytes
+            && cx.hint.pages.is_none()
             && self.density.count()
             && let Some(permille) = cx.os.resident_permille(first, bytes)
         {
@@ -347,7 +382,7 @@ impl BigCache {
         if !cx.policy.outside {
             return None;
         }
-        let ptr = self.outside.allocate(shape.bytes, shape.align, shape.bytes >= cx.policy.thp_bytes)?;
+        let ptr = self.outside.allocate(shape.bytes, shape.align, cx.wants_huge(shape.bytes))?;
         Some(Block { ptr, zeroed: true })
     }
 
@@ -366,10 +401,10 @@ impl BigCache {
 
     /// Huge pages for a block that grew to `new_bytes`: for the new part, or for all of it if it was too small before.
     fn advise_growth(&self, cx: &BigContext<'_>, index: SlabIndex, old_bytes: usize, new_bytes: usize) {
-        if new_bytes < cx.policy.thp_bytes {
+        if !cx.wants_huge(new_bytes) {
             return;
         }
-        let was_huge = old_bytes >= cx.policy.thp_bytes;
+        let was_huge = cx.wants_huge(old_bytes);
         let advised = if was_huge { (old_bytes / SUPERSLAB_BYTES) as u32 } else { 0 };
         let advised_bytes = advised as usize * SUPERSLAB_BYTES;
         cx.os.advise_huge(superslab_behind(index, advised), new_bytes - advised_bytes);
@@ -409,6 +444,7 @@ impl BigCache {
         let kept = choose(&mut shelf);
         self.cached_bytes.store_relaxed(shelf.touched_bytes());
         self.oldest_ms.store_relaxed(shelf.oldest_ms());
+        self.noted_due_ms.store_relaxed(shelf.noted_due_ms());
         kept
     }
 }
@@ -461,6 +497,6 @@ fn hand_out(cx: &BigContext<'_>, first: SlabIndex, bytes: usize, zeroed: bool) -
     };
     hakmem_base::invariant!(bytes.is_multiple_of(OS_PAGE_BYTES), "a big block is not a whole number of OS pages");
     hakmem_base::invariant!(word.route() == Route::Unused, "an extent was handed out twice");
-    word.set_big(bytes);
+    word.set_big(bytes, cx.hint.note);
     Block { ptr, zeroed }
 }

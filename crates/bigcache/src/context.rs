@@ -59,6 +59,31 @@ impl Default for BigPolicy {
     }
 }
 
+/// What is wanted for one block, whatever policy says of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BigHint {
+    /// Whose hint it is: a number of the caller's that the block carries. 0: nobody's.
+    pub note: u16,
+    /// Which pages the block gets; `None`: as policy and the blocks freed before have it.
+    pub pages: Option<HintedPages>,
+    /// How long the block waits, once it is freed, for the next one with this note (milliseconds); 0: as policy has it.
+    pub keep_ms: u32,
+}
+
+/// Which pages a block gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HintedPages {
+    /// Small ones.
+    Small,
+    /// Huge ones.
+    Huge,
+}
+
+impl BigHint {
+    /// No hint.
+    pub const NONE: Self = Self { note: 0, pages: None, keep_ms: 0 };
+}
+
 /// Where extents come from and how blocks are recorded.
 #[derive(Clone, Copy)]
 pub struct BigContext<'a> {
@@ -68,9 +93,24 @@ pub struct BigContext<'a> {
     pub routes: &'a FlatTable<RouteWord>,
     /// The present numbers.
     pub policy: BigPolicy,
+    /// What is wanted for the block that the call is about.
+    pub hint: BigHint,
 }
 
 impl<'a> BigContext<'a> {
+    /// Whether a block of so many bytes is to have huge pages, as far as its size and its hint say.
+    pub(crate) fn wants_huge(&self, bytes: usize) -> bool {
+        match self.hint.pages {
+            Some(pages) => pages == HintedPages::Huge,
+            None => bytes >= self.policy.thp_bytes,
+        }
+    }
+
+    /// The note of kept extents that may serve the block.
+    pub(crate) fn kept_note(&self) -> u16 {
+        if self.hint.keep_ms > 0 { self.hint.note } else { 0 }
+    }
+
     pub(crate) fn word(&self, index: SlabIndex) -> Option<&'a RouteWord> {
         self.routes.get(index.to_usize())
     }

@@ -2,7 +2,7 @@
 //!
 //! **Not here.** Superslabs and their purging (the OS box), smaller blocks, deciding whether a realloc moves.
 //! **Invariants.** A block of `bytes` bytes (whole OS pages) holds exactly `ceil(bytes / 2 MiB)` superslabs, so its route
-//! word says all there is to know. A cached extent's route is "unused": a second free of a block is caught by `claim`. An
+//! word says all there is to know, beside it the number of the hint that it was allocated with. A cached extent's route is "unused": a second free of a block is caught by `claim`. An
 //! extent is held by a block or by the cache or by the OS box, never by two. An outside block is found by its address from
 //! before `allocate` returns it until one `outside_free` wins.
 //! **Access.** The cache's list: any thread, under its lock, never across a system call or a call to another box. The
@@ -31,5 +31,5 @@ mod sys;
 mod sys;
 
 pub use cache::{BigCache, BigStats};
-pub use context::{BigContext, BigPolicy};
+pub use context::{BigContext, BigHint, BigPolicy, HintedPages};
 pub use hakmem_mid_pool::Block;

@@ -6,7 +6,7 @@ mod support;
 
 use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::SUPERSLAB_BYTES;
-use hakmem_bigcache::{BigCache, BigPolicy, Block};
+use hakmem_bigcache::{BigCache, BigHint, BigPolicy, Block, HintedPages};
 use support::{Heap, Place, address_of, fill, is_filled};
 
 const MIB: usize = 1 << 20;
@@ -425,4 +425,95 @@ fn locks_taken_for_a_fork_are_free_afterwards() {
     assert!(heap.free(&cache, address_of(outside)));
     let inside = take(&heap, &cache, 4 * MIB);
     assert!(heap.free(&cache, address_of(inside)));
+}
+
+fn hinted() -> Heap {
+    let mut heap = heap();
+    heap.policy.retain_ms = 0;
+    heap.hints = vec![
+        BigHint { note: 1, pages: None, keep_ms: 60_000 },
+        BigHint { note: 2, pages: None, keep_ms: 60_000 },
+        BigHint { note: 3, pages: Some(HintedPages::Huge), keep_ms: 0 },
+    ];
+    heap
+}
+
+fn take_hinted(heap: &Heap, cache: &BigCache, note: u16, bytes: usize) -> Block {
+    cache.allocate(&heap.cx_of(note), bytes, 16, false).unwrap()
+}
+
+#[test]
+fn a_block_with_a_hint_waits_for_the_next_one_with_it_and_for_nobody_else() {
+    let (heap, cache) = (hinted(), BigCache::new());
+    let block = take_hinted(&heap, &cache, 1, 20 * MIB);
+    assert!(heap.free(&cache, address_of(block)));
+    assert_eq!(cache.cached_bytes(), 20 * MIB);
+    let others = [take(&heap, &cache, 20 * MIB), take_hinted(&heap, &cache, 2, 20 * MIB)];
+    assert!(others.iter().all(|other| other.ptr != block.ptr), "neither a block without a hint nor one with another");
+    assert_eq!(cache.cached_bytes(), 20 * MIB, "their misses leave it where it is");
+    let again = take_hinted(&heap, &cache, 1, 20 * MIB);
+    assert_eq!((again.ptr, again.zeroed), (block.ptr, false));
+    for block in [others[0], others[1], again] {
+        assert!(heap.free(&cache, address_of(block)));
+    }
+    cache.check_invariants();
+    assert_eq!(cache.cached_bytes(), 40 * MIB, "one of each hint waits, and none without");
+    assert_eq!(cache.flush(&heap.cx()), 40 * MIB);
+    heap.os.check_invariants();
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn one_block_of_a_hint_waits_whatever_its_size_and_more_within_the_bound() {
+    let (mut heap, cache) = (hinted(), BigCache::new());
+    heap.policy.retain_bytes = 10 * MIB;
+    let blocks = [(); 3].map(|()| take_hinted(&heap, &cache, 1, 20 * MIB));
+    blocks.iter().for_each(|block| assert!(heap.free(&cache, address_of(*block))));
+    assert_eq!(cache.cached_bytes(), 20 * MIB);
+    heap.policy.retain_bytes = 64 * MIB;
+    let blocks = [(); 4].map(|()| take_hinted(&heap, &cache, 1, 20 * MIB));
+    blocks.iter().for_each(|block| assert!(heap.free(&cache, address_of(*block))));
+    assert_eq!(cache.cached_bytes(), 60 * MIB);
+    cache.check_invariants();
+}
+
+#[test]
+fn a_hint_ends_when_its_time_is_over() {
+    let (mut heap, cache) = (hinted(), BigCache::new());
+    heap.hints[0].keep_ms = 1;
+    let block = take_hinted(&heap, &cache, 1, 20 * MIB);
+    assert!(heap.free(&cache, address_of(block)));
+    // The clock is coarse.
+    while cache.evict_due(&heap.cx()) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!((cache.cached_bytes(), cache.stats().evictions), (0, 1));
+    cache.check_invariants();
+}
+
+/// The note is what a free, a resize and a move go by, so it stays with the block.
+#[test]
+fn a_block_carries_its_hint_through_growing_and_moving() {
+    let (heap, cache) = (hinted(), BigCache::new());
+    let block = take_hinted(&heap, &cache, 1, 20 * MIB);
+    let wall = take(&heap, &cache, 4 * MIB);
+    assert!(cache.resize_in_place(&heap.cx_of(1), heap.index_of(block), 20 * MIB, 19 * MIB));
+    let moved = cache.move_to(&heap.cx_of(1), heap.index_of(block), 19 * MIB, 40 * MIB).unwrap();
+    assert!(heap.free(&cache, address_of(moved)));
+    assert_eq!(cache.cached_bytes(), 40 * MIB, "it is kept as its hint says");
+    assert!(heap.free(&cache, address_of(wall)));
+    cache.check_invariants();
+    assert_eq!(cache.flush(&heap.cx()), 40 * MIB);
+    heap.os.check_invariants();
+}
+
+#[test]
+fn hinted_pages_come_whatever_policy_says_of_sizes() {
+    let (heap, cache) = (hinted(), BigCache::new());
+    let before = heap.os.stats().huge_advised_bytes;
+    let _plain = take(&heap, &cache, 20 * MIB);
+    assert_eq!(heap.os.stats().huge_advised_bytes, before, "policy gives no block huge pages here");
+    let _huge = take_hinted(&heap, &cache, 3, 20 * MIB);
+    let advised = heap.os.stats().huge_advised_bytes - before;
+    assert!(advised == 20 * MIB as u64 || cfg!(miri), "{advised}");
 }

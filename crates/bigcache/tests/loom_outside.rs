@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers outside #[test] functions: a panic is the test's failure")]
 
 use hakmem_atomic_ops::model::{Model, thread};
-use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
+use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy};
 use hakmem_ownership::RouteWord;
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl World {
 
     fn cx(&self) -> BigContext<'_> {
         let policy = BigPolicy { window_max_bytes: 0, thp_bytes: usize::MAX, ..BigPolicy::DEFAULT };
-        BigContext { os: &self.os, routes: &self.routes, policy }
+        BigContext { os: &self.os, routes: &self.routes, policy, hint: BigHint::NONE }
     }
 
     fn take(&self) -> usize {

@@ -12,4 +12,4 @@
 
 mod route;
 
-pub use route::{Acquired, BinPtr, Kept, Route, RouteWord, RunWord, class_of_bin};
+pub use route::{Acquired, BIG_NOTES, BinPtr, Kept, Route, RouteWord, RunWord, class_of_bin};

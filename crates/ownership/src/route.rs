@@ -39,7 +39,7 @@ const TAG_MASK: usize = 0x7;
 const TAG_ORPHAN: usize = 1;
 /// `bytes << 16 | (units - 1) << 4 | TAG_RUN`: head of a run of slabs in use by one block.
 const TAG_RUN: usize = 2;
-/// `bytes (whole OS pages) | TAG_BIG`: head of a block that takes whole superslabs.
+/// `bytes (whole OS pages) | note << 3 | TAG_BIG`: head of a block that takes whole superslabs.
 const TAG_BIG: usize = 3;
 /// `note << 3 | TAG_HARDENED`: a unit of the hardened level.
 const TAG_HARDENED: usize = 4;
@@ -50,6 +50,8 @@ const TAG_KEPT: usize = 6;
 /// `note << 3 | TAG_WATCHED`: a unit of watched blocks.
 const TAG_WATCHED: usize = 7;
 const TAG_BITS: u32 = TAG_MASK.count_ones();
+/// Notes that a big block can have: what the low bits of whole OS pages leave beside the tag.
+pub const BIG_NOTES: u16 = (OS_PAGE_BYTES >> TAG_BITS) as u16;
 const RUN_UNITS_SHIFT: u32 = 4;
 const RUN_UNITS_MASK: usize = SLABS_PER_SUPERSLAB as usize - 1;
 const RUN_BYTES_SHIFT: u32 = 16;
@@ -83,6 +85,8 @@ pub enum Route {
     Big {
         /// Bytes usable by the block.
         bytes: usize,
+        /// Whoever handed it out has written this down beside it; below [`BIG_NOTES`].
+        note: u16,
     },
     /// A unit of the hardened level; the number is that box's own.
     Hardened(usize),
@@ -263,12 +267,12 @@ impl RouteWord {
         self.0.store_release(core::ptr::without_provenance_mut(run_bits(units, bytes)));
     }
 
-    /// The unit is the head of a big block of `bytes` bytes, a whole number of OS pages.
+    /// The unit is the head of a big block of `bytes` bytes, a whole number of OS pages, with a note below [`BIG_NOTES`].
     #[inline]
-    pub fn set_big(&self, bytes: usize) {
+    pub fn set_big(&self, bytes: usize, note: u16) {
         hakmem_base::invariant!(bytes.is_multiple_of(OS_PAGE_BYTES), "big block is not a whole number of OS pages");
         // ORDERING: pairs with `route`.
-        self.0.store_release(core::ptr::without_provenance_mut(bytes | TAG_BIG));
+        self.0.store_release(core::ptr::without_provenance_mut(big_bits(bytes, note)));
     }
 
     /// The unit belongs to the hardened level, which keeps `note` (at most 61 bits) here.
@@ -299,7 +303,7 @@ impl RouteWord {
     pub fn claim(&self, expected: Route) -> bool {
         let bits = match expected {
             Route::Run { units, bytes } => run_bits(units, bytes),
-            Route::Big { bytes } => bytes | TAG_BIG,
+            Route::Big { bytes, note } => big_bits(bytes, note),
             _ => return false,
         };
         self.claim_bits(bits, 0)
@@ -354,7 +358,9 @@ impl RouteWord {
             TAG_HARDENED => Route::Hardened(bits >> TAG_BITS),
             TAG_SAMPLED => Route::Sampled(bits >> TAG_BITS),
             TAG_WATCHED => Route::Watched(bits >> TAG_BITS),
-            _ => Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1) },
+            _ => {
+                Route::Big { bytes: bits & !(OS_PAGE_BYTES - 1), note: (bits & (OS_PAGE_BYTES - 1)) as u16 >> TAG_BITS }
+            }
         }
     }
 }
@@ -366,6 +372,11 @@ impl Default for RouteWord {
     fn default() -> Self {
         Self::new()
     }
+}
+
+#[inline]
+const fn big_bits(bytes: usize, note: u16) -> usize {
+    bytes | ((note & (BIG_NOTES - 1)) as usize) << TAG_BITS | TAG_BIG
 }
 
 #[inline(always)]
@@ -453,8 +464,9 @@ mod tests {
             let word = RouteWord::new();
             word.set_run(units, bytes);
             prop_assert_eq!(word.route(), Route::Run { units, bytes });
-            word.set_big(pages * OS_PAGE_BYTES);
-            prop_assert_eq!(word.route(), Route::Big { bytes: pages * OS_PAGE_BYTES });
+            let note = (pages % usize::from(BIG_NOTES)) as u16;
+            word.set_big(pages * OS_PAGE_BYTES, note);
+            prop_assert_eq!(word.route(), Route::Big { bytes: pages * OS_PAGE_BYTES, note });
             word.release(class(index));
             prop_assert_eq!(word.route(), Route::Orphan(class(index)));
             word.bind(bin(5, index));

@@ -61,7 +61,7 @@ fn whoever_finds_a_route_sees_what_its_writer_prepared() {
         (|word| word.bind(bin(1)), || Route::Owned(bin(1))),
         (|word| word.release(class()), || Route::Orphan(class())),
         (|word| word.set_run(3, 150_000), || Route::Run { units: 3, bytes: 150_000 }),
-        (|word| word.set_big(1 << 23), || Route::Big { bytes: 1 << 23 }),
+        (|word| word.set_big(1 << 23, 7), || Route::Big { bytes: 1 << 23, note: 7 }),
         (|word| word.set_hardened(9), || Route::Hardened(9)),
         (|word| word.set_sampled(9), || Route::Sampled(9)),
         (|word| word.set_watched(9), || Route::Watched(9)),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop")]
 
 use hakmem_base::{BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SizeClass};
-use hakmem_ownership::{Acquired, BinPtr, Route, RouteWord, class_of_bin};
+use hakmem_ownership::{Acquired, BIG_NOTES, BinPtr, Route, RouteWord, class_of_bin};
 use hakmem_testkit::cases;
 use proptest::prelude::*;
 
@@ -107,8 +107,9 @@ proptest! {
                     word.set_run(units, bytes);
                 }
                 Action::SetBig { pages } if before == Route::Unused => {
-                    model = Route::Big { bytes: pages * OS_PAGE_BYTES };
-                    word.set_big(pages * OS_PAGE_BYTES);
+                    let note = (pages % usize::from(BIG_NOTES)) as u16;
+                    model = Route::Big { bytes: pages * OS_PAGE_BYTES, note };
+                    word.set_big(pages * OS_PAGE_BYTES, note);
                 }
                 Action::SetNote { level, note } if before == Route::Unused => match level {
                     0 => {

@@ -38,21 +38,30 @@ impl Trace {
     #[inline(never)]
     #[must_use]
     pub fn capture(floor: *const u8) -> Self {
-        unwind(From::Floor(floor.addr()), FRAMES)
+        Self::capture_some(floor, FRAMES)
     }
 
     /// Like [`Trace::capture`], but not more than `most` calls: the walk ends there.
     #[inline(never)]
     #[must_use]
     pub fn capture_some(floor: *const u8, most: usize) -> Self {
-        unwind(From::Floor(floor.addr()), most)
+        let mut trace = Self::EMPTY;
+        unwind(From::Floor(floor.addr()), &mut |address| trace.push(address) && trace.len < most);
+        trace
+    }
+
+    /// Shows the addresses that [`Trace::capture`] would keep one by one, until `visit` has seen enough.
+    #[inline(never)]
+    pub fn walk(floor: *const u8, visit: &mut dyn FnMut(usize) -> bool) {
+        unwind(From::Floor(floor.addr()), visit);
     }
 
     /// The stack of a thread that was interrupted at `instruction`, for a signal handler that runs on top of it.
     #[inline(never)]
     #[must_use]
     pub fn of_interrupted(instruction: usize) -> Self {
-        let mut trace = unwind(From::Instruction(instruction), FRAMES);
+        let mut trace = Self::EMPTY;
+        unwind(From::Instruction(instruction), &mut |address| trace.push(address));
         // The unwinder could not find its way through the signal's frame: the place of the access at least is known.
         if trace.len == 0 {
             trace.push(instruction);
@@ -82,9 +91,9 @@ enum From {
 }
 
 #[cfg(miri)]
-fn unwind(from: From, _most: usize) -> Trace {
+fn unwind(from: From, _visit: &mut dyn FnMut(usize) -> bool) {
     match from {
-        From::Floor(_place) | From::Instruction(_place) => Trace::EMPTY,
+        From::Floor(_place) | From::Instruction(_place) => {}
     }
 }
 
@@ -93,7 +102,7 @@ use gcc::unwind;
 
 #[cfg(not(miri))]
 mod gcc {
-    use super::{From, Trace};
+    use super::From;
     use core::ffi::{c_int, c_void};
 
     /// `_URC_NO_REASON` of the unwinder's interface: go on.
@@ -114,24 +123,22 @@ mod gcc {
         fn _Unwind_GetCFA(context: *mut Context) -> usize;
     }
 
-    struct Walk {
+    struct Walk<'a> {
         from: From,
         has_begun: bool,
         steps: usize,
-        most: usize,
-        trace: Trace,
+        visit: &'a mut dyn FnMut(usize) -> bool,
     }
 
-    pub(super) fn unwind(from: From, most: usize) -> Trace {
-        let mut walk = Walk { from, has_begun: false, steps: 0, most, trace: Trace::EMPTY };
+    pub(super) fn unwind(from: From, visit: &mut dyn FnMut(usize) -> bool) {
+        let mut walk = Walk { from, has_begun: false, steps: 0, visit };
         // SAFETY: the callback matches what it is passed, and the walk outlives the call.
         unsafe { _Unwind_Backtrace(step, (&raw mut walk).cast()) };
-        walk.trace
     }
 
     extern "C" fn step(context: *mut Context, walk: *mut c_void) -> c_int {
         // SAFETY: `unwind` passes its own `Walk`, which nobody else uses during the call.
-        let walk = unsafe { &mut *walk.cast::<Walk>() };
+        let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
         let mut is_before = 0;
         // SAFETY: the unwinder's own context.
         let instruction = unsafe { _Unwind_GetIPInfo(context, &raw mut is_before) };
@@ -142,14 +149,14 @@ mod gcc {
             From::Instruction(wanted) => instruction == wanted,
         };
         walk.steps += 1;
-        let is_to_go_on = !walk.has_begun || walk.trace.push(instruction) && walk.trace.len < walk.most;
+        let is_to_go_on = !walk.has_begun || (walk.visit)(instruction);
         let goes_on = instruction != 0 && walk.steps < STEPS && is_to_go_on;
         if goes_on { GO_ON } else { STOP }
     }
 
     #[cfg(test)]
     mod tests {
-        use super::*;
+        use super::super::Trace;
         use std::hint::black_box;
 
         #[inline(never)]

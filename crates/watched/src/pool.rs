@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, SetOnce, Shared64};
-use hakmem_base::{Life, SizeClass, SlabIndex, fatal};
+use hakmem_base::{Life, OS_PAGE_BYTES, SizeClass, SlabIndex, fatal};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 
@@ -146,7 +146,7 @@ impl WatchedPool {
     pub fn watch(&self, unit: SlabIndex, word: &RouteWord, birth: &Birth) -> bool {
         let (units, bytes) = match word.route() {
             Route::Run { units, bytes } => (units, bytes),
-            Route::Big { bytes } => (0, bytes),
+            Route::Big { bytes, note } => (0, bytes | usize::from(note)),
             _ => return false,
         };
         let Some((index, slot)) = self.take(None, Group::ELSEWHERE) else { return false };
@@ -206,7 +206,7 @@ impl WatchedPool {
         let (route, birth) = (route(slot), slot.read());
         match route {
             Route::Run { units, bytes } => word.set_run(units, bytes),
-            Route::Big { bytes } => word.set_big(bytes),
+            Route::Big { bytes, note } => word.set_big(bytes, note),
             _ => {}
         }
         self.births.sub_relaxed(1);
@@ -423,7 +423,7 @@ fn block_bytes(slot: &Slot) -> usize {
 fn route(slot: &Slot) -> Route {
     let bytes = slot.elsewhere_bytes.load_relaxed();
     match slot.class.load_relaxed() {
-        0 => Route::Big { bytes },
+        0 => Route::Big { bytes: bytes & !(OS_PAGE_BYTES - 1), note: (bytes & (OS_PAGE_BYTES - 1)) as u16 },
         units => Route::Run { units, bytes },
     }
 }

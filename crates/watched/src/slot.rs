@@ -43,7 +43,7 @@ pub(crate) struct Slot {
     pub(crate) place: Shared32,
     /// Index of the block's size class; of a block that has its place elsewhere 64 KiB units, 0 for a big one.
     pub(crate) class: Shared32,
-    /// Of such a block: bytes that may be used; else 0.
+    /// Of such a block: bytes that may be used, and what a big one has noted in the bits that whole OS pages leave; else 0.
     pub(crate) elsewhere_bytes: SharedUsize,
     weight: Shared32,
     bytes: SharedUsize,

@@ -149,7 +149,7 @@ fn a_block_elsewhere_is_watched_where_it_is_and_its_route_comes_back() {
         let unit = SlabIndex::new(40 + number as u32);
         let word = world.routes.get(unit.to_usize()).unwrap();
         if units == 0 {
-            word.set_big(bytes);
+            word.set_big(bytes, 5);
         } else {
             word.set_run(units, bytes);
         }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use hakmem_base::SlabIndex;
-use hakmem_bigcache::{BigCache, BigContext, BigPolicy, Block};
+use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy, Block};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, OsPolicy, SuperslabOs, WindowConfig};
 
@@ -14,6 +14,8 @@ pub struct Heap {
     pub os: SuperslabOs,
     pub routes: FlatTable<RouteWord>,
     pub policy: BigPolicy,
+    /// The hints that blocks are allocated with, by their note less one.
+    pub hints: Vec<BigHint>,
 }
 
 /// What a free finds behind an address.
@@ -29,18 +31,24 @@ impl Heap {
         let window = os.reserve(WindowConfig { bytes: window_bytes }).unwrap();
         os.set_policy(OsPolicy { thp_heap_bytes: usize::MAX, ..OsPolicy::default() });
         let routes = FlatTable::reserve(window.slab_count as usize).unwrap();
-        Self { os, routes, policy }
+        Self { os, routes, policy, hints: Vec::new() }
     }
 
     pub fn cx(&self) -> BigContext<'_> {
-        BigContext { os: &self.os, routes: &self.routes, policy: self.policy }
+        self.cx_of(0)
+    }
+
+    /// For a block with this note.
+    pub fn cx_of(&self, note: u16) -> BigContext<'_> {
+        let hint = usize::from(note).checked_sub(1).map_or(BigHint::NONE, |index| self.hints[index]);
+        BigContext { os: &self.os, routes: &self.routes, policy: self.policy, hint }
     }
 
     /// Where a block lies and how many bytes it has.
     pub fn place_of(&self, cache: &BigCache, address: usize) -> Option<Place> {
         let Some(index) = self.os.index_of(address) else { return cache.outside_find(address).map(Place::Outside) };
         match self.routes.get(index.to_usize()).unwrap().route() {
-            Route::Big { bytes } => Some(Place::Window(index, bytes)),
+            Route::Big { bytes, .. } => Some(Place::Window(index, bytes)),
             _ => None,
         }
     }
@@ -59,9 +67,11 @@ impl Heap {
     pub fn free(&self, cache: &BigCache, address: usize) -> bool {
         match self.place_of(cache, address) {
             Some(Place::Window(index, bytes)) => {
-                let won = self.routes.get(index.to_usize()).unwrap().claim(Route::Big { bytes });
-                if won {
-                    cache.free(&self.cx(), index, bytes);
+                let word = self.routes.get(index.to_usize()).unwrap();
+                let route = word.route();
+                let won = word.claim(route);
+                if won && let Route::Big { note, .. } = route {
+                    cache.free(&self.cx_of(note), index, bytes);
                 }
                 won
             }

@@ -43,7 +43,7 @@ impl Census {
                     census.run_units += u64::from(units);
                     census.run_bytes += bytes as u64;
                 }
-                Route::Big { bytes } => {
+                Route::Big { bytes, .. } => {
                     census.big_units += (bytes.div_ceil(SUPERSLAB_BYTES) as u64) * u64::from(SLABS_PER_SUPERSLAB);
                     census.big_bytes += bytes as u64;
                 }

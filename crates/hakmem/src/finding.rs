@@ -176,7 +176,7 @@ fn write_frame(out: &mut FdWriter, number: u64, address: usize, place: usize, mo
 }
 
 /// How far a module lies from where its file says: nowhere, for a program that is not position-independent.
-fn bias(module: &libc::Dl_info) -> usize {
+pub(crate) fn bias(module: &libc::Dl_info) -> usize {
     /// `e_type` in the header of an ELF file, and its value for such a program.
     const TYPE_OFFSET: usize = 16;
     const FIXED: u16 = 2;
@@ -185,7 +185,7 @@ fn bias(module: &libc::Dl_info) -> usize {
     if kind == FIXED { 0 } else { module.dli_fbase.addr() }
 }
 
-fn module_of(address: usize) -> Option<libc::Dl_info> {
+pub(crate) fn module_of(address: usize) -> Option<libc::Dl_info> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let address = core::ptr::without_provenance::<c_void>(address);
     // SAFETY: any address may be asked for; fills the structure where it finds a module.

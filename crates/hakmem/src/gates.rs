@@ -513,7 +513,7 @@ pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
     let front = &GLOBAL.front;
     let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
     match word.route() {
-        Route::Run { bytes, .. } | Route::Big { bytes } => Some(bytes),
+        Route::Run { bytes, .. } | Route::Big { bytes, .. } => Some(bytes),
         Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(of_class),
         Route::Orphan(class) => Some(of_class(class)),
         Route::Hardened(note) => hardened::usable_size(address, note),

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::fmt;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::{HEADER_BYTES, Line, MarkKey, fatal, keeping_errno};
-use hakmem_bigcache::{BigCache, BigContext, BigPolicy};
+use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{
@@ -20,6 +20,7 @@ use crate::learning;
 use crate::policy_file;
 use crate::record::HeapRecord;
 use crate::scavenger;
+use crate::sites;
 use crate::watcher;
 
 pub(crate) static GLOBAL: Global = Global::new();
@@ -58,6 +59,7 @@ pub(crate) struct Global {
     boot: SetOnce<Boot>,
     pub sampled: SampledPool,
     pub watcher: watcher::State,
+    pub sites: sites::State,
     pub hardened: Hardened,
 }
 
@@ -144,6 +146,7 @@ impl Global {
             hardened: Hardened::new(),
             sampled: SampledPool::new(),
             watcher: watcher::State::new(),
+            sites: sites::State::new(),
             policy: PolicyCell::new(),
             arena: MetaArena::new(),
             registry: Registry {
@@ -217,6 +220,7 @@ impl Global {
         self.front.ring.switch(settings.tiny_ring);
         learning::heed(settings);
         watcher::heed(settings);
+        sites::heed(settings);
         self.boot.set(Boot {
             stats: settings.stats,
             os_stats: settings.ss_os_stats,
@@ -298,7 +302,7 @@ impl Global {
     }
 
     pub fn big_context<'a>(&'a self, tables: &'a Tables, policy: BigPolicy) -> BigContext<'a> {
-        BigContext { os: &self.front.os, routes: &tables.routes, policy }
+        BigContext { os: &self.front.os, routes: &tables.routes, policy, hint: BigHint::NONE }
     }
 
     /// Every record ever made, newest first.

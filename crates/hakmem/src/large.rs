@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use hakmem_base::{
     Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, SLAB_BYTES, SlabIndex, fatal_ptr,
 };
-use hakmem_bigcache::BigPolicy;
+use hakmem_bigcache::{BigContext, BigHint, BigPolicy};
 use hakmem_mid_pool::{RunPolicy, shared};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_policy::Mode;
@@ -18,6 +18,7 @@ use crate::pages;
 use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::sampler;
 use crate::scavenger;
+use crate::sites;
 use crate::tls;
 use crate::watcher;
 
@@ -76,9 +77,17 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
     }
     scavenger::stand_by();
     learning::stir();
-    let block = try_allocate(tables, record, bytes, align, growing).or_else(|| {
+    let mut hint = BigHint::NONE;
+    if bytes > RUN_MAX_BYTES
+        && let Some(record) = record
+        && sites::are_ruled()
+    {
+        let floor = 0_u8;
+        hint = sites::hint(record, bytes, zeroed, core::hint::black_box(&raw const floor));
+    }
+    let block = try_allocate(tables, record, bytes, align, growing, hint).or_else(|| {
         pages::reclaim_for(record);
-        try_allocate(tables, record, bytes, align, growing)
+        try_allocate(tables, record, bytes, align, growing, hint)
     });
     let Some(block) = block else {
         GLOBAL.large_refused.add_relaxed(1);
@@ -114,6 +123,7 @@ fn try_allocate(
     bytes: usize,
     align: usize,
     growing: bool,
+    hint: BigHint,
 ) -> Option<hakmem_mid_pool::Block> {
     if bytes <= RUN_MAX_BYTES && align <= RUN_MAX_BYTES {
         let bytes = bytes.max(1);
@@ -126,8 +136,12 @@ fn try_allocate(
             }
         };
     }
-    let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, big_policy_of(record)), bytes, align, growing)?;
+    let block = GLOBAL.big.allocate(&big_context(tables, record, hint), bytes, align, growing)?;
     Some(hakmem_mid_pool::Block { ptr: block.ptr, zeroed: block.zeroed })
+}
+
+fn big_context<'a>(tables: &'a Tables, record: Option<&HeapRecord>, hint: BigHint) -> BigContext<'a> {
+    BigContext { hint, ..GLOBAL.big_context(tables, big_policy_of(record)) }
 }
 
 /// Usable bytes of a block that was just handed out.
@@ -172,8 +186,8 @@ pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
             shared::free(&GLOBAL.run_context(tables, run_policy_of(None)), index, units);
             GLOBAL.heapless_runs.freed.add_relaxed(bytes as u64);
         }
-        (Route::Big { bytes }, record) => {
-            GLOBAL.big.free(&GLOBAL.big_context(tables, big_policy_of(record)), index, bytes);
+        (Route::Big { bytes, note }, record) => {
+            GLOBAL.big.free(&big_context(tables, record, sites::hint_of(note)), index, bytes);
         }
         _ => {
             fatal_ptr("claimed block is no run", block.addr().get());
@@ -210,11 +224,11 @@ pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: 
             };
             done.then_some(block)
         }
-        Route::Big { bytes } => {
+        Route::Big { bytes, note } => {
             if new_bytes <= RUN_MAX_BYTES && new_bytes <= bytes - bytes / 4 {
                 return None;
             }
-            let cx = GLOBAL.big_context(tables, big_policy_of(record));
+            let cx = big_context(tables, record, sites::hint_of(note));
             if GLOBAL.big.resize_in_place(&cx, index, bytes, new_bytes) {
                 return Some(block);
             }

@@ -9,12 +9,13 @@ use core::fmt::{self, Write as _};
 use core::ptr::NonNull;
 use hakmem_base::keeping_errno;
 use hakmem_policy::FrozenPolicy;
-use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy, write_policy};
+use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_policy};
 
 use crate::dump::{close, create};
 use crate::global::ComplaintLine;
 use crate::learning::Learned;
 use crate::report;
+use crate::sites;
 use crate::writer::FdWriter;
 
 /// Room for the largest file and one byte more, which tells that a file is larger.
@@ -34,7 +35,22 @@ pub(crate) fn read(path: &[u8], base: &FrozenPolicy) -> Option<FrozenPolicy> {
             });
             return None;
         };
-        parse_policy(text, base).map_err(|error| complain(|line| error.write_line(path, line))).ok()
+        let mut rules = 0;
+        match parse_policy_file(text, base, &mut |_| rules += 1) {
+            Ok(policy) => {
+                let len = text.len();
+                if rules > 0
+                    && let Some(buffer) = buffer
+                {
+                    sites::install(buffer.keep(len), rules);
+                }
+                Some(policy)
+            }
+            Err(error) => {
+                complain(|line| error.write_line(path, line));
+                None
+            }
+        }
     })
 }
 
@@ -70,6 +86,13 @@ impl Buffer {
         close(fd);
         // SAFETY: the kernel has written so many bytes of the mapping, which lives as long as the buffer.
         len.map(|len| unsafe { core::slice::from_raw_parts(self.0.as_ptr(), len) })
+    }
+
+    /// The first `len` bytes, which have been read, for as long as the process lives: site rules name modules by it.
+    fn keep(self, len: usize) -> &'static [u8] {
+        let buffer = core::mem::ManuallyDrop::new(self);
+        // SAFETY: the kernel has written so many bytes of the mapping, which nobody unmaps any more.
+        unsafe { core::slice::from_raw_parts(buffer.0.as_ptr(), len) }
     }
 
     fn fill_from(&self, fd: c_int) -> Option<usize> {

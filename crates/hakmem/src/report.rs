@@ -12,6 +12,7 @@ use crate::blocks;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
+use crate::sites;
 use crate::tls::{self, Holder};
 use crate::watcher;
 use crate::writer::FdWriter;
@@ -152,6 +153,12 @@ stats! {
     watched_lost,
     /// What watching has cost, in millionths of the CPU time of the process.
     watch_cpu_ppm,
+    /// Site rules in force.
+    site_rules,
+    /// Big blocks of which it was asked whether a site rule is for them.
+    site_walks,
+    /// Of these, blocks for which one was.
+    site_hits,
     /// Blocks handed out at the hardened level.
     hardened_allocs,
     /// Bytes of freed blocks that wait in quarantine.
@@ -257,7 +264,7 @@ fn collect_stats(os: &OsStats) -> Stats {
     let live_bytes = reading.live_bytes();
     let Reading { front, runs, big, hardened, sampled } = reading;
     let (orphan_slabs, _) = GLOBAL.front.orphans();
-    let (learn, watch) = (learning::costs(), watcher::costs());
+    let (learn, watch, sites) = (learning::costs(), watcher::costs(), sites::counts());
     Stats {
         live_bytes,
         committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
@@ -320,6 +327,9 @@ fn collect_stats(os: &OsStats) -> Stats {
         watched: watch.watched,
         watched_lost: watch.lost,
         watch_cpu_ppm: watch.share_ppm,
+        site_rules: u64::from(sites.rules),
+        site_walks: sites.walks,
+        site_hits: sites.hits,
         hardened_allocs: hardened.allocs,
         quarantined_bytes: hardened.quarantined_bytes,
         quarantined_space_bytes: hardened.quarantined_space_bytes,

@@ -316,7 +316,7 @@ pub(crate) fn usable_size(address: usize, note: usize) -> usize {
     let pool = &GLOBAL.watcher.pool;
     let elsewhere = GLOBAL.front.index_of(address).and_then(|unit| pool.route_elsewhere(note, unit));
     let found = match elsewhere {
-        Some(Ok(Route::Run { bytes, .. } | Route::Big { bytes })) => Ok(bytes),
+        Some(Ok(Route::Run { bytes, .. } | Route::Big { bytes, .. })) => Ok(bytes),
         Some(Ok(_) | Err(_)) => Err(Wrong::Freed),
         None => pool.usable_bytes(note, address),
     };

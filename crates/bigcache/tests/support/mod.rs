@@ -14,7 +14,7 @@ pub struct Heap {
     pub os: SuperslabOs,
     pub routes: FlatTable<RouteWord>,
     pub policy: BigPolicy,
-    /// The hints that blocks are allocated with, by their note less one.
+    /// The hints that blocks are allocated with, by their note.
     pub hints: Vec<BigHint>,
 }
 
@@ -40,7 +40,7 @@ impl Heap {
 
     /// For a block with this note.
     pub fn cx_of(&self, note: u16) -> BigContext<'_> {
-        let hint = usize::from(note).checked_sub(1).map_or(BigHint::NONE, |index| self.hints[index]);
+        let hint = self.hints.iter().copied().find(|hint| hint.note == note).unwrap_or(BigHint::NONE);
         BigContext { os: &self.os, routes: &self.routes, policy: self.policy, hint }
     }
 

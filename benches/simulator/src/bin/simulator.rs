@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use hakmem_learner::{Knob, Options, Weights};
 use hakmem_policy::{FrozenPolicy, parse_environment};
 use hakmem_simulator::evaluate::{
-    Cost, DEFAULT_VARIANT, Judged, NOTHING, Report, Scale, Subject, learned, search, settled, variants,
+    Cost, DEFAULT_VARIANT, Judged, KnownMarks, NOTHING, Report, Scale, Subject, learned, search, settled, variants,
 };
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
@@ -107,6 +107,13 @@ enum Task {
         /// Seeds of each learner.
         #[arg(long, default_value_t = 2)]
         seeds: u64,
+        /// Seed of the made-up workloads.
+        #[arg(long, default_value_t = 1)]
+        load_seed: u64,
+        /// A file for the best policy that never changes and the oracle of each trace: those in it are not searched again. They are for
+        /// one seed and one table of prices.
+        #[arg(long)]
+        marks: Option<PathBuf>,
         /// Makes each price of the model wrong by up to 30 %, by this seed.
         #[arg(long)]
         perturb: Option<u64>,
@@ -180,9 +187,22 @@ fn run(task: Task) -> Result<()> {
             show_best(trace(&name)?);
             Ok(())
         }
-        Task::Evaluate { traces, only, learners, rounds, seeds, perturb, out, docs } => {
+        Task::Evaluate { traces, only, learners, rounds, seeds, load_seed, marks, perturb, out, docs } => {
             let costs = perturb.map_or(Costs::MEASURED, |seed| Costs::MEASURED.perturbed(seed));
-            evaluate(&traces, only.as_deref(), learners.as_deref(), (rounds, seeds), &costs, &out, docs.as_deref())
+            let mut marks = KnownMarks::open(marks)?;
+            let mut subjects = Vec::new();
+            for workload in synthetic::ALL {
+                if only.as_ref().is_none_or(|names| names.iter().any(|name| name == workload.name)) {
+                    subjects.push((workload.make(load_seed)?, workload.changes, false));
+                }
+            }
+            for path in traces {
+                subjects.push((Trace::load(&path)?.with_phases(RECORDED_PHASES), true, true));
+            }
+            let report = evaluate(subjects, learners.as_deref(), (rounds, seeds), &costs, &mut marks, &out)?;
+            let tables = report.markdown();
+            println!("{tables}");
+            docs.map_or(Ok(()), |path| put_between_marks(&path, &tables))
         }
         Task::Validate { traces, speed } => validate_all(&traces, speed),
         Task::Execute { trace: name, speed, csv } => {
@@ -248,21 +268,22 @@ fn replay(trace: &Trace, policy: &FrozenPolicy) -> Result<()> {
 const RECORDED_PHASES: u32 = 8;
 
 fn evaluate(
-    recorded: &[PathBuf],
-    only: Option<&[String]>,
+    subjects: Vec<(Trace, bool, bool)>,
     learners: Option<&[String]>,
     (rounds, seeds): (u32, u64),
     costs: &Costs,
+    marks: &mut KnownMarks,
     out: &Path,
-    docs: Option<&Path>,
-) -> Result<()> {
+) -> Result<Report> {
     std::fs::create_dir_all(out)?;
     let mut variants = variants();
     variants.retain(|variant| learners.is_none_or(|names| names.contains(&variant.name) || variant.name == NOTHING));
     let mut report = Report::default();
     // Written after each trace: an evaluation takes long, and one that is stopped has said something.
-    let mut judge = |trace: Trace, changes: bool, is_recorded: bool| {
-        let judged = Judged::new(&Subject::new(trace), changes, is_recorded, &variants, (rounds, seeds), costs);
+    for (trace, changes, is_recorded) in subjects {
+        let subject = Subject::new(trace);
+        let best = marks.of(&subject, costs)?;
+        let judged = Judged::new(&subject, best, (changes, is_recorded), &variants, (rounds, seeds), costs);
         let score = judged.score(DEFAULT_VARIANT).unwrap_or(f64::NAN);
         eprintln!(
             "{}: static {:.3}, oracle {:.3}, LEARN {score:.3}",
@@ -271,19 +292,9 @@ fn evaluate(
         report.judged.push(judged);
         report.write_csv(&out.join("learners.csv"))?;
         report.write_curves(&out.join("learners.svg"))?;
-        std::fs::write(out.join("learners.md"), report.markdown()).context("learners.md")
-    };
-    for workload in synthetic::ALL {
-        if only.is_none_or(|names| names.iter().any(|name| name == workload.name)) {
-            judge(workload.make(1)?, workload.changes, false)?;
-        }
+        std::fs::write(out.join("learners.md"), report.markdown()).context("learners.md")?;
     }
-    for path in recorded {
-        judge(Trace::load(path)?.with_phases(RECORDED_PHASES), true, true)?;
-    }
-    let tables = report.markdown();
-    println!("{tables}");
-    docs.map_or(Ok(()), |path| put_between_marks(path, &tables))
+    Ok(report)
 }
 
 fn validate_all(traces: &[String], speed: u32) -> Result<()> {

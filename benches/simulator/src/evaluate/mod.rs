@@ -15,7 +15,7 @@ mod search;
 
 pub use report::{DEFAULT_VARIANT, Judged, NOTHING, Report, Row, Variant, variants};
 pub use runs::{Learned, Step, Subject, learned, settled};
-pub use search::{Best, BestOfPhase, search};
+pub use search::{Best, BestOfPhase, KnownMarks, Marks, search};
 
 use hakmem_learner::Weights;
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Scale;
 use super::runs::{Learned, Subject, learned};
-use super::search::{Best, search};
+use super::search::Marks;
 use crate::model::Costs;
 
 /// Rounds at the end that a learner is judged by: one in so many.
@@ -115,8 +115,8 @@ pub struct Judged {
     pub changes: bool,
     /// Whether a program was recorded.
     pub is_recorded: bool,
-    /// The best policies that never change, and the oracle.
-    pub best: Best,
+    /// The best policy that never changes, and the oracle.
+    pub best: Marks,
     /// Every learner.
     pub rows: Vec<Row>,
 }
@@ -126,13 +126,12 @@ impl Judged {
     #[must_use]
     pub fn new(
         subject: &Subject,
-        changes: bool,
-        is_recorded: bool,
+        best: Marks,
+        (changes, is_recorded): (bool, bool),
         variants: &[Variant],
         (rounds, seeds): (u32, u64),
         costs: &Costs,
     ) -> Self {
-        let best = search(subject, costs);
         let runs: Vec<(&Variant, u64)> =
             variants.iter().flat_map(|variant| (1..=seeds).map(move |seed| (variant, seed))).collect();
         let rows = runs.into_par_iter().map(|(variant, seed)| {

@@ -3,7 +3,10 @@
 //! A descent over single knobs, for all goals at once: each round tries every neighbour of the policies that are best for
 //! something, and ends when nothing is better for anything. Each policy is replayed once, and judged by all goals.
 
-use hakmem_learner::Knob;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use hakmem_learner::{Knob, Weights};
 use hakmem_policy::FrozenPolicy;
 use rayon::prelude::*;
 
@@ -49,6 +52,82 @@ pub struct BestOfPhase {
     pub policy: FrozenPolicy,
 }
 
+/// What learners are held against on a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// The measure.
+    pub scale: Scale,
+    /// The score of the best policy that never changes.
+    pub score: f64,
+    /// The score of an oracle.
+    pub oracle: f64,
+}
+
+impl From<Best> for Marks {
+    fn from(best: Best) -> Self {
+        Self { scale: best.scale, score: best.score, oracle: best.oracle }
+    }
+}
+
+/// Marks that were found before, one line for each trace: a search takes longer than learners do, and does not depend on them.
+#[derive(Debug)]
+pub struct KnownMarks {
+    path: Option<PathBuf>,
+    rows: Vec<MarksRow>,
+}
+
+#[derive(Clone, Debug)]
+struct MarksRow {
+    /// Name and events.
+    trace: (String, usize),
+    numbers: [f64; 5],
+}
+
+impl KnownMarks {
+    /// Those of a file, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(path: Option<PathBuf>) -> Result<Self> {
+        let mut rows = Vec::new();
+        if let Some(path) = path.as_ref().filter(|path| path.exists()) {
+            for line in csv::Reader::from_path(path)?.deserialize() {
+                let (name, events, a, b, c, d, e): (String, usize, f64, f64, f64, f64, f64) = line?;
+                rows.push(MarksRow { trace: (name, events), numbers: [a, b, c, d, e] });
+            }
+        }
+        Ok(Self { path, rows })
+    }
+
+    /// The marks of a trace; searched if they are not known.
+    ///
+    /// # Errors
+    /// If they cannot be written down.
+    pub fn of(&mut self, subject: &Subject, costs: &Costs) -> Result<Marks> {
+        let trace = (subject.trace.name.clone(), subject.trace.events().len());
+        if let Some(row) = self.rows.iter().find(|row| row.trace == trace) {
+            let [score, oracle, cpu_ns, faults, byte_ns] = row.numbers;
+            let scale = Scale::new(&[Cost { cpu_ns, faults, byte_ns }], Weights::default());
+            return Ok(Marks { scale, score, oracle });
+        }
+        let marks = Marks::from(search(subject, costs));
+        let Cost { cpu_ns, faults, byte_ns } = marks.scale.defaults;
+        self.rows.push(MarksRow { trace, numbers: [marks.score, marks.oracle, cpu_ns, faults, byte_ns] });
+        self.write()?;
+        Ok(marks)
+    }
+
+    fn write(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut file = csv::Writer::from_path(path)?;
+        file.write_record(["trace", "events", "best_static", "oracle", "cpu_ns", "faults", "byte_ns"])?;
+        for MarksRow { trace: (name, events), numbers } in &self.rows {
+            file.serialize((name, events, numbers))?;
+        }
+        Ok(file.flush()?)
+    }
+}
+
 /// Values that capacities are tried with: the defaults halved and doubled, as one.
 const CAP_PERCENT: [u32; 4] = [25, 50, 200, 400];
 
@@ -79,7 +158,7 @@ fn neighbours(policy: &FrozenPolicy) -> Vec<FrozenPolicy> {
 #[must_use]
 pub fn search(subject: &Subject, costs: &Costs) -> Best {
     let defaults = settled(subject, &FrozenPolicy::DEFAULT, costs);
-    let scale = Scale::new(&defaults, hakmem_learner::Weights::default());
+    let scale = Scale::new(&defaults, Weights::default());
     let budget = (REPLAYED_EVENTS / subject.trace.events().len().max(1)).clamp(*TRIES.start(), *TRIES.end());
     let mut known: Vec<(FrozenPolicy, Vec<Cost>)> = vec![(FrozenPolicy::DEFAULT, defaults)];
     let mut expanded: Vec<usize> = Vec::new();

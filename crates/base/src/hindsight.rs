@@ -4,8 +4,9 @@
 //! huge ones. So whoever sees the takes and gives can say what each purge delay and each heap size for huge pages would have led to.
 //! The superslab box counts it (`superslab-os/src/hindsight.rs`), the learners read it.
 
-/// Purge delays that are kept account of (ms); the last one is "never".
-pub const DELAYS_MS: [u32; 8] = [10, 30, 100, 300, 1000, 3000, 10_000, u32::MAX];
+/// Purge delays that are kept account of (ms). "Never" is none of them: under it no idle memory makes way for big blocks, and whatever
+/// the heap was scattered by stays.
+pub const DELAYS_MS: [u32; 8] = [10, 30, 100, 300, 1000, 3000, 10_000, 60_000];
 /// How many.
 pub const DELAYS: usize = DELAYS_MS.len();
 /// Heap sizes that are kept account of, from which on fresh superslabs would have huge pages.
@@ -14,38 +15,78 @@ pub const HUGE_FROM_BYTES: [u64; 6] = [4 << 20, 8 << 20, 16 << 20, 32 << 20, 64 
 /// huge pages whatever the heap size is.
 pub const LEVELS: usize = HUGE_FROM_BYTES.len() + 2;
 
-/// Counts of what would have been, by purge delay and by level of the heap. They only rise; a window is a difference.
+/// Counts of what one purge delay would have led to. They only rise; a window is a difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Units taken whose pages would have been purged while other units of their superslab were in use.
+    pub refaults: u64,
+    /// Units taken for the first time since their superslab was last without any page, by the level of the heap when that was opened;
+    /// not those of its first time.
+    pub firsts: [u64; LEVELS],
+    /// Times that a superslab without any page was taken from, by level; not the first one.
+    pub openings: [u64; LEVELS],
+    /// Free units with pages, times milliseconds.
+    pub kept_unit_ms: u64,
+    /// Units that were not touched since their superslab was opened, times milliseconds, by level: with huge pages they are there.
+    pub air_unit_ms: [u64; LEVELS],
+    /// Units purged.
+    pub purged: u64,
+    /// Superslabs visited by purges.
+    pub purges: u64,
+}
+
+/// What would have been, by purge delay: in three kinds of worlds.
+///
+/// A program has seasons (`hakmem-learner`), and each of them a delay of its own. Memory that one season gives back may expire in the
+/// next and be missed in a third, so a season's delay cannot be judged by what happens while it lasts. All worlds of a kind
+/// differ by one delay from what really runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hindsight {
     /// Time that is accounted for.
     pub elapsed_ms: u64,
-    /// Units taken whose pages would have been purged while other units of their superslab were in use.
-    pub refaults: [u64; DELAYS],
-    /// Units taken for the first time since their superslab was last without any page; not those of its first time.
-    pub firsts: [[u64; LEVELS]; DELAYS],
-    /// Times that a superslab without any page was taken from; not the first one.
-    pub openings: [[u64; LEVELS]; DELAYS],
-    /// Free units with pages, times milliseconds.
-    pub kept_unit_ms: [u64; DELAYS],
-    /// Units that were not touched since their superslab was opened, times milliseconds: with huge pages they are there.
-    pub air_unit_ms: [[u64; LEVELS]; DELAYS],
-    /// Units purged.
-    pub purged: [u64; DELAYS],
-    /// Superslabs visited by purges.
-    pub purges: [u64; DELAYS],
+    /// Had it been this delay always.
+    pub always: [Flow; DELAYS],
+    /// Had it been this delay since the present season began.
+    pub here: [Flow; DELAYS],
+    /// Had it been this delay in the season before, and since then what really runs: what follows from it now.
+    pub before: [Flow; DELAYS],
+}
+
+impl Flow {
+    /// Nothing has happened.
+    pub const EMPTY: Self = Self {
+        refaults: 0,
+        firsts: [0; LEVELS],
+        openings: [0; LEVELS],
+        kept_unit_ms: 0,
+        air_unit_ms: [0; LEVELS],
+        purged: 0,
+        purges: 0,
+    };
+
+    /// Calls `change` with every count and its counterpart.
+    fn each(&mut self, other: &Self, change: &impl Fn(&mut u64, u64)) {
+        change(&mut self.refaults, other.refaults);
+        change(&mut self.kept_unit_ms, other.kept_unit_ms);
+        change(&mut self.purged, other.purged);
+        change(&mut self.purges, other.purges);
+        for (own, other) in [
+            (&mut self.firsts, &other.firsts),
+            (&mut self.openings, &other.openings),
+            (&mut self.air_unit_ms, &other.air_unit_ms),
+        ] {
+            own.iter_mut().zip(other).for_each(|(own, other)| change(own, *other));
+        }
+    }
 }
 
 impl Hindsight {
     /// Nothing has happened.
     pub const EMPTY: Self = Self {
         elapsed_ms: 0,
-        refaults: [0; DELAYS],
-        firsts: [[0; LEVELS]; DELAYS],
-        openings: [[0; LEVELS]; DELAYS],
-        kept_unit_ms: [0; DELAYS],
-        air_unit_ms: [[0; LEVELS]; DELAYS],
-        purged: [0; DELAYS],
-        purges: [0; DELAYS],
+        always: [Flow::EMPTY; DELAYS],
+        here: [Flow::EMPTY; DELAYS],
+        before: [Flow::EMPTY; DELAYS],
     };
 
     /// How many of the heap sizes a heap is above.
@@ -58,33 +99,30 @@ impl Hindsight {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut flow = *self;
-        flow.each(earlier, |now, before| *now = now.saturating_sub(before));
+        flow.each(earlier, &|now, before| *now = now.saturating_sub(before));
         flow
     }
 
+    /// The flows of every world: those of all kinds, one after the other.
+    pub fn worlds(&mut self) -> impl Iterator<Item = &mut Flow> {
+        self.always.iter_mut().chain(&mut self.here).chain(&mut self.before)
+    }
+
     /// Calls `change` with every count and its counterpart.
-    fn each(&mut self, other: &Self, change: impl Fn(&mut u64, u64)) {
+    fn each(&mut self, other: &Self, change: &impl Fn(&mut u64, u64)) {
         change(&mut self.elapsed_ms, other.elapsed_ms);
-        for (own, other) in [
-            (&mut self.refaults, &other.refaults),
-            (&mut self.kept_unit_ms, &other.kept_unit_ms),
-            (&mut self.purged, &other.purged),
-            (&mut self.purges, &other.purges),
-        ] {
-            own.iter_mut().zip(other).for_each(|(own, other)| change(own, *other));
-        }
-        for (own, other) in [
-            (&mut self.firsts, &other.firsts),
-            (&mut self.openings, &other.openings),
-            (&mut self.air_unit_ms, &other.air_unit_ms),
-        ] {
-            let pairs = own.iter_mut().flatten().zip(other.iter().flatten());
-            pairs.for_each(|(own, other)| change(own, *other));
-        }
+        let others = other.always.iter().chain(&other.here).chain(&other.before);
+        self.worlds().zip(others).for_each(|(own, other)| own.each(other, change));
     }
 }
 
 impl Default for Hindsight {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Default for Flow {
     fn default() -> Self {
         Self::EMPTY
     }
@@ -106,10 +144,10 @@ mod tests {
     #[test]
     fn a_difference_is_one_of_every_count() {
         let mut now = Hindsight::EMPTY;
-        now.each(&Hindsight::EMPTY, |count, _| *count = 7);
+        now.each(&Hindsight::EMPTY, &|count, _| *count = 7);
         let mut before = Hindsight::EMPTY;
-        before.each(&Hindsight::EMPTY, |count, _| *count = 3);
+        before.each(&Hindsight::EMPTY, &|count, _| *count = 3);
         let mut rest = now.since(&before);
-        rest.each(&Hindsight::EMPTY, |count, _| assert_eq!(*count, 4));
+        rest.each(&Hindsight::EMPTY, &|count, _| assert_eq!(*count, 4));
     }
 }

@@ -32,8 +32,6 @@ const STIRS_TO_START: u32 = 256;
 const WINDOW_MIN_MS: u32 = 10;
 /// A window lasts at least so many times the CPU time that the last look took, which bounds the thread's share of one CPU.
 const COST_FACTOR: u64 = 250;
-/// Windows are so many times longer once the learners have converged: only drift is looked for then.
-const CONVERGED_FACTOR: u32 = 2;
 /// How long (ms) it stays parked, when nothing is allocated, before it looks whether the mode is still the same.
 const PARK_MS: u32 = 10_000;
 /// Windows after which the evidence is laid open again though no policy was published.
@@ -358,9 +356,8 @@ impl Session {
         let state = &GLOBAL.learning;
         let (begin, first_event) = (observe::monotonic_ns(), state.events.load_relaxed());
         let affordable_ms = u32::try_from(self.cost_ns * COST_FACTOR / 1_000_000).unwrap_or(u32::MAX);
-        let factor = if self.phase == Phase::Frozen { CONVERGED_FACTOR } else { 1 };
-        let shortest_ms = affordable_ms.max(WINDOW_MIN_MS * factor);
-        let longest_ms = shortest_ms.max(state.window_ms.load_relaxed() * factor);
+        let shortest_ms = affordable_ms.max(WINDOW_MIN_MS);
+        let longest_ms = shortest_ms.max(state.window_ms.load_relaxed());
         let left_ms = |limit_ms: u32| {
             let passed_ms = (observe::monotonic_ns() - begin) / 1_000_000;
             u32::try_from(u64::from(limit_ms).saturating_sub(passed_ms)).unwrap_or(0)
@@ -369,7 +366,7 @@ impl Session {
         while wanted().is_some() && left_ms(shortest_ms) > 0 {
             state.bell.wait(left_ms(shortest_ms));
         }
-        let due = first_event + u64::from(state.window_allocs.load_relaxed()) * u64::from(factor);
+        let due = first_event + u64::from(state.window_allocs.load_relaxed());
         state.events_due.store_relaxed(due);
         if state.events.load_relaxed() < due && wanted().is_some() && left_ms(longest_ms) > 0 {
             state.bell.wait(left_ms(longest_ms));
@@ -382,7 +379,9 @@ impl Session {
         let spent_ns = observe::thread_cpu_ns();
         let now = observe::totals();
         let window = observe::between(&self.before, &now);
-        if window.allocs == 0 {
+        // Memory that only goes is worth a look too.
+        let moves = window.allocs + window.retired_slabs + window.purged_bytes;
+        if moves == 0 && window.in_use_bytes == self.before.in_use_bytes {
             return self.park();
         }
         self.before = now;
@@ -397,7 +396,7 @@ impl Session {
         state.cpu_ns.add_relaxed(self.cost_ns);
     }
 
-    /// The program allocates nothing: waits until it does. What happens meanwhile belongs to no window. Slow paths ring; a program
+    /// The program does nothing with its memory: waits until it allocates. What happens meanwhile belongs to no window. Slow paths ring; a program
     /// that takes none is noticed at the next look whether there is still something to do.
     fn park(&mut self) {
         let state = &GLOBAL.learning;
@@ -435,6 +434,9 @@ impl Session {
         let decision = learner.observe(window);
         let is_news = decision.phase != self.phase || decision.publish.is_some();
         self.phase = decision.phase;
+        if decision.turns {
+            GLOBAL.front.os.turn_season();
+        }
         if let Some(policy) = decision.publish
             && mode() == Mode::Learn
         {

@@ -108,6 +108,10 @@ pub(crate) struct Foresight {
     resting_ms: [Option<f64>; KINDS],
     seasons: Vec<Season>,
     now: usize,
+    /// The season before this one.
+    before: usize,
+    /// Whether the latest window began another season.
+    turns: bool,
     size: usize,
     /// A season that the latest windows fit better, and how long.
     candidate: Option<usize>,
@@ -129,12 +133,19 @@ impl Foresight {
             resting_ms: [None; KINDS],
             seasons,
             now: 0,
+            before: usize::MAX,
+            turns: false,
             size: setting.size,
             candidate: None,
             windows: 0,
             strange_ms: 0.0,
             strange: Range::default(),
         }
+    }
+
+    /// Whether the latest window began another season.
+    pub(crate) const fn turns(&self) -> bool {
+        self.turns
     }
 
     /// Whether there is an account to go by.
@@ -156,6 +167,7 @@ impl Foresight {
     /// Takes a window in which `running` ran.
     pub(crate) fn look(&mut self, window: &Window, running: &FrozenPolicy, boot: &FrozenPolicy, options: &Options) {
         let elapsed_ms = window.hindsight.elapsed_ms as f64;
+        self.turns = false;
         if elapsed_ms == 0.0 {
             return;
         }
@@ -164,10 +176,15 @@ impl Foresight {
         // Who ran pays: what a new season costs until it is noticed belongs to the delay of the one before.
         let before = self.now;
         if let Some(season) = self.seasons.get_mut(before) {
-            season.outlook.look(&window.hindsight);
+            season.outlook.look(&window.hindsight.here, elapsed_ms);
+        }
+        if let Some(season) = self.seasons.get_mut(self.before) {
+            season.outlook.look_back(&window.hindsight.before);
         }
         let is_at_home = self.find_season(&flows, elapsed_ms, boot);
-        if self.now != before {
+        self.turns = self.now != before;
+        if self.turns {
+            self.before = before;
             self.resting_ms = [None; KINDS];
         }
         if let Some(season) = self.seasons.get_mut(self.now).filter(|_| is_at_home) {
@@ -325,15 +342,15 @@ mod tests {
         let mut hindsight = Hindsight { elapsed_ms: 100, ..Hindsight::EMPTY };
         for (delay, delay_ms) in DELAYS_MS.into_iter().enumerate() {
             let is_gone = delay_ms < wait_ms;
-            hindsight.refaults[delay] = if is_gone { units } else { 0 };
-            hindsight.kept_unit_ms[delay] = units * u64::from(delay_ms.min(wait_ms));
+            hindsight.here[delay].refaults = if is_gone { units } else { 0 };
+            hindsight.here[delay].kept_unit_ms = units * u64::from(delay_ms.min(wait_ms));
         }
         let now = Setting::of(policy).delay;
-        let kept = hindsight.kept_unit_ms[now] / 100 * 65_536;
+        let kept = hindsight.here[now].kept_unit_ms / 100 * 65_536;
         Window {
             elapsed_ns: 100_000_000,
-            cpu_ns: 10_000_000 + hindsight.refaults[now] * 16 * 2000,
-            page_faults: hindsight.refaults[now] * 16,
+            cpu_ns: 10_000_000 + hindsight.here[now].refaults * 16 * 2000,
+            page_faults: hindsight.here[now].refaults * 16,
             allocs: 10_000,
             big_requests,
             resident_bytes: (100 << 20) + kept,

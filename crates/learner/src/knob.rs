@@ -131,7 +131,7 @@ impl Knob {
             Self::WMaxMid => &[1400, 1600, 1800, 2000],
             Self::WMaxLarge => &[1250, 1500, 1750, 2000],
             Self::Outbox => &[4, 8, 16, 32, 64],
-            Self::PurgeDelay => &[10, 30, 100, 300, 1000, 3000, 10_000, NEVER],
+            Self::PurgeDelay => &[10, 30, 100, 300, 1000, 3000, 10_000, 60_000, NEVER],
             Self::Warm => &[0, 1, 2, 4, 8, 16, 32],
             Self::Thp => &[4 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 256 * MIB, NEVER],
             Self::BigRetain => &[0, 300, 1000],

@@ -45,6 +45,9 @@ pub struct Decision {
     pub publish: Option<FrozenPolicy>,
     /// Where the learner is.
     pub phase: Phase,
+    /// Another season of the program has begun: who keeps account of what other policies would have led to must know before the
+    /// policy is published.
+    pub turns: bool,
 }
 
 /// Learns a policy from windows.
@@ -125,7 +128,9 @@ impl Learner {
     /// Takes a window, which the policy ran in that was published last.
     pub fn observe(&mut self, window: &Window) -> Decision {
         self.foresight.look(window, &self.running, &self.boot, &self.options);
-        match self.shape.observe(&Shape::of(window)) {
+        // A program that only frees has a season, but nothing by which a policy could be judged.
+        let fit = if window.allocs == 0 { Fit::Strange } else { self.shape.observe(&Shape::of(window)) };
+        match fit {
             Fit::Same => {
                 self.page.shape = self.shape.phase().copied();
                 let is_best = self.running == self.settled;
@@ -147,7 +152,7 @@ impl Learner {
         if let Some(policy) = &publish {
             self.running.clone_from(policy);
         }
-        Decision { publish, phase: self.phase() }
+        Decision { publish, phase: self.phase(), turns: self.foresight.turns() }
     }
 
     /// The program has allocated nothing for long. The policy that must run until it does again, if it is another one: what memory

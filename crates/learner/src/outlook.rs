@@ -2,7 +2,7 @@
 //!
 //! A trial of a purge delay takes as long as memory waits, and one of huge pages shows nothing before the heap has grown anew. But what
 //! either would have done follows from the takes and gives of memory, which do not depend on it, and the superslab box keeps account of it
-//! ([`Hindsight`]). So these two knobs are not tried: each phase of the program sums up its account, and the setting that would
+//! ([`hakmem_base::Hindsight`]). So these two knobs are not tried: each phase of the program sums up its account, and the setting that would
 //! have been the cheapest is the one that runs.
 //!
 //! **What counts how much** is the program's affair as a whole, not a phase's: a fault saved by night is worth as much as one saved by day,
@@ -12,7 +12,7 @@
 //! Huge pages stay with a superslab, whatever is said later: the choice of their heap size is one for all phases, the delay is
 //! each phase's own.
 
-use hakmem_base::{DELAYS, DELAYS_MS, HUGE_FROM_BYTES, Hindsight, LEVELS, SLAB_BYTES};
+use hakmem_base::{DELAYS, DELAYS_MS, Flow, HUGE_FROM_BYTES, LEVELS, SLAB_BYTES};
 use hakmem_policy::FrozenPolicy;
 
 use crate::Window;
@@ -35,25 +35,25 @@ impl Setting {
     pub(crate) fn of(policy: &FrozenPolicy) -> Self {
         let bytes = policy.thp_heap_bytes as u64;
         Self {
-            delay: DELAYS_MS.iter().filter(|listed| **listed < policy.purge_delay_ms).count(),
+            delay: DELAYS_MS.iter().filter(|listed| **listed < policy.purge_delay_ms).count().min(DELAYS - 1),
             size: HUGE_FROM_BYTES.iter().filter(|listed| **listed < bytes).count(),
         }
     }
 
     /// The delay (ms), as the knob has it.
     pub(crate) fn delay_value(self) -> u64 {
-        DELAYS_MS.get(self.delay).filter(|delay| **delay != u32::MAX).map_or(NEVER, |delay| u64::from(*delay))
+        DELAYS_MS.get(self.delay).map_or(NEVER, |delay| u64::from(*delay))
     }
 
     /// The heap size, as the knob has it.
     pub(crate) fn size_value(self) -> u64 {
         HUGE_FROM_BYTES.get(self.size).copied().unwrap_or(NEVER)
     }
+}
 
-    /// Whether superslabs that were opened at this level have huge pages.
-    const fn is_huge(self, level: usize) -> bool {
-        level > self.size || level == LEVELS - 1
-    }
+/// Whether superslabs that were opened at this level have huge pages.
+const fn is_huge(size: usize, level: usize) -> bool {
+    level > size || level == LEVELS - 1
 }
 
 /// What something costs, or would have.
@@ -90,60 +90,41 @@ const PURGE_NS: f64 = 12_000.0;
 const PURGED_UNIT_NS: f64 = 2000.0;
 /// OS pages of a unit that are touched when it is taken again: of sixteen, some are not written to before it is given back.
 const PAGES_PER_UNIT: f64 = 12.0;
-/// Part of what a season keeps that is charged to it. The rest is what the next season finds: a fault there is charged to that one's delay,
-/// though it was this one's that let go.
-const KEPT_SHARE: f64 = 0.5;
 /// Faults whose time is less than this part of the CPU time do not count. As in `score.rs`.
 const FAULT_FLOOR: f64 = 0.01;
 const FLOOR_FAULT_NS: f64 = 1000.0;
 
-/// The account of a phase, or of the program.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Outlook {
-    pub(crate) elapsed_ms: f64,
-    refaults: [f64; DELAYS],
-    firsts: [[f64; LEVELS]; DELAYS],
-    openings: [[f64; LEVELS]; DELAYS],
-    kept: [f64; DELAYS],
-    air: [[f64; LEVELS]; DELAYS],
-    purged: [f64; DELAYS],
-    purges: [f64; DELAYS],
+/// Sums of what a delay would have led to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    refaults: f64,
+    firsts: [f64; LEVELS],
+    openings: [f64; LEVELS],
+    kept: f64,
+    air: [f64; LEVELS],
+    purged: f64,
+    purges: f64,
 }
 
-impl Outlook {
-    /// Takes what a window says.
-    pub(crate) fn look(&mut self, seen: &Hindsight) {
-        let kept = crate::math::exp(-(seen.elapsed_ms as f64) / PAGE_MEMORY_MS);
-        self.elapsed_ms = self.elapsed_ms * kept + seen.elapsed_ms as f64;
-        for (own, seen) in [
-            (&mut self.refaults, &seen.refaults),
-            (&mut self.kept, &seen.kept_unit_ms),
-            (&mut self.purged, &seen.purged),
-            (&mut self.purges, &seen.purges),
-        ] {
-            own.iter_mut().zip(seen).for_each(|(own, seen)| *own = *own * kept + *seen as f64);
-        }
+impl Sums {
+    fn add(&mut self, flow: &Flow, kept: f64) {
+        let add = |sum: &mut f64, more: u64| *sum = *sum * kept + more as f64;
+        add(&mut self.refaults, flow.refaults);
+        add(&mut self.kept, flow.kept_unit_ms);
+        add(&mut self.purged, flow.purged);
+        add(&mut self.purges, flow.purges);
         for (own, seen) in
-            [(&mut self.firsts, &seen.firsts), (&mut self.openings, &seen.openings), (&mut self.air, &seen.air_unit_ms)]
+            [(&mut self.firsts, &flow.firsts), (&mut self.openings, &flow.openings), (&mut self.air, &flow.air_unit_ms)]
         {
-            let pairs = own.iter_mut().flatten().zip(seen.iter().flatten());
-            pairs.for_each(|(own, seen)| *own = *own * kept + *seen as f64);
+            own.iter_mut().zip(seen).for_each(|(own, seen)| add(own, *seen));
         }
-    }
-
-    /// Whether it says enough.
-    pub(crate) fn is_known(&self) -> bool {
-        self.elapsed_ms >= LEAST_MS
     }
 
     /// Units that fault page by page, and superslabs that fault as a whole.
-    fn misses(&self, setting: Setting) -> (f64, f64) {
-        let mut units = self.refaults.get(setting.delay).copied().unwrap_or(0.0);
-        let mut wholes = 0.0;
-        let levels = self.firsts.get(setting.delay).into_iter().flatten();
-        let openings = self.openings.get(setting.delay).into_iter().flatten();
-        for (level, (firsts, openings)) in levels.zip(openings).enumerate() {
-            if setting.is_huge(level) {
+    fn misses(&self, size: usize) -> (f64, f64) {
+        let (mut units, mut wholes) = (self.refaults, 0.0);
+        for (level, (firsts, openings)) in self.firsts.iter().zip(&self.openings).enumerate() {
+            if is_huge(size, level) {
                 wholes += openings;
             } else {
                 units += firsts;
@@ -152,21 +133,54 @@ impl Outlook {
         (units, wholes)
     }
 
+    fn bill(&self, size: usize) -> Bill {
+        let (units, wholes) = self.misses(size);
+        let small = units * PAGES_PER_UNIT;
+        let air: f64 =
+            self.air.iter().enumerate().filter(|(level, _)| is_huge(size, *level)).map(|(_, air)| *air).sum();
+        Bill {
+            cpu_ns: small * FAULT_NS + wholes * HUGE_FAULT_NS + self.purges * PURGE_NS + self.purged * PURGED_UNIT_NS,
+            faults: small + wholes,
+            byte_ms: (self.kept + air) * SLAB_BYTES as f64,
+        }
+    }
+}
+
+/// What a list of delays would have led to, over some time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outlook {
+    pub(crate) elapsed_ms: f64,
+    sums: [Sums; DELAYS],
+    later: [Sums; DELAYS],
+}
+
+impl Outlook {
+    /// Takes what a window says.
+    pub(crate) fn look(&mut self, seen: &[Flow; DELAYS], elapsed_ms: f64) {
+        let kept = crate::math::exp(-elapsed_ms / PAGE_MEMORY_MS);
+        self.elapsed_ms = self.elapsed_ms * kept + elapsed_ms;
+        self.sums.iter_mut().zip(seen).for_each(|(sums, flow)| sums.add(flow, kept));
+        self.later.iter_mut().for_each(|sums| sums.add(&Flow::EMPTY, kept));
+    }
+
+    /// Takes what a window of the season after says.
+    pub(crate) fn look_back(&mut self, seen: &[Flow; DELAYS]) {
+        self.later.iter_mut().zip(seen).for_each(|(sums, flow)| sums.add(flow, 1.0));
+    }
+
+    /// Whether it says enough.
+    pub(crate) fn is_known(&self) -> bool {
+        self.elapsed_ms >= LEAST_MS
+    }
+
     /// What a setting would have cost beyond what it has no part in, over the time of the account.
     pub(crate) fn bill(&self, setting: Setting) -> Bill {
-        let of = |sums: &[f64; DELAYS]| sums.get(setting.delay).copied().unwrap_or(0.0);
-        let (units, wholes) = self.misses(setting);
-        let small = units * PAGES_PER_UNIT;
-        let air = self.air.get(setting.delay).into_iter().flatten().enumerate();
-        let air: f64 = air.filter(|(level, _)| setting.is_huge(*level)).map(|(_, air)| *air).sum();
-        Bill {
-            cpu_ns: small * FAULT_NS
-                + wholes * HUGE_FAULT_NS
-                + of(&self.purges) * PURGE_NS
-                + of(&self.purged) * PURGED_UNIT_NS,
-            faults: small + wholes,
-            byte_ms: (of(&self.kept) * KEPT_SHARE + air) * SLAB_BYTES as f64,
-        }
+        self.sums.get(setting.delay).map_or_else(Bill::default, |sums| sums.bill(setting.size))
+    }
+
+    /// What it costs the season after: all that happens there, with this as its past.
+    fn bill_of_later(&self, setting: Setting) -> Bill {
+        self.later.get(setting.delay).map_or_else(Bill::default, |sums| sums.bill(setting.size))
     }
 }
 
@@ -187,8 +201,8 @@ impl Account {
             return;
         }
         let mut outlook = Outlook::default();
-        outlook.look(seen);
         let elapsed_ms = seen.elapsed_ms as f64;
+        outlook.look(&seen.here, elapsed_ms);
         let kept = crate::math::exp(-elapsed_ms / PROGRAM_MEMORY_MS);
         let fade = |sum: &mut f64, more: f64| *sum = *sum * kept + more;
         let (now, then) = (outlook.bill(Setting::of(running)), outlook.bill(Setting::of(boot)));
@@ -227,16 +241,21 @@ pub(crate) struct Part<'a> {
     pub(crate) best: Setting,
 }
 
-/// The cheapest delay of a phase, given the heap size, and what that costs.
+/// The cheapest delay of a phase, given the heap size, and what the phase costs with it.
 pub(crate) fn cheapest(part: &Part<'_>, size: usize, prices: Prices, options: &Options) -> (usize, f64) {
-    let cost = |delay| prices.of(&part.outlook.bill(Setting { delay, size }));
+    let cost = |delay| {
+        let setting = Setting { delay, size };
+        prices.of(&part.outlook.bill(setting)) + prices.of(&part.outlook.bill_of_later(setting))
+    };
     let now = part.best;
     let allowed = (0..DELAYS).filter(|&delay| {
         is_allowed(options, Knob::PurgeDelay, Setting { delay, size }.delay_value(), now.delay_value())
     });
     let best = allowed.map(|delay| (delay, cost(delay))).min_by(|one, other| one.1.total_cmp(&other.1));
     let stay = (now.delay, cost(now.delay));
-    best.map_or(stay, |best| if stay.1 - best.1 > WORTH_A_CHANGE * part.outlook.elapsed_ms { best } else { stay })
+    let gain = |best: &(usize, f64)| stay.1 - best.1;
+    let chosen = best.filter(|best| gain(best) > WORTH_A_CHANGE * part.outlook.elapsed_ms).unwrap_or(stay).0;
+    (chosen, prices.of(&part.outlook.bill(Setting { delay: chosen, size })))
 }
 
 /// The heap size that is the cheapest for all phases together, each with its best delay.

@@ -4,18 +4,28 @@
 //! and gives move all of them at once. A ghost is brought up to date when its superslab is next touched or read, so that it costs
 //! nothing while nothing happens to it, and it exists only while somebody watches.
 //!
+//! There are three kinds of worlds ([`Hindsight`]): one delay for good; one in this season; one in the season before it. When a
+//! season ends, its worlds live on beside those of the next, all under the delay that really runs, until that one ends too: what
+//! its delay let go is missed by then, or hardly ever. The worlds of the next begin with what there really is.
+//!
 //! What it leaves out: that other pages being there would have changed where units are taken, that a unit may be touched in
 //! part, and the warm pool.
 //!
-//! **Invariants.** A longer delay never has fewer units present than a shorter one; what is used is present with all of them.
+//! **Invariants.** A longer delay never has fewer units present than a shorter one of its kind; what is used is present with all of
+//! them.
 
-use hakmem_base::{DELAYS, DELAYS_MS, Hindsight, LEVELS, ZeroValid};
+use hakmem_base::{DELAYS, DELAYS_MS, Flow, Hindsight, LEVELS, ZeroValid};
 
 use crate::bits::ALL;
+use crate::purge::idle_ms;
 use crate::table::FlatTable;
 
 /// The level of a superslab that has huge pages whatever the size of the heap is.
 pub const ALWAYS_HUGE: u8 = LEVELS as u8 - 1;
+/// Worlds: those of each kind, one after the other.
+pub const WORLDS: usize = 3 * DELAYS;
+const HERE: usize = DELAYS;
+const BEFORE: usize = 2 * DELAYS;
 /// Times without any visit that are remembered, and the shortest (ms) that is.
 const GAPS: usize = 32;
 const GAP_MS: u32 = 8;
@@ -57,7 +67,45 @@ const fn is_before(time: u32, other: u32) -> bool {
     (time.wrapping_sub(other) as i32) < 0
 }
 
-/// What would be of one superslab under each delay.
+/// What all ghosts have in common: what really runs, and who came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Era {
+    /// When somebody came by.
+    pub visits: Visits,
+    /// The purge delay (ms) that is in force; `u32::MAX`: never.
+    delay_ms: u32,
+    /// Its place on the list, or that of the next longer one.
+    delay: u8,
+    /// Counts seasons.
+    season: u8,
+    /// The delay that was in force when this one began.
+    delay_before: u8,
+}
+
+impl Era {
+    /// Nobody came, and nothing is purged.
+    pub const NONE: Self =
+        Self { visits: Visits::NONE, delay_ms: u32::MAX, delay: DELAYS as u8 - 1, season: 0, delay_before: 0 };
+
+    /// Another delay is in force.
+    pub fn set_delay(&mut self, delay_ms: u32) {
+        let shorter = DELAYS_MS.iter().filter(|listed| **listed < delay_ms).count();
+        (self.delay_ms, self.delay) = (delay_ms, shorter.min(DELAYS - 1) as u8);
+    }
+
+    /// Another season begins, in which another delay may be in force.
+    pub const fn turn(&mut self) {
+        (self.season, self.delay_before) = (self.season.wrapping_add(1), self.delay);
+    }
+
+    /// The delay of a world (ms); none if nothing is purged there.
+    fn delay_of(&self, world: usize) -> Option<u32> {
+        let listed = DELAYS_MS.get(world % DELAYS).copied().unwrap_or(u32::MAX);
+        Some(if world < BEFORE { listed } else { self.delay_ms }).filter(|delay_ms| *delay_ms != u32::MAX)
+    }
+}
+
+/// What would be of one superslab in each world.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Ghost {
@@ -68,11 +116,12 @@ pub struct Ghost {
     level: u16,
     /// It has been without any page again since it was first taken from.
     is_reused: bool,
-    reserved: u8,
-    /// Units with pages, by delay, if none of them is huge.
-    there: [u32; DELAYS],
+    /// The season that its worlds are of.
+    season: u8,
+    /// Units with pages, by world, if none of them is huge.
+    there: [u32; WORLDS],
     /// Units that were touched, or purged, since the superslab was last without any page.
-    known: [u32; DELAYS],
+    known: [u32; WORLDS],
 }
 
 // SAFETY: every field is a number.
@@ -81,7 +130,7 @@ unsafe impl ZeroValid for Ghost {}
 impl Ghost {
     /// A superslab that was in use before anybody watched.
     #[must_use]
-    pub fn seen(held: u32, dirty: u32, is_huge: bool, now: u32) -> Self {
+    pub fn seen(held: u32, dirty: u32, is_huge: bool, now: u32, era: &Era) -> Self {
         let level = if is_huge { ALWAYS_HUGE.into() } else { 0 };
         let known = if is_huge { ALL } else { dirty | held };
         Self {
@@ -90,76 +139,64 @@ impl Ghost {
             settled_at: now,
             level,
             is_reused: true,
-            reserved: 0,
-            there: [dirty | held; DELAYS],
-            known: [if dirty | held == 0 { 0 } else { known }; DELAYS],
+            season: era.season,
+            there: [dirty | held; WORLDS],
+            known: [if dirty | held == 0 { 0 } else { known }; WORLDS],
         }
     }
 
-    /// Units are handed out, in a heap of this level, and those that are also in `touched` will be used. The delays (one bit each)
-    /// with which the superslab had no page.
-    pub fn take(
-        &mut self,
-        units: u32,
-        touched: u32,
-        level: u8,
-        now: u32,
-        visits: &Visits,
-        sums: &mut Hindsight,
-    ) -> u32 {
-        self.settle(now, visits, sums);
+    /// Units are handed out, in a heap of this level, and those that are also in `touched` will be used. The worlds (one bit each)
+    /// in which the superslab had no page.
+    pub fn take(&mut self, units: u32, touched: u32, level: u8, now: u32, era: &Era, sums: &mut Hindsight) -> u32 {
+        self.settle(now, era, sums);
         self.held |= units;
         let (mut opened, units) = (0, units & touched);
         if units == 0 {
             return 0;
         }
-        for (delay, (there, known)) in self.there.iter_mut().zip(&mut self.known).enumerate() {
+        let pages = self.there.iter_mut().zip(&mut self.known);
+        for (world, ((there, known), flow)) in pages.zip(sums.worlds()).enumerate() {
             let is_opened = *known == 0;
             if is_opened {
                 self.level = self.level.max(level.into());
-                opened |= 1 << delay;
+                opened |= 1 << world;
             }
             let missing = units & !*there;
-            let place = (delay, self.level as usize);
-            let firsts = count(missing & !*known);
-            if self.is_reused {
-                add(&mut sums.openings, place, u64::from(is_opened));
-                add(&mut sums.firsts, place, firsts);
+            if missing != 0 {
+                if self.is_reused {
+                    add(&mut flow.openings, self.level, u64::from(is_opened));
+                    add(&mut flow.firsts, self.level, count(missing & !*known));
+                }
+                flow.refaults += count(missing & *known);
             }
-            sum(&mut sums.refaults, delay, count(missing & *known));
             *there |= units;
             *known |= units;
         }
         opened
     }
 
-    /// Gives up what has idled for `idle_ms`, as long as `debts` has units that the process grew by with a delay.
-    pub fn make_way(
-        &mut self,
-        debts: &mut [u32; DELAYS],
-        idle_ms: u32,
-        now: u32,
-        visits: &Visits,
-        sums: &mut Hindsight,
-    ) {
-        if now.wrapping_sub(self.freed_at) < idle_ms {
+    /// Gives up what has idled for `least_ms`, and for as long as its world asks, while `debts` has units that the process grew by there.
+    pub fn make_way(&mut self, debts: &mut [u32; WORLDS], least_ms: u32, now: u32, era: &Era, sums: &mut Hindsight) {
+        let age_ms = now.wrapping_sub(self.freed_at);
+        if age_ms < least_ms {
             return;
         }
-        self.settle(now, visits, sums);
+        self.settle(now, era, sums);
         let held = self.held;
-        for (delay, debt) in debts.iter_mut().enumerate().filter(|(_, debt)| **debt > 0) {
-            let pair = self.there.get_mut(delay).zip(self.known.get_mut(delay));
-            if let Some((there, known)) = pair.filter(|(there, _)| **there & !held != 0) {
+        let pages = self.there.iter_mut().zip(&mut self.known);
+        for (world, ((debt, (there, known)), flow)) in debts.iter_mut().zip(pages).zip(sums.worlds()).enumerate() {
+            let is_old = era.delay_of(world).is_some_and(|delay_ms| age_ms >= idle_ms(delay_ms));
+            if *debt > 0 && is_old && *there & !held != 0 {
                 *debt = debt.saturating_sub((*there & !held).count_ones());
-                purge(there, known, held, delay, sums);
+                purge(there, known, held, flow);
                 self.is_reused |= held == 0;
             }
         }
     }
 
     /// Units come back, with their contents or without.
-    pub fn give(&mut self, units: u32, is_clean: bool, now: u32, visits: &Visits, sums: &mut Hindsight) {
-        self.settle(now, visits, sums);
+    pub fn give(&mut self, units: u32, is_clean: bool, now: u32, era: &Era, sums: &mut Hindsight) {
+        self.settle(now, era, sums);
         self.held &= !units;
         self.freed_at = now;
         if is_clean {
@@ -172,26 +209,43 @@ impl Ghost {
     }
 
     /// Accounts for the time up to now.
-    pub fn settle(&mut self, now: u32, visits: &Visits, sums: &mut Hindsight) {
+    pub fn settle(&mut self, now: u32, era: &Era, sums: &mut Hindsight) {
         let since = core::mem::replace(&mut self.settled_at, now);
-        let (held, level) = (self.held, self.level as usize);
-        for (delay, (there, known)) in self.there.iter_mut().zip(&mut self.known).enumerate() {
+        let held = self.held;
+        let pages = self.there.iter_mut().zip(&mut self.known);
+        for (world, ((there, known), flow)) in pages.zip(sums.worlds()).enumerate() {
             let waiting = *there & !held;
             let air = if *known == 0 { 0 } else { !*known };
             if waiting | air == 0 {
                 continue;
             }
-            let delay_ms = DELAYS_MS.get(delay).copied().filter(|delay_ms| waiting != 0 && *delay_ms != u32::MAX);
+            let delay_ms = era.delay_of(world).filter(|_| waiting != 0);
             let due = delay_ms.map(|delay_ms| self.freed_at.wrapping_add(delay_ms));
-            let gone_at = due.and_then(|due| visits.first_since(due)).filter(|at| !is_before(now, *at));
+            let gone_at = due.and_then(|due| era.visits.first_since(due)).filter(|at| !is_before(now, *at));
             let end = gone_at.map_or(now, |at| if is_before(at, since) { since } else { at });
             let elapsed = u64::from(end.wrapping_sub(since));
-            add(&mut sums.air_unit_ms, (delay, level), count(air) * elapsed);
-            sum(&mut sums.kept_unit_ms, delay, count(waiting) * elapsed);
+            add(&mut flow.air_unit_ms, self.level, count(air) * elapsed);
+            flow.kept_unit_ms += count(waiting) * elapsed;
             if gone_at.is_some() {
-                purge(there, known, held, delay, sums);
+                purge(there, known, held, flow);
                 self.is_reused |= held == 0;
             }
+        }
+        self.turn(era);
+    }
+
+    /// If another season has begun: the worlds of the last one go on as those before, and all new ones are as it really is.
+    fn turn(&mut self, era: &Era) {
+        if self.season == era.season {
+            return;
+        }
+        self.season = era.season;
+        for pages in [&mut self.there, &mut self.known] {
+            let (_, seasons) = pages.split_at_mut(HERE);
+            let (here, before) = seasons.split_at_mut(BEFORE - HERE);
+            before.copy_from_slice(here);
+            let real = here.get(usize::from(era.delay_before)).copied().unwrap_or(0);
+            here.fill(real);
         }
     }
 
@@ -205,17 +259,11 @@ impl Ghost {
 }
 
 /// What is free of a superslab goes.
-fn purge(there: &mut u32, known: &mut u32, held: u32, delay: usize, sums: &mut Hindsight) {
-    sum(&mut sums.purged, delay, count(*there & !held));
-    sum(&mut sums.purges, delay, 1);
+fn purge(there: &mut u32, known: &mut u32, held: u32, flow: &mut Flow) {
+    flow.purged += count(*there & !held);
+    flow.purges += 1;
     // Part of a huge page is gone: what is left has small ones.
     (*there, *known) = if held == 0 { (0, 0) } else { (*there & held, *known | !held) };
-}
-
-fn sum(sums: &mut [u64; DELAYS], delay: usize, more: u64) {
-    if let Some(sum) = sums.get_mut(delay) {
-        *sum += more;
-    }
 }
 
 /// The ghosts of a window while somebody watches.
@@ -223,7 +271,7 @@ fn sum(sums: &mut [u64; DELAYS], delay: usize, more: u64) {
 pub(crate) struct Watch {
     ghosts: FlatTable<Ghost>,
     is_on: bool,
-    visits: Visits,
+    era: Era,
     sums: Hindsight,
     read_at: u32,
     /// Where readings and growth go on.
@@ -233,19 +281,12 @@ pub(crate) struct Watch {
 /// Ghosts that one reading brings up to date, and that one growth looks at: the pool's lock is held meanwhile.
 const GHOSTS_PER_READING: u32 = 4096;
 const GHOSTS_PER_GROWTH: u32 = 256;
-/// Ages (ms) at which memory makes way for growth, longest first; the last one is the purger's.
-const IDLE_MS: [u32; 3] = [2000, 200, crate::purge::IDLE_MS];
+/// Ages (ms) from which on memory makes way for growth, longest first: the purger takes what is oldest.
+pub const IDLE_MS: [u32; 5] = [10_000, 2000, 1000, 200, 0];
 
 impl Watch {
     pub(crate) const fn new() -> Self {
-        Self {
-            ghosts: FlatTable::empty(),
-            is_on: false,
-            visits: Visits::NONE,
-            sums: Hindsight::EMPTY,
-            read_at: 0,
-            hand: 0,
-        }
+        Self { ghosts: FlatTable::empty(), is_on: false, era: Era::NONE, sums: Hindsight::EMPTY, read_at: 0, hand: 0 }
     }
 
     pub(crate) const fn is_on(&self) -> bool {
@@ -262,49 +303,57 @@ impl Watch {
             let Some(ghosts) = FlatTable::reserve(superslabs as usize) else { return };
             self.ghosts = ghosts;
         }
-        (self.is_on, self.visits, self.read_at) = (true, Visits::NONE, now);
-        self.visits.note(now);
+        (self.is_on, self.era.visits, self.read_at) = (true, Visits::NONE, now);
+        self.era.visits.note(now);
     }
 
     /// What a superslab is like when watching begins.
     pub(crate) fn begin(&mut self, superslab: u32, held: u32, dirty: u32, is_huge: bool, now: u32) {
         if let Some(ghost) = self.ghosts.get_mut(superslab as usize) {
-            *ghost = Ghost::seen(held, dirty, is_huge, now);
+            *ghost = Ghost::seen(held, dirty, is_huge, now, &self.era);
         }
     }
 
     /// Somebody purges what is due.
     pub(crate) fn visit(&mut self, now: u32) {
         if self.is_on {
-            self.visits.note(now);
+            self.era.visits.note(now);
         }
+    }
+
+    /// Another delay is in force.
+    pub(crate) fn set_delay(&mut self, delay_ms: u32) {
+        self.era.set_delay(delay_ms);
+    }
+
+    /// Another season has begun.
+    pub(crate) const fn turn(&mut self) {
+        self.era.turn();
     }
 
     pub(crate) fn take(&mut self, superslab: u32, units: u32, touched: u32, level: u8, now: u32) -> u32 {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return 0 };
-        self.visits.note(now);
-        ghost.take(units, touched, level, now, &self.visits, &mut self.sums)
+        self.era.visits.note(now);
+        ghost.take(units, touched, level, now, &self.era, &mut self.sums)
     }
 
     pub(crate) fn give(&mut self, superslab: u32, units: u32, is_clean: bool, now: u32) {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return };
-        self.visits.note(now);
-        ghost.give(units, is_clean, now, &self.visits, &mut self.sums);
+        self.era.visits.note(now);
+        ghost.give(units, is_clean, now, &self.era, &mut self.sums);
     }
 
-    /// An extent was taken that made the process grow by so many units with each delay: what has idled makes way.
-    pub(crate) fn make_way(&mut self, mut debts: [u32; DELAYS], committed: u32, now: u32) {
-        let [.., never] = &mut debts;
-        *never = 0;
+    /// An extent was taken that made the process grow by so many units in each world: what has idled makes way.
+    pub(crate) fn make_way(&mut self, mut debts: [u32; WORLDS], committed: u32, now: u32) {
         let first = self.hand;
-        for idle_ms in IDLE_MS {
+        for least_ms in IDLE_MS {
             for step in 0..committed.min(GHOSTS_PER_GROWTH) {
-                if !self.is_on || debts == [0; DELAYS] {
+                if !self.is_on || debts == [0; WORLDS] {
                     return;
                 }
                 self.hand = (first + step) % committed.max(1);
                 if let Some(ghost) = self.ghosts.get_mut(self.hand as usize) {
-                    ghost.make_way(&mut debts, idle_ms, now, &self.visits, &mut self.sums);
+                    ghost.make_way(&mut debts, least_ms, now, &self.era, &mut self.sums);
                 }
             }
         }
@@ -316,7 +365,7 @@ impl Watch {
             for _ in 0..committed.min(GHOSTS_PER_READING) {
                 self.hand = (self.hand + 1) % committed.max(1);
                 if let Some(ghost) = self.ghosts.get_mut(self.hand as usize).filter(|ghost| !ghost.is_at_rest()) {
-                    ghost.settle(now, &self.visits, &mut self.sums);
+                    ghost.settle(now, &self.era, &mut self.sums);
                 }
             }
             let since = core::mem::replace(&mut self.read_at, now);
@@ -330,8 +379,8 @@ fn count(units: u32) -> u64 {
     u64::from(units.count_ones())
 }
 
-fn add(sums: &mut [[u64; LEVELS]; DELAYS], (delay, level): (usize, usize), more: u64) {
-    if let Some(sum) = sums.get_mut(delay).and_then(|levels| levels.get_mut(level)) {
+fn add(sums: &mut [u64; LEVELS], level: u16, more: u64) {
+    if let Some(sum) = sums.get_mut(usize::from(level)) {
         *sum += more;
     }
 }
@@ -345,31 +394,32 @@ mod tests {
     /// A superslab that somebody visits all the time, one that nobody does while it rests.
     struct Alone {
         ghost: Ghost,
-        visits: Visits,
+        era: Era,
         sums: Hindsight,
     }
 
     impl Alone {
         fn new() -> Self {
-            Self { ghost: Ghost::default(), visits: Visits::NONE, sums: Hindsight::EMPTY }
+            Self { ghost: Ghost::default(), era: Era::NONE, sums: Hindsight::EMPTY }
         }
 
         fn take(&mut self, units: u32, now: u32) {
-            self.visits.note(now);
-            self.ghost.take(units, ALL, 1, now, &self.visits, &mut self.sums);
+            self.era.visits.note(now);
+            self.ghost.take(units, ALL, 1, now, &self.era, &mut self.sums);
         }
 
         fn give(&mut self, units: u32, now: u32) {
-            self.visits.note(now);
-            self.ghost.give(units, false, now, &self.visits, &mut self.sums);
+            self.era.visits.note(now);
+            self.ghost.give(units, false, now, &self.era, &mut self.sums);
         }
 
         fn visit_until(&mut self, from: u32, to: u32) {
-            (from..=to).for_each(|now| self.visits.note(now));
+            (from..=to).for_each(|now| self.era.visits.note(now));
         }
     }
 
     const PLACE_OF_300_MS: usize = 3;
+    const PLACE_OF_A_MINUTE: usize = 7;
 
     #[test]
     fn what_comes_back_after_a_while_would_have_been_gone_with_shorter_delays() {
@@ -378,11 +428,11 @@ mod tests {
         alone.give(mask(0, 8), 1000);
         alone.visit_until(1001, 1500);
         alone.take(mask(0, 8), 1500);
-        assert_eq!(alone.sums.refaults, [8, 8, 8, 8, 0, 0, 0, 0]);
-        assert_eq!(alone.sums.firsts, [[0; LEVELS]; DELAYS], "the first time is nobody's");
-        assert_eq!(alone.sums.kept_unit_ms[PLACE_OF_300_MS], 8 * 300);
-        assert_eq!(alone.sums.kept_unit_ms[DELAYS - 1], 8 * 500);
-        assert_eq!(alone.sums.purges, [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.always.map(|flow| flow.refaults), [8, 8, 8, 8, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.always.map(|flow| flow.firsts), [[0; LEVELS]; DELAYS], "the first time is nobody's");
+        assert_eq!(alone.sums.always[PLACE_OF_300_MS].kept_unit_ms, 8 * 300);
+        assert_eq!(alone.sums.always[DELAYS - 1].kept_unit_ms, 8 * 500);
+        assert_eq!(alone.sums.always.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -391,8 +441,8 @@ mod tests {
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
         alone.take(mask(31, 1), 1900);
-        assert_eq!(alone.sums.kept_unit_ms[0], 8 * 900, "nobody was there after 10 ms");
-        assert_eq!(alone.sums.purges, [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.always[0].kept_unit_ms, 8 * 900, "nobody was there after 10 ms");
+        assert_eq!(alone.sums.always.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -402,12 +452,12 @@ mod tests {
         alone.give(mask(0, 4), 1000);
         alone.visit_until(1001, 1500);
         alone.take(mask(0, 4), 1500);
-        assert_eq!(alone.sums.openings[0][1], 1);
-        assert_eq!(alone.sums.firsts[0][1], 4);
-        assert_eq!((alone.sums.openings[DELAYS - 1][1], alone.sums.refaults[0]), (0, 0));
+        assert_eq!(alone.sums.always[0].openings[1], 1);
+        assert_eq!(alone.sums.always[0].firsts[1], 4);
+        assert_eq!((alone.sums.always[DELAYS - 1].openings[1], alone.sums.always[0].refaults), (0, 0));
         // 28 units of air, until the pages of the shortest delay went.
-        assert_eq!(alone.sums.air_unit_ms[0][1], 28 * 10);
-        assert_eq!(alone.sums.air_unit_ms[DELAYS - 1][1], 28 * 500);
+        assert_eq!(alone.sums.always[0].air_unit_ms[1], 28 * 10);
+        assert_eq!(alone.sums.always[DELAYS - 1].air_unit_ms[1], 28 * 500);
         assert!(!alone.ghost.is_at_rest(), "air takes memory as long as it is there");
     }
 
@@ -416,31 +466,75 @@ mod tests {
         let mut alone = Alone::new();
         alone.take(ALL, 1000);
         alone.give(ALL, 1000);
-        let mut debts = [32, 0, 0, 32, 32, 0, 0, 0];
-        alone.visits.note(1050);
-        alone.ghost.make_way(&mut debts, 100, 1050, &alone.visits, &mut alone.sums);
-        assert_eq!(debts, [32, 0, 0, 32, 32, 0, 0, 0], "too young");
-        alone.ghost.make_way(&mut debts, 20, 1050, &alone.visits, &mut alone.sums);
-        assert_eq!(debts, [32, 0, 0, 0, 0, 0, 0, 0], "with the shortest delay nothing was left");
+        let mut debts = [0; WORLDS];
+        (debts[0], debts[PLACE_OF_300_MS], debts[PLACE_OF_A_MINUTE]) = (32, 32, 32);
+        let before = debts;
+        alone.era.visits.note(1050);
+        alone.ghost.make_way(&mut debts, 100, 1050, &alone.era, &mut alone.sums);
+        assert_eq!(debts, before, "too young");
+        alone.ghost.make_way(&mut debts, 20, 1050, &alone.era, &mut alone.sums);
+        let left = [debts[0], debts[PLACE_OF_300_MS], debts[PLACE_OF_A_MINUTE]];
+        assert_eq!(left, [32, 0, 32], "with the shortest delay nothing was left, with the longest it is too young");
         alone.take(ALL, 1060);
-        assert_eq!(alone.sums.openings.map(|levels| levels[1]), [1, 1, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(alone.sums.always.map(|flow| flow.openings[1]), [1, 1, 0, 1, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_season_lets_go_and_the_next_one_misses_is_charged_to_the_first() {
+        let mut alone = Alone::new();
+        alone.era.set_delay(100);
+        alone.take(ALL, 1000);
+        alone.give(mask(0, 8), 1000);
+        alone.visit_until(1001, 1500);
+        alone.ghost.settle(1500, &alone.era, &mut alone.sums);
+        alone.era.turn();
+        alone.era.set_delay(10_000);
+        alone.ghost.settle(1500, &alone.era, &mut alone.sums);
+        let until_now = alone.sums;
+        alone.take(mask(0, 8), 1600);
+        let later = alone.sums.since(&until_now);
+        assert_eq!(later.before.map(|flow| flow.refaults), [8, 8, 8, 8, 0, 0, 0, 0]);
+        assert_eq!(later.here.map(|flow| flow.refaults), [8; DELAYS], "with 100 ms it was gone, whatever runs now");
+    }
+
+    #[test]
+    fn what_waits_when_a_season_begins_waits_as_long_as_that_one_says() {
+        let mut alone = Alone::new();
+        alone.era.set_delay(10_000);
+        alone.take(ALL, 1000);
+        alone.give(mask(0, 8), 1000);
+        alone.visit_until(1001, 1500);
+        alone.ghost.settle(1500, &alone.era, &mut alone.sums);
+        alone.era.turn();
+        alone.ghost.settle(1500, &alone.era, &mut alone.sums);
+        let until_now = alone.sums;
+        alone.visit_until(1501, 3000);
+        alone.take(mask(0, 8), 3000);
+        let then = alone.sums.since(&until_now);
+        assert_eq!(then.here.map(|flow| flow.refaults), [8, 8, 8, 8, 8, 0, 0, 0]);
+        assert_eq!(then.here.map(|flow| flow.kept_unit_ms), [0, 0, 0, 0, 8 * 500, 8 * 1500, 8 * 1500, 8 * 1500]);
+        assert_eq!(
+            then.before.map(|flow| flow.refaults),
+            [8, 8, 8, 8, 0, 0, 0, 0],
+            "10 s are in force: what was there is there"
+        );
     }
 
     #[test]
     fn what_is_given_back_clean_has_no_pages() {
         let mut alone = Alone::new();
         alone.take(ALL, 1000);
-        alone.ghost.give(ALL, true, 1001, &alone.visits, &mut alone.sums);
+        alone.ghost.give(ALL, true, 1001, &alone.era, &mut alone.sums);
         assert!(alone.ghost.is_at_rest());
         alone.take(ALL, 1002);
-        assert_eq!(alone.sums.openings.map(|levels| levels[1]), [1; DELAYS]);
+        assert_eq!(alone.sums.always.map(|flow| flow.openings[1]), [1; DELAYS]);
     }
 
     #[test]
     fn a_clock_that_comes_round_makes_no_difference() {
         let run = |start: u32| {
             let mut alone = Alone::new();
-            alone.visits.note(start);
+            alone.era.visits.note(start);
             alone.take(ALL, start);
             alone.give(mask(3, 5), start.wrapping_add(10));
             alone.take(mask(3, 5), start.wrapping_add(700));
@@ -464,11 +558,15 @@ mod tests {
                 } else {
                     alone.give(units & alone.ghost.held, now);
                 }
-                prop_assert!(alone.ghost.there.is_sorted_by(|shorter, longer| shorter & !longer == 0));
+                for kind in alone.ghost.there.chunks(DELAYS) {
+                    prop_assert!(kind.is_sorted_by(|shorter, longer| shorter & !longer == 0));
+                }
                 prop_assert_eq!(alone.ghost.there[0] & alone.ghost.held, alone.ghost.held);
             }
-            prop_assert!(alone.sums.refaults.is_sorted_by(|shorter, longer| shorter >= longer) || alone.sums.firsts[0][1] > 0);
-            prop_assert!(alone.sums.kept_unit_ms.is_sorted());
+            let sums = &alone.sums;
+            prop_assert!(sums.always.is_sorted_by_key(|flow| core::cmp::Reverse(flow.refaults)) || sums.always[0].firsts[1] > 0);
+            prop_assert!(sums.always.is_sorted_by_key(|flow| flow.kept_unit_ms));
+            prop_assert_eq!(sums.always, sums.here, "one season is all there is");
         }
     }
 }

@@ -40,9 +40,10 @@ pub use arena::MetaArena;
 #[cfg(any(test, miri, feature = "testing"))]
 pub use faults::{Call, refuse_calls, refuse_nothing};
 pub use hakmem_base::ZeroValid;
-pub use hindsight::{ALWAYS_HUGE, Ghost, Visits};
+pub use hindsight::{ALWAYS_HUGE, Era, Ghost, IDLE_MS, WORLDS};
 pub use os::{Extent, Purge, Run, SuperslabOs};
 pub use policy::{OsPolicy, WindowConfig};
+pub use purge::idle_ms;
 pub use stats::OsStats;
 pub use table::FlatTable;
 pub use window::Window;

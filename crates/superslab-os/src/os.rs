@@ -123,6 +123,7 @@ impl SuperslabOs {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
         pool.policy = policy;
+        pool.watch.set_delay(policy.purge_delay_ms);
         pool.unpark_all(now as u32);
         // ORDERING: a switch of its own, read relaxed; no data travels.
         self.reservation.guard_abort.store_release(policy.madvise_guard_abort);
@@ -551,6 +552,11 @@ impl SuperslabOs {
     /// Begins to keep account of what other policies would have led to, from now on; or ends it.
     pub fn watch(&self, is_on: bool) {
         self.pool.lock().set_watch(is_on, sys::coarse_clock_ms() as u32);
+    }
+
+    /// Another season of the program has begun, for the account.
+    pub fn turn_season(&self) {
+        self.pool.lock().watch.turn();
     }
 
     /// What other policies would have led to while somebody watched.

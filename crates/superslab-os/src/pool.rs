@@ -6,7 +6,7 @@
 
 use crate::bits::{ALL, lowest_fit, mask};
 use crate::free_map::{Avoid, FreeMap};
-use crate::hindsight::{ALWAYS_HUGE, Watch};
+use crate::hindsight::{ALWAYS_HUGE, WORLDS, Watch};
 use crate::policy::OsPolicy;
 use crate::probe::Probe;
 use crate::record::{
@@ -14,7 +14,7 @@ use crate::record::{
     free_units_of,
 };
 use crate::table::FlatTable;
-use hakmem_base::{DELAYS, Hindsight, SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
+use hakmem_base::{Hindsight, SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
 
 /// Records that a search for several contiguous units looks at in one bucket.
 const TRIES_PER_BUCKET: u32 = 4;
@@ -267,13 +267,13 @@ impl Pool {
 
     /// [`Pool::take_superslabs`] for the account of other policies.
     fn watch_taking(&mut self, first: u32, count: u32, used_units: u32, now: u32) {
-        let mut debts = [0; DELAYS];
+        let mut debts = [0; WORLDS];
         for superslab in first..first + count {
             let used = used_units.saturating_sub((superslab - first) * SLABS_PER_SUPERSLAB).min(SLABS_PER_SUPERSLAB);
             let touched = if used == 0 { 0 } else { mask(0, used) };
             let level = if self.read(superslab).has(HUGE) { ALWAYS_HUGE } else { 0 };
             let opened = self.watch.take(superslab, ALL, touched, level, now);
-            let grows = debts.iter_mut().enumerate().filter(|(delay, _)| opened >> delay & 1 != 0);
+            let grows = debts.iter_mut().enumerate().filter(|(world, _)| opened >> world & 1 != 0);
             grows.for_each(|(_, debt)| *debt += SLABS_PER_SUPERSLAB);
         }
         self.watch.make_way(debts, self.committed, now);
@@ -332,6 +332,7 @@ impl Pool {
     /// Begins or ends the account of what other policies would have led to.
     pub(crate) fn set_watch(&mut self, is_on: bool, now: u32) {
         self.watch.set(is_on, self.superslab_count(), now);
+        self.watch.set_delay(self.policy.purge_delay_ms);
         if self.watch.is_on() {
             for superslab in 1..self.committed {
                 let record = self.read(superslab);

@@ -18,6 +18,17 @@ const BATCH_RANGES: u32 = 64;
 /// What has been free for so long (ms) while a big block found no place in it makes way for that block. Longer than frames
 /// of a program that frees and allocates such blocks in turn, shorter than its phases.
 pub(crate) const IDLE_MS: u32 = 4;
+/// The same for policies that let memory wait for long, as a part of that: who waits for a minute lets nothing go that is a moment old.
+const IDLE_PART: u32 = 64;
+
+/// How long memory has to have been free to make way for growth under a purge delay; `u32::MAX`: it never does.
+#[must_use]
+pub const fn idle_ms(purge_delay_ms: u32) -> u32 {
+    if purge_delay_ms == u32::MAX {
+        return u32::MAX;
+    }
+    if purge_delay_ms / IDLE_PART > IDLE_MS { purge_delay_ms / IDLE_PART } else { IDLE_MS }
+}
 
 /// Units of one superslab in the purger's hands.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +53,7 @@ pub(crate) struct Batch {
 pub(crate) enum Scope {
     /// Those that have waited long enough; the warm pool is spared.
     Due,
-    /// As many units as an extent has just made the process grow by, of what has idled for [`IDLE_MS`].
+    /// As many units as an extent has just made the process grow by, of what has idled ([`idle_ms`]).
     Growth(u32),
     /// All that have anything dirty.
     All,
@@ -119,7 +130,7 @@ impl Pool {
             let record = self.read(superslab);
             let age_ms = now.wrapping_sub(record.freed_at);
             if let Scope::Growth(units) = scope {
-                if age_ms < IDLE_MS || self.policy.purge_delay_ms == u32::MAX || collected >= units {
+                if age_ms < idle_ms(self.policy.purge_delay_ms) || collected >= units {
                     break;
                 }
                 collected += record.free_dirty().count_ones();
@@ -256,6 +267,12 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::bits::{ALL, mask};
+
+    #[test]
+    fn who_lets_memory_wait_for_long_lets_nothing_young_make_way() {
+        assert_eq!([0, 300, 1000, 64_000].map(idle_ms), [4, 4, 15, 1000]);
+        assert_eq!(idle_ms(u32::MAX), u32::MAX, "never is never");
+    }
 
     fn pool() -> Pool {
         let mut pool = Pool::empty();

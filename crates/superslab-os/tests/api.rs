@@ -450,11 +450,11 @@ fn threads_never_share_a_unit() {
 
 #[test]
 fn what_idles_makes_way_for_an_extent_that_finds_no_place_in_it() {
-    let os = os_with(OsPolicy { purge_delay_ms: 60_000, ..never() });
+    let os = os_with(OsPolicy { purge_delay_ms: 10_000, ..never() });
     let idle = os.take_run(31, 1).unwrap();
     let _held = os.take_run(1, 1).unwrap();
     os.give_run(idle.first, 31);
-    std::thread::sleep(std::time::Duration::from_millis(60));
+    std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(os.purge_due(), 0, "the delay is far from over");
     assert!(os.take_extent(2, 0, 1).is_some());
     assert_eq!((os.stats().purged_bytes, os.purgeable_bytes()), (31 * SLAB_BYTES as u64, 0));
@@ -462,11 +462,11 @@ fn what_idles_makes_way_for_an_extent_that_finds_no_place_in_it() {
 
 #[test]
 fn what_idles_makes_way_for_an_extent_that_grows_in_place_however_much_it_is() {
-    let os = os_with(OsPolicy { purge_delay_ms: 60_000, ..never() });
+    let os = os_with(OsPolicy { purge_delay_ms: 10_000, ..never() });
     let scattered: Vec<_> = (0..40).map(|_| (os.take_run(31, 1).unwrap(), os.take_run(1, 1).unwrap())).collect();
     let extent = os.take_extent(1, 64, 1).unwrap();
     scattered.iter().for_each(|(idle, _held)| os.give_run(idle.first, 31));
-    std::thread::sleep(std::time::Duration::from_millis(60));
+    std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(os.grow_extent(extent.first, 1, 5), Some(true));
     assert_eq!(os.stats().purged_bytes, 5 * 31 * SLAB_BYTES as u64, "superslabs, until there is as much as the growth");
     assert_eq!(os.grow_extent(extent.first, 5, 65), Some(true));

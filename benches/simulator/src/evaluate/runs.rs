@@ -12,8 +12,6 @@ use crate::trace::{Event, Trace, What};
 const WINDOW_NS: u64 = 100_000_000;
 const WINDOW_SHORTEST_NS: u64 = 10_000_000;
 const WINDOW_ALLOCS: u64 = 1 << 18;
-/// Once a learner has converged its windows are this many times as long.
-const CONVERGED_FACTOR: u64 = 2;
 
 /// A trace with what is needed to run it in rounds.
 #[derive(Clone, Debug)]
@@ -128,6 +126,7 @@ struct Watch {
     classes_before: Vec<ClassWindow>,
     groups_before: Vec<GroupWindow>,
     hindsight_before: Hindsight,
+    in_use_before: u64,
     due_ns: u64,
     earliest_ns: u64,
     due_allocs: u64,
@@ -145,6 +144,7 @@ impl Watch {
             classes_before: Vec::new(),
             groups_before: Vec::new(),
             hindsight_before: Hindsight::EMPTY,
+            in_use_before: 0,
             due_ns: 0,
             earliest_ns: 0,
             due_allocs: 0,
@@ -164,22 +164,25 @@ impl Watch {
     }
 
     fn wind_up(&mut self) {
-        let factor = if self.learner.phase() == Phase::Frozen { CONVERGED_FACTOR } else { 1 };
-        self.due_ns = self.before.elapsed_ns + WINDOW_NS * factor;
-        self.earliest_ns = self.before.elapsed_ns + WINDOW_SHORTEST_NS * factor;
-        self.due_allocs = self.before.counters.allocs + WINDOW_ALLOCS * factor;
+        self.due_ns = self.before.elapsed_ns + WINDOW_NS;
+        self.earliest_ns = self.before.elapsed_ns + WINDOW_SHORTEST_NS;
+        self.due_allocs = self.before.counters.allocs + WINDOW_ALLOCS;
     }
 
     fn look(&mut self, machine: &mut Machine) {
         let now = machine.totals();
         let flows = now.since(&self.before);
-        if flows.counters.allocs == 0 {
+        let levels = machine.levels();
+        // Memory that only goes is worth a look too.
+        let moves = flows.counters.allocs + flows.counters.retired_slabs + flows.counters.purged_units;
+        if moves == 0 && levels.in_use_bytes == self.in_use_before {
             self.is_parked = true;
             (self.due_ns, self.due_allocs) = (u64::MAX, u64::MAX);
             return;
         }
         let (classes, groups) = counts(machine);
-        let mut window = window_of(&flows, &machine.levels());
+        let mut window = window_of(&flows, &levels);
+        self.in_use_before = levels.in_use_bytes;
         let pairs = window.classes.iter_mut().zip(classes.iter().zip(&self.classes_before));
         pairs.for_each(|(window, (now, before))| {
             *window = ClassWindow {
@@ -197,6 +200,9 @@ impl Watch {
         let hindsight = machine.hindsight();
         window.hindsight = hindsight.since(&std::mem::replace(&mut self.hindsight_before, hindsight));
         let decision = self.learner.observe(&window);
+        if decision.turns {
+            machine.turn_season();
+        }
         if let Some(policy) = decision.publish {
             machine.set_policy(&policy);
             self.log.push(Step { at_ns: now.elapsed_ns, phase: decision.phase, policy });

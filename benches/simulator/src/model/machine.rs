@@ -266,6 +266,11 @@ impl Machine {
         }
     }
 
+    /// Another season of the program has begun, for the account of what other policies would have led to.
+    pub const fn turn_season(&mut self) {
+        self.os.turn_season();
+    }
+
     /// What other policies would have led to, since the beginning.
     pub fn hindsight(&mut self) -> hakmem_base::Hindsight {
         self.os.hindsight()

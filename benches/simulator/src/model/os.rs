@@ -3,9 +3,9 @@
 //! **Not here.** The window's size and its refusals: the model never runs out of memory.
 //! **Invariants.** `resident_pages` is the sum over all units; `free_dirty` over all superslabs ([`Os::check`]).
 
-use hakmem_base::{DELAYS, Hindsight, SLABS_PER_SUPERSLAB};
+use hakmem_base::{Hindsight, SLABS_PER_SUPERSLAB};
 use hakmem_policy::FrozenPolicy;
-use hakmem_superslab_os::{ALWAYS_HUGE, Ghost, Visits};
+use hakmem_superslab_os::{ALWAYS_HUGE, Era, Ghost, IDLE_MS, WORLDS, idle_ms};
 
 use super::costs::Counters;
 use super::large::superslabs_of;
@@ -17,10 +17,9 @@ const PAGES_PER_SUPERSLAB: u16 = (PAGES_PER_UNIT * SLABS_PER_SUPERSLAB) as u16;
 const UNIT_BYTES: u64 = hakmem_base::SLAB_BYTES as u64;
 const ALL: u32 = u32::MAX;
 
-/// As in `superslab-os`: superslabs and ranges of one batch, and the age (ms) at which idle memory makes way for growth.
+/// As in `superslab-os`: superslabs and ranges of one batch.
 const BATCH_SUPERSLABS: u32 = 16;
 const BATCH_RANGES: u32 = 64;
-const IDLE_MS: u64 = 4;
 /// As there: looks per list, and altogether.
 const TRIES_PER_BUCKET: u32 = 4;
 const TRIES: u32 = 32;
@@ -131,7 +130,7 @@ pub struct Os {
     thp_fill_units: u32,
     /// What other policies would have led to: the allocator's own account.
     ghosts: Vec<Ghost>,
-    visits: Visits,
+    era: Era,
     hindsight: Hindsight,
     swept_ms: u64,
 }
@@ -161,7 +160,7 @@ impl Os {
             thp_fill_units: 0,
             extent_units: 0,
             ghosts: vec![Ghost::default()],
-            visits: Visits::NONE,
+            era: Era::NONE,
             hindsight: Hindsight::EMPTY,
             swept_ms: 0,
         };
@@ -170,6 +169,7 @@ impl Os {
     }
 
     pub fn set_policy(&mut self, policy: &FrozenPolicy) {
+        self.era.set_delay(policy.purge_delay_ms);
         self.delay_ms = (policy.purge_delay_ms != u32::MAX).then_some(u64::from(policy.purge_delay_ms));
         self.warm_superslabs = policy.warm_superslabs;
         self.eager = policy.eager_free;
@@ -211,43 +211,45 @@ impl Os {
         (self.units_in_use - self.extent_units) * UNIT_BYTES
     }
 
+    /// Another season of the program has begun, for the account.
+    pub const fn turn_season(&mut self) {
+        self.era.turn();
+    }
+
     /// What other policies would have led to, up to now.
     pub fn hindsight(&mut self) -> Hindsight {
         let now = self.now_ms as u32;
         for ghost in self.ghosts.iter_mut().filter(|ghost| !ghost.is_at_rest()) {
-            ghost.settle(now, &self.visits, &mut self.hindsight);
+            ghost.settle(now, &self.era, &mut self.hindsight);
         }
         self.hindsight.elapsed_ms += self.now_ms - std::mem::replace(&mut self.swept_ms, self.now_ms);
         self.hindsight
     }
 
-    /// The delays with which the superslab had no page.
+    /// The worlds in which the superslab had no page.
     fn ghost_takes(&mut self, superslab: u32, units: u32, touched: u32, level: u8) -> u32 {
         let now = self.now_ms as u32;
-        self.visits.note(now);
-        self.ghosts[superslab as usize].take(units, touched, level, now, &self.visits, &mut self.hindsight)
+        self.era.visits.note(now);
+        self.ghosts[superslab as usize].take(units, touched, level, now, &self.era, &mut self.hindsight)
     }
 
     /// What the process would have grown by is made up for by what has idled, longest first.
-    fn ghosts_make_way(&mut self, mut debts: [u32; DELAYS]) {
-        // A delay of "never" is one for growth too.
-        let [.., never] = &mut debts;
-        *never = 0;
+    fn ghosts_make_way(&mut self, mut debts: [u32; WORLDS]) {
         let now = self.now_ms as u32;
-        for idle_ms in [500 * IDLE_MS, 50 * IDLE_MS, IDLE_MS] {
+        for least_ms in IDLE_MS {
             for ghost in &mut self.ghosts {
-                if debts == [0; DELAYS] {
+                if debts == [0; WORLDS] {
                     return;
                 }
-                ghost.make_way(&mut debts, idle_ms as u32, now, &self.visits, &mut self.hindsight);
+                ghost.make_way(&mut debts, least_ms, now, &self.era, &mut self.hindsight);
             }
         }
     }
 
     fn ghost_gives(&mut self, superslab: u32, units: u32, is_clean: bool) {
         let now = self.now_ms as u32;
-        self.visits.note(now);
-        self.ghosts[superslab as usize].give(units, is_clean, now, &self.visits, &mut self.hindsight);
+        self.era.visits.note(now);
+        self.ghosts[superslab as usize].give(units, is_clean, now, &self.era, &mut self.hindsight);
     }
 
     /// Takes the units behind a run, if they are free.
@@ -410,7 +412,7 @@ impl Os {
         while self.now_ms >= self.due_ms {
             self.purge(Scope::Due, counters);
         }
-        self.visits.note(self.now_ms as u32);
+        self.era.visits.note(self.now_ms as u32);
     }
 
     /// The process has grown by superslabs: as much that has idled for a while is purged.
@@ -436,7 +438,9 @@ impl Os {
             let age_ms = self.now_ms.saturating_sub(record.freed_at_ms);
             match scope {
                 Scope::Growth(units) => {
-                    if age_ms < IDLE_MS || self.delay_ms.is_none() || collected >= units {
+                    if self.delay_ms.is_none_or(|delay_ms| age_ms < idle_ms(delay_ms as u32).into())
+                        || collected >= units
+                    {
                         break;
                     }
                     collected += (record.free & record.dirty).count_ones();
@@ -504,7 +508,7 @@ impl Os {
         units_end: u32,
         counters: &mut Counters,
     ) -> u32 {
-        let (mut grown, mut debts) = (0, [0; DELAYS]);
+        let (mut grown, mut debts) = (0, [0; WORLDS]);
         for superslab in first..first + count {
             self.ensure(superslab);
             self.dequeue(superslab);
@@ -526,8 +530,8 @@ impl Os {
             let is_huge = superslab < huge_end || self.superslabs[superslab as usize].huge;
             let level = if is_huge { ALWAYS_HUGE } else { 0 };
             let opened = self.ghost_takes(superslab, ALL, if used == 0 { 0 } else { mask(0, used) }, level);
-            for (delay, debt) in debts.iter_mut().enumerate() {
-                *debt += (opened >> delay & 1) * SLABS_PER_SUPERSLAB;
+            for (world, debt) in debts.iter_mut().enumerate() {
+                *debt += (opened >> world & 1) * SLABS_PER_SUPERSLAB;
             }
             self.relist(superslab);
         }

@@ -128,7 +128,7 @@ impl Run {
     pub fn step(&mut self, program: &Program) -> Phase {
         self.cost += program.cost(&self.policy);
         let window = program.window(&self.policy, &mut self.random);
-        let Decision { publish, phase } = self.learner.observe(&window);
+        let Decision { publish, phase, .. } = self.learner.observe(&window);
         self.windows += 1;
         if let Some(published) = publish {
             assert_eq!(published.validate(), Ok(()));

@@ -1,6 +1,6 @@
 //! Runs one program and writes what the run cost: the small process between `cargo xtask bench` and what it measures.
 //!
-//! `measured FILE one|all [NAME=VALUE …] -- PROGRAM ARGUMENT…` runs the program on one processor or all, with these variables
+//! `measured FILE one|all MIB [NAME=VALUE …] -- PROGRAM ARGUMENT…` runs the program on one processor or all, with these variables
 //! added to its environment, and writes one line of `key=value` pairs to FILE. `measured touch` writes most of the free memory,
 //! `measured touch MIB` that much: before each run it warms what the run will get, because a host may take free memory away
 //! within seconds, and gives it back slowly (a first touch of 1 GiB took 2.1 s, the second 0.11 s, the next after 8 s 2.1 s again).
@@ -21,8 +21,6 @@ use std::time::Instant;
 
 use hakmem_testkit::available_kib;
 
-/// Memory (MiB) that is warm when a run begins.
-const WARMED_MIB: &str = "1024";
 /// How often the memory of the running program is looked at.
 const LOOK_MS: libc::c_int = 10;
 /// Steps of the fixed work beside which a run is judged: a few milliseconds.
@@ -40,9 +38,9 @@ fn main() -> ExitCode {
             touch(mib.parse().unwrap_or(0) * 1024);
             Ok(0)
         }
-        [file, cpus @ ("one" | "all"), rest @ ..] => measure(file, *cpus == "one", rest),
+        [file, cpus @ ("one" | "all"), warmed_mib, rest @ ..] => measure(file, *cpus == "one", warmed_mib, rest),
         _ => Err(io::Error::other(
-            "usage: measured FILE one|all [NAME=VALUE ...] -- PROGRAM ARGUMENT...\n       measured touch [MIB]",
+            "usage: measured FILE one|all MIB [NAME=VALUE ...] -- PROGRAM ARGUMENT...\n       measured touch [MIB]",
         )),
     };
     match done {
@@ -74,7 +72,7 @@ fn touch(kib: u64) {
     let _unmapped = unsafe { libc::munmap(start, bytes) };
 }
 
-fn measure(file: &str, on_one: bool, rest: &[&str]) -> io::Result<u8> {
+fn measure(file: &str, on_one: bool, warmed_mib: &str, rest: &[&str]) -> io::Result<u8> {
     let mut parts = rest.splitn(2, |word| *word == "--");
     let (variables, command) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let Some((program, arguments)) = command.split_first() else { return Err(io::Error::other("no program to run")) };
@@ -84,7 +82,7 @@ fn measure(file: &str, on_one: bool, rest: &[&str]) -> io::Result<u8> {
     command.args(arguments).envs(variables.iter().filter_map(|variable| variable.split_once('=')));
 
     let toucher = std::env::current_exe()?;
-    let _warmed = Command::new(toucher).args(["touch", WARMED_MIB]).status()?;
+    let _warmed = Command::new(toucher).args(["touch", warmed_mib]).status()?;
     let spin_before = spin(&cpus)?;
     let busy_before = busy_ticks()?;
     // The program inherits it; this process, which looks at it now and then, goes back to where it may be.

@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Variables with these beginnings tune an allocator.
 const TUNING: [&str; 7] = ["HAKMEM_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "SNMALLOC_", "LD_PRELOAD"];
 
+/// Memory (MiB) that is warm when a run begins, unless the caller says otherwise.
+pub const WARMED_MIB: u64 = 1024;
+
 /// The line of a program's output that holds figures instead of output.
 const FIGURES: &str = "figures:";
 
@@ -60,6 +63,8 @@ pub struct Measured {
 pub struct Launcher<'a> {
     project: &'a Project,
     measured: PathBuf,
+    /// Memory that is written before each run.
+    pub warmed_mib: u64,
 }
 
 impl<'a> Launcher<'a> {
@@ -68,7 +73,7 @@ impl<'a> Launcher<'a> {
         let directory = build.to_string_lossy().into_owned();
         let package = ["--release", "--package", "hakmem-benches", "--bin", "measured", "--target-dir", &directory];
         project.build(&[&package[..], &["--no-default-features", "--features", "system"]].concat())?;
-        Ok(Self { project, measured: build.join("release").join("measured") })
+        Ok(Self { project, measured: build.join("release").join("measured"), warmed_mib: WARMED_MIB })
     }
 
     /// Writes most of the free memory once: on a machine whose huge pages are cold the first touch takes 25 times the second.
@@ -94,6 +99,7 @@ impl<'a> Launcher<'a> {
             }
         }
         command.arg(&written).arg(if job.cpus == Cpus::One { "one" } else { "all" });
+        command.arg(self.warmed_mib.to_string());
         command.args(job.variables.iter().map(|(name, value)| format!("{name}={value}"))).arg("--").args(&job.command);
         command.current_dir(&work).env("TMPDIR", &work).env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);

@@ -12,6 +12,7 @@ mod bars;
 mod document;
 mod job;
 mod machine;
+mod noise;
 mod page;
 mod plan;
 mod plots;
@@ -122,12 +123,13 @@ impl Options {
             .clone()
             .map(|names| names.into_iter().filter(|name| name != "none" && name != SUBJECT).collect());
         Choice {
-            settings: vec![Setting { name: SUBJECT.to_owned(), variables: Vec::new() }],
+            settings: vec![Setting { name: SUBJECT.to_owned(), ..Setting::default() }],
             peers,
             kept: self.with.clone(),
             only: self.only.clone(),
             whole_names: false,
             scale: self.scale,
+            scales: &[],
         }
     }
 }

@@ -40,17 +40,19 @@ pub struct Outcome<R> {
     pub failures: Vec<(usize, Error)>,
 }
 
-/// Runs `cells` cells. `perform` is given the cell and the share of the work that is done; `round_done` all there is so far.
+/// Runs `cells` cells, after the rounds that `begun` holds. `perform` is given the cell and the share of the work that is done;
+/// `round_done` all there is so far.
 pub fn interleaved<R: Spun>(
     cells: usize,
     reps: usize,
     seed: u64,
+    begun: Vec<Planned<R>>,
     mut perform: impl FnMut(usize, f64) -> Result<R>,
     mut round_done: impl FnMut(&Outcome<R>) -> Result<()>,
 ) -> Result<Outcome<R>> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut outcome = Outcome { runs: Vec::new(), failures: Vec::new() };
-    for round in 0..reps + EXTRA_ROUNDS {
+    let first = begun.iter().map(|run| run.round + 1).max().unwrap_or(0);
+    let mut outcome = Outcome { runs: begun, failures: Vec::new() };
+    for round in first..reps + EXTRA_ROUNDS {
         let Outcome { runs, failures } = &mut outcome;
         // Without the exception below: a cell that has only runs beside slow spins still wants a clean one.
         drop_slow(runs);
@@ -59,7 +61,8 @@ pub fn interleaved<R: Spun>(
         if order.is_empty() {
             break;
         }
-        random.shuffle(&mut order);
+        // Each round has a seed of its own, so that one that goes on where another one ended does as that would have done.
+        fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round as u64).shuffle(&mut order);
         for (place, &cell) in order.iter().enumerate() {
             let of_round = place as f64 / order.len() as f64;
             match perform(cell, ((round as f64 + of_round) / reps as f64).min(1.0)) {
@@ -115,7 +118,7 @@ mod tests {
     }
 
     fn run(cells: usize, reps: usize, seed: u64, perform: impl FnMut(usize, f64) -> Result<Spin>) -> Outcome<Spin> {
-        interleaved(cells, reps, seed, perform, |_| Ok(())).unwrap()
+        interleaved(cells, reps, seed, Vec::new(), perform, |_| Ok(())).unwrap()
     }
 
     #[test]
@@ -126,6 +129,7 @@ mod tests {
             3,
             1,
             1,
+            Vec::new(),
             |cell, _| {
                 count += 1;
                 Ok(Spin(if cell == 0 && count <= 3 { 20.0 } else { 10.0 }))
@@ -156,6 +160,22 @@ mod tests {
             assert_eq!(sorted, (0..20).collect::<Vec<_>>());
         }
         assert_ne!(rounds[0], rounds[1]);
+    }
+
+    #[test]
+    fn a_plan_goes_on_where_an_earlier_one_ended() {
+        let whole = run(5, 3, 7, |_, _| Ok(Spin(10.0)));
+        let order = |outcome: &Outcome<Spin>| -> Vec<(usize, usize)> {
+            outcome.runs.iter().map(|run| (run.round, run.cell)).collect()
+        };
+        let begun = run(5, 2, 7, |_, _| Ok(Spin(10.0))).runs;
+        let mut count = 0;
+        let perform = |_, _| {
+            count += 1;
+            Ok(Spin(10.0))
+        };
+        let gone_on = interleaved(5, 3, 7, begun, perform, |_| Ok(())).unwrap();
+        assert_eq!((count, order(&gone_on)), (5, order(&whole)));
     }
 
     #[test]

@@ -52,6 +52,16 @@ pub fn hakmem(project: &Project, build: &Path) -> Result<Library> {
     Ok(Library { name: "hakmem".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), path: Some(path) })
 }
 
+/// The same with one of the layouts that are there to be measured. In the directory of benchmarks: the library of everything else
+/// that the project runs stays what it is.
+pub fn with_layout(project: &Project, build: &Path, layout: &str) -> Result<Library> {
+    eprintln!("building the preload library with {layout}");
+    let (directory, feature) = (build.to_string_lossy(), format!("ablation-{layout}"));
+    project.build(&["--release", "--package", "hakmem-preload", "--features", &feature, "--target-dir", &directory])?;
+    let path = keep(&build.join("release").join("libhakmem_preload.so"), build, &format!("hakmem-{layout}"))?;
+    Ok(Library { name: "hakmem".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), path: Some(path) })
+}
+
 /// A library that was built before.
 pub fn kept(name: &str, path: &Path) -> Result<Library> {
     let path = path.canonicalize().with_context(|| format!("{name}: there is no {}", path.display()))?;

@@ -163,11 +163,11 @@ fn quoted_pairs(line: &str) -> BTreeMap<String, String> {
     pairs
 }
 
-/// The rows of a suite, each with the arguments that run it.
-pub fn rows(suite: Suite, listed: &[Listed], scale_percent: u64) -> Result<Vec<(Row, Vec<String>, Cpus)>> {
+/// The rows of a suite, each with the arguments that run it. `scale_of` a benchmark is the percent of its usual operations.
+pub fn rows(suite: Suite, listed: &[Listed], scale_of: impl Fn(&str) -> u64) -> Result<Vec<(Row, Vec<String>, Cpus)>> {
     let mut rows = Vec::new();
     for bench in listed.iter().filter(|bench| (bench.group == "scaling") == (suite == Suite::Scaling)) {
-        let ops = (bench.ops * scale_percent / 100).max(1).to_string();
+        let ops = (bench.ops * scale_of(&bench.name) / 100).max(1).to_string();
         let mut add = |name: String, point: Option<Point>, option: Vec<String>| {
             let arguments = [vec![bench.name.clone(), "--ops".to_owned(), ops.clone()], option].concat();
             let (group, what) = (bench.group.clone(), bench.operation.clone());
@@ -220,10 +220,10 @@ mod tests {
             parse("name=pair64 group=tiny ops=200 operation=x").unwrap(),
             parse("name=heap group=scaling ops=100 operation=x parameter=live-bytes values=1M,8G").unwrap(),
         ];
-        let rust = rows(Suite::Rust, &list, 50).unwrap();
+        let rust = rows(Suite::Rust, &list, |_| 50).unwrap();
         assert_eq!(rust.len(), 1);
         assert_eq!(rust[0].1, ["pair64", "--ops", "100"]);
-        let scaling = rows(Suite::Scaling, &list, 1).unwrap();
+        let scaling = rows(Suite::Scaling, &list, |_| 1).unwrap();
         assert_eq!(scaling.len(), 2);
         assert_eq!(scaling[1].0.name, "heap/8G");
         assert_eq!(scaling[1].0.point.as_ref().unwrap().value, 8.0 * 1024.0 * 1024.0 * 1024.0);

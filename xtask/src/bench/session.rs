@@ -19,10 +19,12 @@ use crate::project::Project;
 /// What every program runs under first.
 const REFERENCE: &str = "the C library's malloc, beforehand";
 
-/// hakmem under some of its variables.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// hakmem under some of its variables, or built otherwise.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Setting {
     pub name: String,
+    /// One of its layouts that are there to be measured (the feature without `ablation-`).
+    pub layout: Option<String>,
     pub variables: Vec<(String, String)>,
 }
 
@@ -40,12 +42,28 @@ pub struct Choice {
     pub whole_names: bool,
     /// Percent of each Rust benchmark's usual operations.
     pub scale: u64,
+    /// The same for some benchmarks, of which `scale` is percents then.
+    pub scales: &'static [(&'static str, u64)],
 }
 
 impl Choice {
     fn wants(&self, name: &str) -> bool {
         let is_meant = |part: &String| if self.whole_names { name == part } else { name.contains(part.as_str()) };
         self.only.is_empty() || self.only.iter().any(is_meant)
+    }
+
+    /// Percent of a benchmark's usual operations.
+    fn scale_of(&self, name: &str) -> u64 {
+        let own = self.scales.iter().find(|(known, _)| *known == name);
+        own.map_or(self.scale, |(_, percent)| self.scale * percent / 100)
+    }
+
+    /// Layouts that the settings want, each once.
+    fn layouts(&self) -> Vec<&str> {
+        let mut layouts: Vec<&str> = self.settings.iter().filter_map(|setting| setting.layout.as_deref()).collect();
+        layouts.sort_unstable();
+        layouts.dedup();
+        layouts
     }
 
     fn peers_of(&self, all: &[&str]) -> Vec<String> {
@@ -83,6 +101,11 @@ impl<'a> Session<'a> {
         Ok(Self { project, launcher, build, facts, cells: Vec::new(), references: BTreeMap::new() })
     }
 
+    /// What is known of the machine and of what is to be run.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Adds a suite.
     pub fn add(&mut self, suite: Suite, choice: &Choice) -> Result<()> {
         match suite {
@@ -98,6 +121,11 @@ impl<'a> Session<'a> {
         }
         names.insert(0, "hakmem".to_owned());
         let mut variants = rust::build(self.project, &self.build, &names)?;
+        let mut layouts = BTreeMap::new();
+        for layout in choice.layouts() {
+            let built = rust::build(self.project, &self.build, &[format!("hakmem-{layout}")])?;
+            layouts.extend(built.into_iter().map(|variant| (layout.to_owned(), variant)));
+        }
         for (name, path) in choice.kept.iter().filter(|(_, path)| !is_library(path)) {
             variants.push(rust::kept(name, path)?);
         }
@@ -107,13 +135,14 @@ impl<'a> Session<'a> {
             self.facts.allocators.push(Allocator { name: setting.name.clone(), ..rust::described(hakmem, suite) });
         }
         self.facts.allocators.extend(peers.iter().map(|peer| rust::described(peer, suite)));
-        for (row, arguments, cpus) in rust::rows(suite, &listed, choice.scale)? {
+        for (row, arguments, cpus) in rust::rows(suite, &listed, |name| choice.scale_of(name))? {
             if !choice.wants(&row.name) {
                 continue;
             }
             let place = self.add_row(row);
             for setting in &choice.settings {
-                let job = rust::job(hakmem, &arguments, cpus, &setting.variables);
+                let variant = setting.layout.as_ref().and_then(|layout| layouts.get(layout)).unwrap_or(hakmem);
+                let job = rust::job(variant, &arguments, cpus, &setting.variables);
                 self.cells.push(Cell { row: place, allocator: setting.name.clone(), job });
             }
             for peer in peers {
@@ -126,6 +155,10 @@ impl<'a> Session<'a> {
 
     fn add_preload(&mut self, choice: &Choice) -> Result<()> {
         let hakmem = preload::hakmem(self.project, &self.build)?;
+        let mut layouts = BTreeMap::new();
+        for layout in choice.layouts() {
+            layouts.insert(layout, preload::with_layout(self.project, &self.build, layout)?);
+        }
         let mut peers = Vec::new();
         for name in choice.peers_of(&preload::PEERS) {
             match preload::peer(self.project, &self.build, &name) {
@@ -162,7 +195,8 @@ impl<'a> Session<'a> {
             let place = self.add_row(preload::row(program));
             self.references.insert(place, text);
             for setting in &choice.settings {
-                let job = preload::job(self.project, program, &inputs, &hakmem, &setting.variables);
+                let library = setting.layout.as_deref().and_then(|layout| layouts.get(layout)).unwrap_or(&hakmem);
+                let job = preload::job(self.project, program, &inputs, library, &setting.variables);
                 self.cells.push(Cell { row: place, allocator: setting.name.clone(), job });
             }
             for peer in &peers {
@@ -200,8 +234,18 @@ impl<'a> Session<'a> {
         self.facts.missing.push((name.to_owned(), why.to_owned()));
     }
 
+    /// Writes this much memory before each run instead of the usual.
+    pub fn warm(&mut self, mib: u64) {
+        self.launcher.warmed_mib = mib;
+    }
+
     /// Runs everything. After each round what there is so far is saved, for a run that does not come to its end.
     pub fn run(self, reps: usize, seed: u64, touch: bool, directory: &Path) -> Result<Results> {
+        self.go_on(reps, seed, touch, directory, &Results::default())
+    }
+
+    /// As [`Session::run`], after the rounds that are there already.
+    pub fn go_on(self, reps: usize, seed: u64, touch: bool, directory: &Path, begun: &Results) -> Result<Results> {
         ensure!(!self.cells.is_empty(), "no benchmark has such a name");
         if touch {
             self.launcher.touch()?;
@@ -218,9 +262,24 @@ impl<'a> Session<'a> {
             run
         };
         let round_done = |outcome: &Outcome<Run>| self.results(outcome).save(directory);
-        let outcome = plan::interleaved(self.cells.len(), reps, seed, perform, round_done)?;
+        let begun = self.planned(begun);
+        let outcome = plan::interleaved(self.cells.len(), reps, seed, begun, perform, round_done)?;
         progress.finish_and_clear();
         Ok(self.results(&outcome))
+    }
+
+    /// Runs of an earlier call, as far as this one has such cells.
+    fn planned(&self, begun: &Results) -> Vec<Planned<Run>> {
+        let cell_of = |run: &Run| {
+            self.cells.iter().position(|cell| {
+                let row = self.facts.rows.get(cell.row);
+                cell.allocator == run.allocator
+                    && row.is_some_and(|row| row.suite == run.suite && row.name == run.benchmark)
+            })
+        };
+        let planned =
+            |run: &Run| Some(Planned { cell: cell_of(run)?, round: run.round, kept: run.kept, run: run.clone() });
+        begun.runs.iter().filter_map(planned).collect()
     }
 
     fn results(&self, outcome: &Outcome<Run>) -> Results {
@@ -278,11 +337,29 @@ mod tests {
             only: only.iter().map(|&name| name.to_owned()).collect(),
             whole_names: false,
             scale: 100,
+            scales: &[],
         };
         assert!(choice(&[]).wants("replace400") && choice(&["list", "replace"]).wants("replace400"));
         assert!(!choice(&["list"]).wants("replace400"));
         let whole = Choice { whole_names: true, ..choice(&["replace400"]) };
         assert!(whole.wants("replace400") && !whole.wants("replace400-mid"));
+    }
+
+    #[test]
+    fn a_benchmark_may_have_a_scale_of_its_own() {
+        let choice = Choice {
+            settings: ["a", "b", "b"]
+                .map(|layout| Setting { layout: Some(layout.to_owned()), ..Setting::default() })
+                .to_vec(),
+            peers: None,
+            kept: Vec::new(),
+            only: Vec::new(),
+            whole_names: true,
+            scale: 50,
+            scales: &[("list", 30)],
+        };
+        assert_eq!((choice.scale_of("list"), choice.scale_of("lists")), (15, 50));
+        assert_eq!(choice.layouts(), ["a", "b"]);
     }
 
     #[test]

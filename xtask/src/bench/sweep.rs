@@ -1,6 +1,8 @@
 //! `cargo xtask sweep`: what each of hakmem's switches does to time and memory, one switch at a time, beside the default.
 //!
-//! The settings are allocators to the runner: hakmem, its environment apart. So they are interleaved like any others.
+//! The settings are allocators to the runner: hakmem, its environment apart. So they are interleaved like any others. Two of them
+//! change nothing: what they show is noise. A round of all switches takes four minutes on two idle processors, because each run is
+//! short; what a run of full length is needed for, `--scale`, `--only` and `--switch` say.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,16 +12,22 @@ use anyhow::{Context as _, Result, ensure};
 use maud::{Markup, PreEscaped, html};
 
 use super::plots::{self, Plot};
-use super::results::{Results, Suite};
+use super::results::{Facts, Results, Suite};
 use super::session::{Choice, Session, Setting};
-use super::summary::{Measure, Table};
-use super::switches::{BENCHES, PROGRAMS, SWITCHES};
+use super::summary::{Cell, Measure, Table};
+use super::switches::{BENCHES, LAYOUT, PROGRAMS, SWITCHES};
 use super::tables;
-use super::{document, page};
+use super::{document, noise, page};
 use crate::project::Project;
 use crate::table;
 
 const DEFAULT: &str = "default";
+/// The switch that turns nothing, and how often the default is measured once more under its name.
+const NOTHING: &str = "nothing";
+const NOTHINGS: usize = 2;
+/// Memory (MiB) that is written before each run: what the largest of them needs. The runs follow each other so closely that the host
+/// has no time to take it away.
+const WARMED_MIB: u64 = 256;
 
 /// What `cargo xtask sweep` takes.
 #[derive(clap::Args)]
@@ -27,7 +35,8 @@ pub struct Options {
     /// Only switches whose variable contains this, comma-separated.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     switch: Vec<String>,
-    /// A setting of one's own, instead of the switches (may be repeated): variables with blanks between.
+    /// A setting of one's own, instead of the switches (may be repeated): variables with blanks between. LAYOUT=NAME is hakmem with
+    /// the feature ablation-NAME.
     #[arg(long, value_name = "NAME=VALUE …")]
     set: Vec<String>,
     /// These benchmarks, comma-separated, instead of the usual ones.
@@ -36,8 +45,8 @@ pub struct Options {
     /// Clean runs wanted of each benchmark at each setting.
     #[arg(long, default_value_t = 3)]
     reps: usize,
-    /// Percent of each Rust benchmark's usual operations.
-    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
+    /// Percent of the operations that a Rust benchmark has in a sweep, which take about a tenth of a second.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
     scale: u64,
     /// Seed of the order of runs.
     #[arg(long, default_value_t = 1)]
@@ -48,6 +57,9 @@ pub struct Options {
     /// Do not write most of the free memory once beforehand.
     #[arg(long)]
     no_touch: bool,
+    /// Go on after the rounds that are in the output directory already, if they are of the same commit.
+    #[arg(long)]
+    resume: bool,
     /// Write the table into docs/performance.md.
     #[arg(long)]
     fix: bool,
@@ -65,8 +77,8 @@ pub fn sweep(project: &Project, options: &Options) -> Result<ExitCode> {
     };
     let table = merged(&results)?;
     std::fs::write(directory.join("sweep.csv"), csv(&table)).context("cannot write sweep.csv")?;
-    let rows = rows(&table);
-    table::lines(&rows, &[1, 2, 3]).iter().for_each(|line| println!("{line}"));
+    let rows = rows(&results, &table);
+    table::lines(&rows, &[1, 2, 3, 4]).iter().for_each(|line| println!("{line}"));
     tables::warnings(&results).iter().for_each(|warning| println!("{warning}"));
     write_page(&directory, &results, &table)?;
     if options.fix {
@@ -82,7 +94,9 @@ fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results
     let settings = if options.set.is_empty() { of_switches(&options.switch)? } else { of_texts(&options.set)? };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut session = Session::new(project, DEFAULT, &format!("cargo xtask {}", arguments.join(" ")))?;
-    for (suite, usual) in [(Suite::Rust, BENCHES), (Suite::Preload, PROGRAMS)] {
+    session.warm(WARMED_MIB);
+    let benches: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+    for (suite, usual) in [(Suite::Rust, benches.as_slice()), (Suite::Preload, PROGRAMS)] {
         let usual = usual.iter().map(|&name| name.to_owned()).collect();
         let choice = Choice {
             settings: settings.clone(),
@@ -91,13 +105,24 @@ fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results
             only: if options.only.is_empty() { usual } else { options.only.clone() },
             whole_names: true,
             scale: options.scale,
+            scales: BENCHES,
         };
         session.add(suite, &choice)?;
         if options.only.is_empty() || suite == Suite::Preload {
             session.miss_what_is_not_there(&choice);
         }
     }
-    session.run(options.reps, options.seed, !options.no_touch, directory)
+    let begun = if options.resume { begun(directory, session.facts())? } else { Results::default() };
+    session.go_on(options.reps, options.seed, !options.no_touch, directory, &begun)
+}
+
+/// What an earlier call has left.
+fn begun(directory: &Path, now: &Facts) -> Result<Results> {
+    let begun = Results::load(directory)?;
+    let commit =
+        |facts: &Facts| facts.machine.iter().find(|(name, _)| name == "commit").map(|(_, value)| value.clone());
+    ensure!(commit(&begun.facts) == commit(now), "what there is was measured at another commit");
+    Ok(begun)
 }
 
 /// The default, and each value of the switches that were asked for.
@@ -112,14 +137,20 @@ fn of_switches(only: &[String]) -> Result<Vec<Setting>> {
 }
 
 fn of_texts(texts: &[String]) -> Result<Vec<Setting>> {
-    let mut settings = vec![Setting { name: DEFAULT.to_owned(), variables: Vec::new() }];
+    let plain = |name: String| Setting { name, ..Setting::default() };
+    let mut settings = vec![plain(DEFAULT.to_owned())];
+    settings.extend((1..=NOTHINGS).map(|number| plain(format!("{NOTHING}={number}"))));
     for text in texts {
-        let pairs = text.split_whitespace().map(|word| {
-            let pair = word.split_once('=').with_context(|| format!("{word:?} is no NAME=VALUE"))?;
-            Ok((pair.0.to_owned(), pair.1.to_owned()))
-        });
-        let variables = pairs.collect::<Result<Vec<_>>>()?;
-        settings.push(Setting { name: text.replace("HAKMEM_", ""), variables });
+        let mut setting = plain(text.replace("HAKMEM_", ""));
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').with_context(|| format!("{word:?} is no NAME=VALUE"))?;
+            if name == LAYOUT {
+                setting.layout = Some(value.to_owned());
+            } else {
+                setting.variables.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        settings.push(setting);
     }
     Ok(settings)
 }
@@ -179,9 +210,12 @@ fn csv(table: &Table) -> String {
     text
 }
 
-/// One row for each setting: means, and the benchmarks that it does most for and against.
-fn rows(table: &Table) -> Vec<Vec<String>> {
-    let heading = ["setting", "time", "peak RSS", "system time", "best for", "worst for"];
+/// One row for each setting: means, the benchmarks whose time it does most for and against, and what is more than noise.
+fn rows(results: &Results, table: &Table) -> Vec<Vec<String>> {
+    let heading = ["setting", "time", "peak RSS", "faults", "system time", "best for", "worst for", "beyond noise"];
+    let is_unchanged = |name: &&str| *name == DEFAULT || switch_of(name) == NOTHING;
+    let unchanged: Vec<&str> =
+        table.allocators.iter().map(|setting| setting.name.as_str()).filter(is_unchanged).collect();
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (place, setting) in table.allocators.iter().enumerate().skip(1) {
         let mut ratios: Vec<(f64, &str)> = table
@@ -195,15 +229,19 @@ fn rows(table: &Table) -> Vec<Vec<String>> {
         let mean = |measure| tables::ratio(table.mean(None, place, 0, measure));
         let (time, peak) = (mean(Measure::Time), mean(Measure::PeakRss));
         let (best, worst) = (end(ratios.first()), end(ratios.last()));
-        rows.push(vec![setting.name.clone(), time, peak, tables::ratio(system_ratio(table, place)), best, worst]);
+        let faults = tables::ratio(sum_ratio(table, place, |cell| cell.minor_faults));
+        let system = tables::ratio(sum_ratio(table, place, |cell| cell.system_s));
+        let others: Vec<&str> = unchanged.iter().copied().filter(|name| *name != setting.name).collect();
+        let told = noise::told(results, &setting.name, &others);
+        rows.push(vec![setting.name.clone(), time, peak, faults, system, best, worst, told]);
     }
     rows
 }
 
-/// System time of all benchmarks together by that at the default.
-fn system_ratio(table: &Table, place: usize) -> Option<f64> {
+/// A figure of all benchmarks together by that at the default.
+fn sum_ratio(table: &Table, place: usize, figure: impl Fn(&Cell) -> f64) -> Option<f64> {
     let sum = |place: usize| -> f64 {
-        table.lines.iter().filter_map(|line| Some(line.cells.get(place)?.as_ref()?.system_s)).sum()
+        table.lines.iter().filter_map(|line| Some(figure(line.cells.get(place)?.as_ref()?))).sum()
     };
     (sum(0) > 0.0).then(|| sum(place) / sum(0))
 }
@@ -212,7 +250,7 @@ fn write_page(directory: &Path, results: &Results, table: &Table) -> Result<()> 
     let drawings = directory.join("plots");
     std::fs::create_dir_all(&drawings).with_context(|| format!("cannot make {}", drawings.display()))?;
     let mut sections: Vec<(Plot, Vec<Vec<String>>)> = Vec::new();
-    let all = rows(table);
+    let all = rows(results, table);
     for (name, places) in switches(table) {
         let plot = plots::switch(table, name, &places)?;
         plot.save(&drawings)?;
@@ -230,7 +268,8 @@ fn body(table: &Table, sections: &[(Plot, Vec<Vec<String>>)]) -> Markup {
     let benches: Vec<&str> = table.lines.iter().map(|line| line.row.name.as_str()).collect();
     html! {
         p {
-            "One switch at a time, everything else at its default; ratios to the default, below 1 is faster or smaller. The large dot is the "
+            "One switch at a time, everything else at its default; ratios to the default, below 1 is faster or smaller. `nothing` is the default "
+            "once more: what it shows is noise. The large dot is the "
             "geometric mean, each small dot one benchmark: " (benches.join(", ")) ". "
             @if let Some(spread) = table.usual_spread(0, Measure::Time) {
                 "Runs of one benchmark at the default usually lie ±" (format!("{:.1}", spread * 50.0)) " % apart: less than that is nothing."
@@ -256,7 +295,7 @@ mod tests {
             results.facts.rows.push(row(suite, benchmark, "group"));
             for (name, time) in [(DEFAULT, 2.0), ("PURGE_DELAY_MS=0", 4.0), ("PURGE_DELAY_MS=never", 1.0)] {
                 results.facts.allocators.push(allocator(suite, name));
-                results.runs.push(run(suite, benchmark, name, time, 1000.0 / time));
+                results.runs.extend((0..3).map(|_| run(suite, benchmark, name, time, 1000.0 / time)));
             }
         }
         results
@@ -267,19 +306,23 @@ mod tests {
         let table = merged(&results()).unwrap();
         assert_eq!(table.lines.len(), 2);
         assert_eq!(switches(&table), [("PURGE_DELAY_MS", vec![1, 2])]);
-        let rows = rows(&table);
-        assert_eq!(rows[1][..4], ["PURGE_DELAY_MS=0", "2.00", "0.50", "1.00"]);
+        let rows = rows(&results(), &table);
+        assert_eq!(rows[1][..5], ["PURGE_DELAY_MS=0", "2.00", "0.50", "1.00", "1.00"]);
+        assert_eq!(rows[1][7], "time 2+, RSS 2-");
         assert!(csv(&table).contains("\"PURGE_DELAY_MS=never\",preload,redis,0.5000,0.0000,2.0000"));
     }
 
     #[test]
     fn a_setting_may_have_several_variables() {
         let settings = of_texts(&["HAKMEM_A=1 HAKMEM_B=2".to_owned()]).unwrap();
-        assert_eq!(settings[1].name, "A=1 B=2");
-        assert_eq!(settings[1].variables.len(), 2);
+        let setting = settings.last().unwrap();
+        assert_eq!((setting.name.as_str(), setting.variables.len()), ("A=1 B=2", 2));
+        assert!(settings[..=NOTHINGS].iter().all(|setting| setting.variables.is_empty()), "they change nothing");
+        let layout = of_texts(&["LAYOUT=slab-tail".to_owned()]).unwrap().pop().unwrap();
+        assert_eq!((layout.layout.as_deref(), layout.variables.len()), (Some("slab-tail"), 0));
         assert!(of_texts(&["HAKMEM_A".to_owned()]).is_err());
         assert!(of_switches(&["no-such".to_owned()]).is_err());
-        assert!(of_switches(&["purge".to_owned()]).unwrap().len() > 2);
+        assert!(of_switches(&["purge".to_owned()]).unwrap().len() > 2 + NOTHINGS);
     }
 
     #[test]

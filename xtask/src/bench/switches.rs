@@ -12,18 +12,21 @@ const fn switch(variable: &'static str, values: &'static [&'static str]) -> Swit
     Switch { variable, values }
 }
 
-/// All of them, in the order of docs/env-vars.md.
+/// What names a layout instead of a variable: hakmem built with the feature `ablation-VALUE`.
+pub const LAYOUT: &str = "LAYOUT";
+
+/// All of them, in the order of docs/env-vars.md. No value is the default.
 pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_PROFILE", &["MIXED_TINYV3_C7_SAFE", "C6_HEAVY_LEGACY_POOLV1"]),
+    switch("HAKMEM_MODE", &["OBSERVE", "LEARN"]),
     // Caps of the thread cache.
-    switch("HAKMEM_CACHE_BLOCKS", &["32", "64", "1024 HAKMEM_CACHE_MAX_BLOCKS=1024"]),
-    switch("HAKMEM_CACHE_BYTES", &["16K", "32K", "64K", "256K"]),
-    switch("HAKMEM_CACHE_MAX_BYTES", &["128K", "512K", "1M"]),
+    switch("HAKMEM_CACHE_BLOCKS", &["32", "1024 HAKMEM_CACHE_MAX_BLOCKS=1024"]),
+    switch("HAKMEM_CACHE_BYTES", &["16K HAKMEM_CACHE_MAX_BYTES=32K", "1M HAKMEM_CACHE_MAX_BYTES=1M"]),
     switch("HAKMEM_CACHE_GROWTH", &["0"]),
     switch("HAKMEM_CACHE_SHRINK", &["0"]),
     // Refill sizes.
-    switch("HAKMEM_REFILL_BYTES", &["1K", "2K", "8K", "16K", "64K"]),
-    switch("HAKMEM_REFILL_MAX_BLOCKS", &["16", "64"]),
+    switch("HAKMEM_REFILL_BYTES", &["1K", "16K", "64K"]),
+    switch("HAKMEM_REFILL_MAX_BLOCKS", &["16"]),
     switch("HAKMEM_REFILL_ONE", &["1"]),
     switch("HAKMEM_IDLE_TRIM", &["0"]),
     switch("HAKMEM_IDLE_TRIM_TICKS", &["4", "64"]),
@@ -42,13 +45,12 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_MUST_ADOPT", &["1"]),
     switch("HAKMEM_FORCE_NOTIFY", &["1"]),
     // Mid and large blocks.
-    switch("HAKMEM_RUN_CACHE_BYTES", &["0", "512K", "8M"]),
-    switch("HAKMEM_W_MAX_MID", &["1000", "1300", "2000"]),
+    switch("HAKMEM_RUN_CACHE_BYTES", &["0", "8M"]),
+    switch("HAKMEM_W_MAX_MID", &["1000", "2000"]),
     switch("HAKMEM_W_MAX_LARGE", &["1000", "2000"]),
-    switch("HAKMEM_BUNDLE_RUNS", &["2", "4"]),
+    switch("HAKMEM_BUNDLE_RUNS", &["4"]),
     // Big blocks.
-    switch("HAKMEM_BIG_RETAIN_BYTES", &["0", "16M", "256M"]),
-    switch("HAKMEM_BIG_RETAIN_MS", &["0", "100", "2000", "never"]),
+    switch("HAKMEM_BIG_RETAIN_MS", &["20", "500", "500 HAKMEM_BIG_RETAIN_BYTES=256M"]),
     switch("HAKMEM_BIG_THP_BYTES", &["2M", "16M", "never"]),
     switch("HAKMEM_REALLOC_ROOM", &["0", "4000"]),
     // What is given back, and when.
@@ -58,26 +60,30 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_WARM_SUPERSLABS", &["0", "4", "16"]),
     switch("HAKMEM_PREFILL_SUPERSLABS", &["2"]),
     switch("HAKMEM_THP_HEAP_BYTES", &["0", "8M", "128M", "never"]),
-    switch("HAKMEM_THP_FILL_UNITS", &["16", "32"]),
+    switch("HAKMEM_THP_FILL_UNITS", &["16"]),
     switch("HAKMEM_SCAVENGER", &["off", "on"]),
+    // Where a free looks (docs/decisions/0016-where-a-free-looks.md).
+    switch(LAYOUT, &["slab-tail", "object-header"]),
 ];
 
-/// Benchmarks of the Rust suite that a sweep runs unless the caller names others: few, and each with something to lose by some switch.
-pub const BENCHES: &[&str] = &[
-    "pair-dyn",
-    "replace400",
-    "replace200k",
-    "batch1000-random",
-    "producer-consumer",
-    "spawn",
-    "large",
-    "list",
-    "vec-growth",
-    "json",
+/// Benchmarks of the Rust suite that a sweep runs unless the caller names others, with the percent of their usual operations that take
+/// about a tenth of a second: few, and each with something to lose by some switch.
+pub const BENCHES: &[(&str, u64)] = &[
+    ("pair-dyn", 20),
+    ("replace200k", 20),
+    ("batch1000-random", 30),
+    ("batch100k-random", 15),
+    ("mixed400-8k-64k", 30),
+    ("producer-consumer", 50),
+    ("spawn", 30),
+    ("large", 50),
+    ("json", 60),
+    ("btree", 25),
+    ("fragmentation", 40),
 ];
 
 /// The same of the preload suite.
-pub const PROGRAMS: &[&str] = &["redis", "python-malloc", "sqlite3", "cc1", "crossing", "phases"];
+pub const PROGRAMS: &[&str] = &["dot", "generations", "batches-threads", "crossing-64k", "large", "growth", "phases"];
 
 #[cfg(test)]
 mod tests {
@@ -94,8 +100,28 @@ mod tests {
         let known = hakmem_policy::env_vars_markdown();
         let words = SWITCHES.iter().flat_map(|switch| switch.values).flat_map(|value| value.split(' ').skip(1));
         let others = words.filter_map(|word| word.split('=').next());
-        for name in SWITCHES.iter().map(|switch| switch.variable).chain(others) {
+        let variables = SWITCHES.iter().map(|switch| switch.variable).filter(|name| *name != LAYOUT);
+        for name in variables.chain(others) {
             assert!(known.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+    #[test]
+    fn no_switch_is_turned_to_where_it_stands() {
+        let known = hakmem_policy::env_vars_markdown();
+        for switch in SWITCHES.iter().filter(|switch| switch.variable != LAYOUT) {
+            let row = known.lines().find(|line| line.starts_with(&format!("| `{}` |", switch.variable))).unwrap();
+            let default = row.split('|').nth(3).unwrap().trim().trim_matches('`');
+            assert!(!switch.values.contains(&default), "{}={default}", switch.variable);
+        }
+    }
+
+    #[test]
+    fn every_layout_is_a_feature() {
+        let manifest = include_str!("../../../crates/preload/Cargo.toml");
+        let layouts = SWITCHES.iter().filter(|switch| switch.variable == LAYOUT).flat_map(|switch| switch.values);
+        assert!(layouts.clone().count() > 1);
+        for layout in layouts {
+            assert!(manifest.contains(&format!("\nablation-{layout} = ")), "{layout}");
         }
     }
 }

@@ -370,6 +370,7 @@ macro_rules! owned_word {
     };
 }
 
+owned_word!(Owned8, AtomicU8, u8, "A byte with a single writer.");
 owned_word!(Owned32, AtomicU32, u32, "A 32-bit word with a single writer.");
 owned_word!(Owned64, AtomicU64, u64, "A 64-bit word with a single writer.");
 
@@ -387,7 +388,7 @@ macro_rules! zero_valid {
         unsafe impl hakmem_base::ZeroValid for $name {}
     )*};
 }
-zero_valid!(Shared32, Shared64, SharedUsize, Owned32, Owned64);
+zero_valid!(Shared32, Shared64, SharedUsize, Owned8, Owned32, Owned64);
 // SAFETY: an atomic pointer without other fields: null is a value and nothing is dropped.
 unsafe impl<T> hakmem_base::ZeroValid for SharedPtr<T> {}
 

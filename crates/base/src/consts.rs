@@ -19,7 +19,9 @@ pub const TINY_MAX_BYTES: usize = 1024;
 /// Largest size (bytes) served by a run of slabs inside one superslab; above it a block takes whole superslabs.
 pub const RUN_MAX_BYTES: usize = SUPERSLAB_BYTES;
 /// Alignment and upper bound (bytes) of a heap record. A route word with its low bits cleared is the record's address.
-pub const HEAP_RECORD_BYTES: usize = 8192;
+///
+/// Address space: most bins are those of dynamic classes, whose OS pages nobody touches until one is in force.
+pub const HEAP_RECORD_BYTES: usize = 32 * 1024;
 /// Bytes of one bin inside a heap record: a cache line.
 pub const BIN_BYTES: usize = 64;
 

@@ -2,7 +2,7 @@
 //!
 //! **Not here.** State, system calls other than `write` and `abort`, atomics, policy.
 //! **Invariants.** Every constant that another constant relies on is tied to it by a const assertion; a [`SizeClass`] is
-//! always below [`CLASS_COUNT`]; nothing in this crate allocates.
+//! always below [`BIN_COUNT`]; nothing in this crate allocates.
 
 #![cfg_attr(not(feature = "testing"), no_std)]
 
@@ -28,6 +28,9 @@ pub use layout::{FIRST_BLOCK_OFFSET, HEADED_ALIGN, HEADER_BYTES, TAIL_BYTES};
 pub use life::{Frames, Life, SITE_FRAMES};
 pub use mark::{MARKED_MIN_BYTES, MarkKey};
 pub use request::{Door, Request};
-pub use size_class::{BinPlace, CLASS_COUNT, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass};
+pub use size_class::{
+    BIN_COUNT, BinPlace, CLASS_COUNT, DYNAMIC_CLASS_COUNT, FINE_ENTRIES, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass,
+    fine_bytes, fine_entry,
+};
 pub use slab_index::SlabIndex;
 pub use zero_valid::ZeroValid;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop")]
 
 use hakmem_base::{
-    CLASS_COUNT, MAX_SLAB_BLOCK_BYTES, SLAB_BYTES, SLABS_PER_SUPERSLAB, SizeClass, SlabIndex, TINY_MAX_BYTES,
+    BIN_COUNT, MAX_SLAB_BLOCK_BYTES, SLAB_BYTES, SLABS_PER_SUPERSLAB, SizeClass, SlabIndex, TINY_MAX_BYTES,
 };
 use hakmem_testkit::cases;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn plain_class(bytes: usize, at_least: usize) -> Option<SizeClass> {
 }
 
 fn class() -> impl Strategy<Value = SizeClass> {
-    (0..CLASS_COUNT).prop_map(|index| SizeClass::from_index(index).unwrap())
+    (0..BIN_COUNT).prop_map(|index| SizeClass::from_index(index).unwrap())
 }
 
 /// Any size, mostly small, and the borders.
@@ -59,7 +59,7 @@ proptest! {
     #[test]
     fn an_index_beyond_the_last_class_is_none(index in any::<usize>()) {
         let class = SizeClass::from_index(index);
-        prop_assert_eq!(class.map(SizeClass::index), (index < CLASS_COUNT).then_some(index));
+        prop_assert_eq!(class.map(SizeClass::index), (index < BIN_COUNT).then_some(index));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use core::ffi::{c_char, c_int};
 use hakmem_atomic_ops::Shared32;
-use hakmem_base::SizeClass;
 use hakmem_tiny_front::RingEvent;
 
 use crate::global::GLOBAL;
@@ -23,7 +22,7 @@ pub fn dump_json(fd: c_int) {
     for (number, record) in GLOBAL.records().enumerate() {
         out.text(if number == 0 { "" } else { "," }).text("{\"heap\":").number(number as u64).text(",\"classes\":[");
         let mut separator = "";
-        for class in SizeClass::all() {
+        for class in record.heap.used_classes() {
             let counts = record.heap.bin(class).counts();
             if counts.delivered == 0 && counts.allocs == 0 {
                 continue;
@@ -58,7 +57,7 @@ pub fn dump_dot(fd: c_int) {
     for (number, record) in GLOBAL.records().enumerate() {
         let number = number as u64;
         out.text("  heap").number(number).text(" [label=\"heap ").number(number).text("\"];\n");
-        for class in SizeClass::all() {
+        for class in record.heap.used_classes() {
             let counts = record.heap.bin(class).counts();
             if counts.delivered == 0 {
                 continue;

@@ -3,15 +3,15 @@
 use core::ptr::NonNull;
 use hakmem_base::{
     BinPlace, Door, HEADED_ALIGN, HEADER_BYTES, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, OS_PAGE_BYTES,
-    Request, SLAB_BYTES, SizeClass, fatal_ptr,
+    Request, SLAB_BYTES, SizeClass, TINY_MAX_BYTES, fatal_ptr,
 };
-use hakmem_ownership::Route;
+use hakmem_ownership::{BinPtr, Route};
 use hakmem_tiny_front::{Heap, Pop};
 
 use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
 use crate::record::HeapRecord;
-use crate::{hardened, large, learning, pages, sampler, scavenger, tls, watcher};
+use crate::{hardened, large, learning, pages, raw, sampler, scavenger, tls, watcher};
 
 /// What became of a pointer that was to be freed or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,18 +23,39 @@ pub enum Freed {
     Foreign(NonNull<u8>),
 }
 
-/// The class that serves `bytes` bytes aligned to `align`, or `None` if slabs do not.
+/// The class that serves `bytes` bytes aligned to `align` at present, or `None` if slabs do not. A moment later another one may: what
+/// a block is, its slab's route word says.
+///
+/// Dynamic classes serve what asks for no alignment of its own. They are for sizes above 1 KiB, so that smaller constant ones still
+/// fold to a class at compile time.
 #[inline(always)]
 pub(crate) fn class_for(bytes: usize, align: usize) -> Option<SizeClass> {
     if align <= 8 {
-        return SizeClass::for_bytes(bytes);
+        return GLOBAL.front.classes.for_bytes(bytes);
     }
     if HEADER_BYTES != 0 {
-        return if align <= HEADED_ALIGN { SizeClass::for_bytes(bytes) } else { None };
+        return if align <= HEADED_ALIGN { GLOBAL.front.classes.for_bytes(bytes) } else { None };
     }
-    // Classes of a multiple of the alignment have aligned blocks. Larger alignments than a slab's end above every class.
-    let rounded = bytes.max(1).checked_add(align - 1)? & !(align - 1);
-    SizeClass::for_bytes(rounded)
+    SizeClass::for_bytes(rounded_up(bytes, align)?)
+}
+
+/// The smallest class that can ever have served `bytes` bytes aligned to `align`, whatever was in force then: what is true of its
+/// blocks' size is true of the block that was handed out. Constants, so that nothing changes it between an allocation and a free.
+#[inline(always)]
+pub(crate) fn finest_for(bytes: usize, align: usize) -> Option<SizeClass> {
+    if align <= 8 {
+        return SizeClass::finest(bytes);
+    }
+    if HEADER_BYTES != 0 {
+        return if align <= HEADED_ALIGN { SizeClass::finest(bytes) } else { None };
+    }
+    SizeClass::finest(rounded_up(bytes, align)?)
+}
+
+/// Classes of a multiple of the alignment have aligned blocks. Larger alignments than a slab's end above every class.
+#[inline(always)]
+fn rounded_up(bytes: usize, align: usize) -> Option<usize> {
+    Some(bytes.max(1).checked_add(align - 1)? & !(align - 1))
 }
 
 /// A block of `bytes` bytes aligned to `align` (a power of two), or null.
@@ -395,17 +416,9 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
     if let Some((index, word)) = GLOBAL.front.unit_of(address) {
-        if let Some(bin) = word.owner()
-            && let Some(class) = hakmem_ownership::class_of_bin(bin)
-        {
-            if tls::record().heap.own_bin(bin).is_some() {
-                // SAFETY: passed on to the caller.
-                unsafe { free_own_slow(block, class, claim) };
-            } else {
-                // SAFETY: the route says that the block lies in a slab of this class, which is another heap's.
-                unsafe { free_remote(block, class, claim) };
-            }
-            return Freed::Done;
+        if let Some(bin) = word.owner() {
+            // SAFETY: passed on to the caller.
+            return unsafe { free_owned_slow(block, bin, claim) };
         }
         if large::free_again(address, index, word) {
             return Freed::Done;
@@ -413,6 +426,27 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     }
     // SAFETY: passed on to the caller.
     unsafe { free_unowned_slow(block, claim) }
+}
+
+/// A block of a slab that belongs to the heap of `bin`. A function of its own, so that runs, which are freed on the way here too, do
+/// not pay for the registers that it needs.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_owned_slow(block: NonNull<u8>, bin: BinPtr, claim: Request) -> Freed {
+    let Some(class) = hakmem_ownership::class_of_bin(bin) else {
+        // SAFETY: passed on to the caller.
+        return unsafe { free_unowned_slow(block, claim) };
+    };
+    if tls::record().heap.own_bin(bin).is_some() {
+        // SAFETY: passed on to the caller.
+        unsafe { free_own_slow(block, class, claim) };
+    } else {
+        // SAFETY: the route says that the block lies in a slab of this class, which is another heap's.
+        unsafe { free_remote(block, class, claim) };
+    }
+    Freed::Done
 }
 
 /// What lies in no slab that has an owner.
@@ -546,13 +580,19 @@ const fn with_room_to_step(bytes: usize, new_bytes: usize) -> usize {
     if is_step && bytes >= OS_PAGE_BYTES && with_room <= MAX_SLAB_BLOCK_BYTES { with_room } else { new_bytes }
 }
 
+/// What to ask for to get `align`: above 1 KiB every block has the alignment that the malloc family promises by itself.
+const fn least_align(bytes: usize, align: usize, door: Door) -> usize {
+    if bytes > TINY_MAX_BYTES && align == raw::MIN_ALIGN && !matches!(door, Door::Rust) { 8 } else { align }
+}
+
 /// Resizes a block of which size and alignment are known. Null: out of memory, the block is as it was.
 ///
 /// # Safety
 /// - `block` was handed out for this size and alignment and has not been freed.
 #[inline(always)]
 pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: usize, new_bytes: usize) -> *mut u8 {
-    if let (Some(old), Some(new)) = (class_for(bytes, align), class_for(new_bytes, align))
+    // Not the classes that serve these sizes now: the block may be from a smaller one that did when it was allocated.
+    if let (Some(old), Some(new)) = (finest_for(bytes, align), finest_for(new_bytes, align))
         && old == new
         && !tls::is_without_heap()
     {
@@ -590,7 +630,7 @@ pub(crate) unsafe fn reallocate_slow(
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
     } else {
-        allocate(with_room_to_step(bytes, new_bytes), align, door)
+        allocate(with_room_to_step(bytes, new_bytes), least_align(new_bytes, align, door), door)
     };
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.

@@ -12,7 +12,7 @@ use hakmem_policy::{
 };
 use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
-use hakmem_tiny_front::{Front, Tables};
+use hakmem_tiny_front::{DynamicSet, Front, Tables};
 
 use crate::company::Company;
 use crate::hooks::{self, Hooks};
@@ -195,7 +195,7 @@ impl Global {
             None => self.policy.generation() == 0,
         };
         if is_boot_policy {
-            self.apply(&settings.policy);
+            self.apply(&settings.policy, 0);
         }
         if !self.front.reserve(settings.window_bytes, MarkKey::from_random(random_bits())) {
             self.starts_refused.add_relaxed(1);
@@ -279,7 +279,8 @@ impl Global {
     }
 
     /// Passes a policy's numbers on to the boxes that have one copy.
-    fn apply(&self, policy: &FrozenPolicy) {
+    fn apply(&self, policy: &FrozenPolicy, generation: u32) {
+        self.front.classes.set(DynamicSet::of_sizes(&policy.dynamic_classes), generation);
         self.front.os.set_policy(OsPolicy {
             purge_delay_ms: policy.purge_delay_ms,
             eager_free: policy.eager_free,
@@ -322,7 +323,7 @@ impl Global {
 pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     GLOBAL.ensure_ready();
     let generation = GLOBAL.policy.publish(policy.clone())?;
-    GLOBAL.apply(policy);
+    GLOBAL.apply(policy, generation);
     Ok(generation)
 }
 

@@ -89,6 +89,7 @@ extern "C" fn before_fork() {
     watcher::lock_for_fork();
     // The big cache next: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
+    GLOBAL.front.classes.lock_for_fork();
     GLOBAL.big.lock_for_fork();
     GLOBAL.hardened.lock_for_fork();
     GLOBAL.registry.free.lock_for_fork();
@@ -113,6 +114,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.hardened.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.big.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.front.classes.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
     // SAFETY: as above.

@@ -8,7 +8,7 @@
 //! each from one reading to the next, is the window from the first to the last.
 
 use core::ffi::c_int;
-use hakmem_base::{OS_PAGE_BYTES, SUPERSLAB_BYTES, SizeClass, keeping_errno};
+use hakmem_base::{OS_PAGE_BYTES, SUPERSLAB_BYTES, keeping_errno};
 use hakmem_learner::{ClassWindow, GroupWindow, Window};
 
 use crate::global::GLOBAL;
@@ -55,7 +55,9 @@ pub(crate) fn totals() -> Window {
 
 fn add_heaps(all: &mut Window) {
     for record in GLOBAL.records() {
-        for (class, sum) in SizeClass::all().zip(&mut all.classes) {
+        for class in record.heap.used_classes() {
+            // What a dynamic class does counts for the fixed one in whose place it is.
+            let Some(sum) = all.classes.get_mut(class.fixed().index()) else { continue };
             let flow = record.heap.flow(class);
             sum.allocs += flow.allocs;
             sum.refills += u64::from(flow.refills);

@@ -11,7 +11,7 @@ pub use hakmem_base::{Door, Request};
 pub use hakmem_policy::Foreign;
 
 use crate::global::GLOBAL;
-use crate::{attach, gates, global, hooks, pages, tls};
+use crate::{attach, gates, global, hooks, large, pages, tls};
 
 /// Alignment of every block of this module (bytes), as the C standard's `max_align_t` wants it.
 pub(crate) const MIN_ALIGN: usize = 16;
@@ -47,7 +47,15 @@ pub fn allocate(bytes: usize, door: Door) -> *mut u8 {
 
 #[inline(never)]
 extern "C" fn allocate_beyond_tiny(bytes: usize, door: Door) -> *mut u8 {
-    or_enomem(gates::allocate(bytes, 8, door))
+    let Some(place) = GLOBAL.front.classes.place_beyond_tiny(bytes) else {
+        return or_enomem(large::allocate_slow(bytes, 8, door));
+    };
+    match tls::record().heap.pop_at(place) {
+        // SAFETY: a block of a class above the tiny ones.
+        Pop::Block(block) => unsafe { gates::hand_out_marked(block) },
+        Pop::Beat(block) => beat_slow(bytes, place, door, block),
+        Pop::Empty => refill_or_enomem_slow(bytes, place, door),
+    }
 }
 
 #[cold]
@@ -143,7 +151,7 @@ extern "C" fn zeroed_slow(bytes: usize, place: BinPlace, block: Option<NonNull<u
 
 #[inline(never)]
 extern "C" fn allocate_zeroed_beyond_tiny(bytes: usize) -> *mut u8 {
-    or_enomem(gates::allocate_zeroed(bytes, MIN_ALIGN, Door::Malloc))
+    or_enomem(gates::allocate_zeroed(bytes, 8, Door::Malloc))
 }
 
 /// A block of at least `bytes` bytes aligned to `align` (a power of two) and at least to 16; null when out of memory.

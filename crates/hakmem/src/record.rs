@@ -122,3 +122,22 @@ pub(crate) fn big_policy(policy: &FrozenPolicy) -> BigPolicy {
         window_max_bytes: GLOBAL.physical_bytes.load_relaxed(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fresh memory of the arena is taken for a new record as it is.
+    #[test]
+    fn a_new_record_is_all_zero() {
+        // Zero before as well, so that what lies between fields is.
+        let mut place = Box::<HeapRecord>::new_zeroed();
+        place.write(const { HeapRecord::new() });
+        let words = place.as_ptr().cast::<usize>();
+        for index in 0..size_of::<HeapRecord>() / size_of::<usize>() {
+            let word = words.wrapping_add(index);
+            // SAFETY: within the record, every byte of which has been written.
+            assert_eq!(unsafe { word.read_volatile() }, 0, "word {index}");
+        }
+    }
+}

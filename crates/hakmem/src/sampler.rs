@@ -9,7 +9,7 @@ use hakmem_base::{Door, Request, fatal, keeping_errno};
 use hakmem_sampled::{MAX_ALIGN, MAX_BYTES, SampledContext, Stamp, Trace, Wanted};
 
 use crate::finding;
-use crate::gates::class_for;
+use crate::gates::finest_for;
 use crate::global::GLOBAL;
 use crate::raw::MIN_ALIGN;
 use crate::record::HeapRecord;
@@ -55,11 +55,11 @@ fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Opti
     GLOBAL.sampled.allocate(&cx, wanted, || Stamp::now(Trace::capture(floor)))
 }
 
-/// What the user of the block may touch: what was asked for. A block that leaves through Rust's door has the size of its class,
-/// because `realloc` within a class leaves it where it is without a look at what it is.
+/// What the user of the block may touch: what was asked for. A block that leaves through Rust's door has the size of the smallest class
+/// that could serve it, because `realloc` within that leaves it where it is without a look at what it is.
 fn granted_bytes(request: Request) -> Option<usize> {
     let bytes = request.bytes()?;
-    match class_for(bytes, request.align()) {
+    match finest_for(bytes, request.align()) {
         Some(class) if request.door() == Door::Rust => Some(class.block_bytes()),
         _ => Some(bytes),
     }

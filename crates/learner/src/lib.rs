@@ -5,7 +5,7 @@
 //! **Invariants.** What is published is valid (`FrozenPolicy::validate`) and within its [`Options`]' bounds; what was on trial and
 //! did not win is taken back; the same windows and seed give the same decisions; a step in the steady state allocates nothing.
 //! **Access.** One thread, by `&mut`.
-//! **Why.** docs/decisions/0009-dynamic-classes-not-built.md says what is not learned.
+//! **Why.** docs/learning.md
 //!
 //! # Reading order
 //! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that

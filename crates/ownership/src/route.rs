@@ -2,11 +2,11 @@
 
 use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::{
-    BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SLABS_PER_SUPERSLAB, SizeClass,
+    BIN_BYTES, BIN_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SLABS_PER_SUPERSLAB, SizeClass,
 };
 use static_assertions::const_assert;
 
-/// Address of a bin: names the owning heap (8 KiB aligned) and, by its offset there, the size class. Never followed here.
+/// Address of a bin: names the owning heap (aligned to its record) and, by its offset there, the size class. Never followed here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct BinPtr(*mut ());
@@ -59,7 +59,7 @@ const KEPT_NOTE_SHIFT: u32 = 32;
 /// Never set in an address of the user's half, so that no kept run looks like a bin.
 const KEPT_BIT: usize = 1 << 63;
 
-const_assert!(CLASS_COUNT * BIN_BYTES <= HEAP_RECORD_BYTES);
+const_assert!(BIN_COUNT * BIN_BYTES <= HEAP_RECORD_BYTES);
 const_assert!(OS_PAGE_BYTES > TAG_MASK);
 const_assert!(RUN_MAX_BYTES.is_power_of_two());
 // Tags live in address bits that bins, being 64-byte aligned, leave at zero.
@@ -460,7 +460,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn routes_survive_the_encoding(units in 1_u32..=32, bytes in 1_usize..=RUN_MAX_BYTES, pages in 1_usize..(1 << 30), index in 0..CLASS_COUNT) {
+        fn routes_survive_the_encoding(units in 1_u32..=32, bytes in 1_usize..=RUN_MAX_BYTES, pages in 1_usize..(1 << 30), index in 0..BIN_COUNT) {
             let word = RouteWord::new();
             word.set_run(units, bytes);
             prop_assert_eq!(word.route(), Route::Run { units, bytes });

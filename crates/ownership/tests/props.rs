@@ -1,7 +1,7 @@
 //! The route word against a plain state: whatever heaps and strangers do with it, in any order that the protocol allows.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop")]
 
-use hakmem_base::{BIN_BYTES, CLASS_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SizeClass};
+use hakmem_base::{BIN_BYTES, BIN_COUNT, HEAP_RECORD_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, SizeClass};
 use hakmem_ownership::{Acquired, BIG_NOTES, BinPtr, Route, RouteWord, class_of_bin};
 use hakmem_testkit::cases;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ enum Action {
 }
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
-    let class = || 0..CLASS_COUNT;
+    let class = || 0..BIN_COUNT;
     prop::collection::vec(
         prop_oneof![
             1 => (0..HEAPS, class()).prop_map(|(heap, class)| Action::Bind { heap, class }),
@@ -146,7 +146,7 @@ proptest! {
             }
             prop_assert_eq!(word.route(), model);
             for heap in 0..HEAPS {
-                for class in [0, 1, CLASS_COUNT - 1] {
+                for class in [0, 1, BIN_COUNT - 1] {
                     let mine = bin(heap, class_of(class));
                     prop_assert_eq!(word.is_mine(mine), model == Route::Owned(mine));
                 }

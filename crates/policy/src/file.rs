@@ -400,7 +400,7 @@ impl<'a> Reader<'a, '_> {
         let kind = knob.kind;
         let (value, is_of_kind) = match Literal::read(value)? {
             Literal::Bare(text) | Literal::Text(text) => (text, true),
-            Literal::Array(text) => (text, matches!(kind, Kind::Five { .. } | Kind::Classes)),
+            Literal::Array(text) => (text, matches!(kind, Kind::Five { .. } | Kind::Sizes { .. } | Kind::Classes)),
         };
         let taken = if is_of_kind { (knob.apply)(&mut self.settings, value) } else { Err(ValueError::Malformed) };
         taken.map_err(|error| match error {
@@ -616,7 +616,7 @@ pub fn write_knob_value(knob: &EnvVar, settings: &Settings<'_>, out: &mut dyn Wr
         Kind::Switch => return knob.write_value(settings, &mut AsWords(out)),
         Kind::Five { .. } => ("[", "]"),
         Kind::Number { .. } if digits.0 => ("", ""),
-        Kind::Number { .. } | Kind::Classes | Kind::Choice(_) | Kind::Text => ("\"", "\""),
+        Kind::Number { .. } | Kind::Sizes { .. } | Kind::Classes | Kind::Choice(_) | Kind::Text => ("\"", "\""),
     };
     out.write_str(before)?;
     knob.write_value(settings, out)?;

@@ -5,7 +5,7 @@
 
 use crate::registry::EnvVar;
 use crate::settings::{RouteProfile, Scavenger};
-use crate::value::{Kind, Value, bytes, count, milliseconds, permille};
+use crate::value::{Kind, SIZES, Value, bytes, count, milliseconds, permille};
 use core::fmt::{self, Display, Formatter};
 
 /// Groups of sizes, one doubling each, that capacities ([`FrozenPolicy::mid_cap`]) are given for.
@@ -137,6 +137,9 @@ knobs! {
     route_tiny_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_TINY_CLASSES";
     /// Size classes that take the pool's route, whatever the route profile says.
     route_pool_classes: u128 = 0, Kind::Classes, "HAKMEM_ROUTE_POOL_CLASSES";
+    /// Dynamic classes: sizes (bytes) that a program has many live blocks of. A further class serves each, with blocks of that size or
+    /// little more, where the fixed classes would round it up by more. See docs/decisions/0009-dynamic-classes.md.
+    dynamic_classes: [u32; SIZES] = [0; SIZES], Kind::Sizes { min: 1025, max: 32 * KIB }, "HAKMEM_DYNAMIC_CLASSES";
     /// The free list of an empty slab is walked and counted before another size class may use the slab: one more look at
     /// every block of it. Debug builds always do.
     slab_reuse_guard: bool = false, Kind::Switch, "HAKMEM_SLAB_REUSE_GUARD";

@@ -36,4 +36,4 @@ pub use knobs::{FieldError, FrozenPolicy, SIZE_GROUPS};
 pub use registry::{Alias, EnvVar, aliases, nearest_name, variables, write_quoted};
 pub use settings::{Foreign, Mode, Pages, Profile, RouteProfile, Scavenger, Settings};
 pub use sites::{SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_calls, write_site};
-pub use value::{Kind, Unit, ValueError};
+pub use value::{Kind, SIZES, Unit, ValueError};

@@ -369,6 +369,7 @@ mod tests {
             Kind::Number { min, max, .. } => vec![min.to_string(), max.to_string()],
             Kind::Five { min, max } => vec![min.to_string(), max.to_string()],
             Kind::Classes => vec!["5,9-11".into()],
+            Kind::Sizes { max, .. } => vec![max.to_string()],
             Kind::Choice(names) => names.iter().map(|name| (*name).to_string()).collect(),
             Kind::Text => vec!["/tmp/%p".into()],
         };

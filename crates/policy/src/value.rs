@@ -18,6 +18,9 @@ pub enum Unit {
     Permille,
 }
 
+/// Most sizes of a set.
+pub const SIZES: usize = 8;
+
 /// Type of a variable's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -45,6 +48,13 @@ pub enum Kind {
     },
     /// A set of size classes: `0-3,7`, `0x8f`, or `none`.
     Classes,
+    /// A set of up to [`SIZES`] sizes within bounds, in bytes: `4360,9000`, or `none`.
+    Sizes {
+        /// Smallest value.
+        min: u64,
+        /// Largest value.
+        max: u64,
+    },
     /// One of a few names; case does not matter, and `_` equals `-`.
     Choice(&'static [&'static str]),
     /// Any text, a path for example.
@@ -113,6 +123,13 @@ impl Kind {
                 }
                 Ok(())
             }
+            Self::Sizes { min, max } => {
+                out.write_str("up to eight sizes such as 4360,9000, each ")?;
+                write_decimal(out, min)?;
+                out.write_str(" to ")?;
+                write_decimal(out, max)?;
+                out.write_str(", or none")
+            }
             Self::Five { min, max } => {
                 out.write_str("five numbers, each ")?;
                 write_decimal(out, min)?;
@@ -141,7 +158,7 @@ impl Kind {
             Self::Number { min, max, zero, never, .. } => {
                 (min <= value && value <= max) || (zero && value == 0) || (never && value == never_value)
             }
-            Self::Five { min, max } => min <= value && value <= max,
+            Self::Five { min, max } | Self::Sizes { min, max } => min <= value && value <= max,
             Self::Switch | Self::Classes | Self::Choice(_) | Self::Text => false,
         }
     }
@@ -242,6 +259,53 @@ impl Value for [u32; 5] {
             write_decimal(out, u64::from(*value))?;
         }
         Ok(())
+    }
+}
+
+/// A set of sizes: smallest first, zeros behind the last.
+impl Value for [u32; SIZES] {
+    fn parse(text: &[u8], kind: &Kind) -> Result<Self, ValueError> {
+        let mut set = [0; SIZES];
+        if text.eq_ignore_ascii_case(b"none") {
+            return Ok(set);
+        }
+        for part in text.split(|&byte| byte == b',') {
+            let value = parse_number(part.trim_ascii(), Unit::Bytes)?;
+            let mut moved = u32::try_from(value).map_err(|_| ValueError::OutOfRange)?;
+            if moved == 0 {
+                return Err(ValueError::OutOfRange);
+            }
+            for slot in &mut set {
+                if *slot == moved {
+                    moved = 0;
+                } else if *slot == 0 || *slot > moved {
+                    core::mem::swap(slot, &mut moved);
+                }
+                if moved == 0 {
+                    break;
+                }
+            }
+            if moved != 0 {
+                return Err(ValueError::OutOfRange);
+            }
+        }
+        if set.is_within(kind) { Ok(set) } else { Err(ValueError::OutOfRange) }
+    }
+
+    fn is_within(&self, kind: &Kind) -> bool {
+        let rises = |pair: &[u32]| matches!(pair, [one, next] if *next == 0 || (*one != 0 && one < next));
+        let is_size = |value: &u32| *value == 0 || kind.holds(u64::from(*value), u64::MAX);
+        self.windows(2).all(rises) && self.iter().all(is_size)
+    }
+
+    fn show(&self, _kind: &Kind, out: &mut dyn Write) -> fmt::Result {
+        let mut sizes = self.iter().filter(|value| **value != 0);
+        let Some(first) = sizes.next() else { return out.write_str("none") };
+        write_decimal(out, u64::from(*first))?;
+        sizes.try_for_each(|value| {
+            out.write_str(",")?;
+            write_decimal(out, u64::from(*value))
+        })
     }
 }
 
@@ -472,6 +536,36 @@ mod tests {
             assert_eq!(<[u32; 5]>::parse(text.as_bytes(), &kind), Err(ValueError::Malformed), "{text}");
         }
         assert_eq!(<[u32; 5]>::parse(b"1,2,3,4,101", &kind), Err(ValueError::OutOfRange));
+    }
+
+    #[test]
+    fn a_set_of_sizes_is_kept_in_order_and_without_doubles() {
+        let kind = Kind::Sizes { min: 1025, max: 32_768 };
+        let parse = |text: &str| <[u32; SIZES]>::parse(text.as_bytes(), &kind);
+        assert_eq!(parse("9000, 4360,9000,2K"), Ok([2048, 4360, 9000, 0, 0, 0, 0, 0]));
+        assert_eq!(parse("NONE"), Ok([0; SIZES]));
+        assert_eq!(parse("1100,1200,1300,1400,1500,1600,1700,1800").unwrap()[7], 1800);
+        for text in ["1024", "0", "32769", "8G", "1100,1200,1300,1400,1500,1600,1700,1800,1900"] {
+            assert_eq!(parse(text), Err(ValueError::OutOfRange), "{text}");
+        }
+        for text in ["", ",", "4360,", "4360;9000", "page"] {
+            assert_eq!(parse(text), Err(ValueError::Malformed), "{text}");
+        }
+        for set in [[4360, 2000, 0, 0, 0, 0, 0, 0], [0, 2000, 0, 0, 0, 0, 0, 0], [2000, 2000, 0, 0, 0, 0, 0, 0]] {
+            assert!(!set.is_within(&kind), "{set:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_set_of_sizes_is_read_as_it_was_written(sizes in proptest::collection::btree_set(1025_u32..=32_768, 0..=SIZES)) {
+            let (kind, mut set) = (Kind::Sizes { min: 1025, max: 32_768 }, [0; SIZES]);
+            sizes.iter().zip(&mut set).for_each(|(size, slot)| *slot = *size);
+            proptest::prop_assert!(set.is_within(&kind));
+            let mut text = String::new();
+            set.show(&kind, &mut text).unwrap();
+            proptest::prop_assert_eq!(<[u32; SIZES]>::parse(text.as_bytes(), &kind), Ok(set));
+        }
     }
 
     #[test]

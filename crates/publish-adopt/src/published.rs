@@ -2,7 +2,7 @@
 
 use crate::SlabWords;
 use hakmem_atomic_ops::{Shared32, Shared64};
-use hakmem_base::{CLASS_COUNT, SizeClass, SlabIndex};
+use hakmem_base::{BIN_COUNT, SizeClass, SlabIndex};
 
 /// Published slabs by class.
 ///
@@ -11,8 +11,8 @@ use hakmem_base::{CLASS_COUNT, SizeClass, SlabIndex};
 /// harmless: the link words are never unmapped.
 #[derive(Debug)]
 pub struct Published {
-    heads: [Shared64; CLASS_COUNT],
-    counts: [Shared32; CLASS_COUNT],
+    heads: [Shared64; BIN_COUNT],
+    counts: [Shared32; BIN_COUNT],
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ impl Published {
     /// Nothing published.
     #[must_use]
     pub const fn new() -> Self {
-        Self { heads: [const { Shared64::new(0) }; CLASS_COUNT], counts: [const { Shared32::new(0) }; CLASS_COUNT] }
+        Self { heads: [const { Shared64::new(0) }; BIN_COUNT], counts: [const { Shared32::new(0) }; BIN_COUNT] }
     }
 
     /// Offers `slab`, whose token the caller holds, to whoever needs blocks of `class`.

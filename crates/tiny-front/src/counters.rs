@@ -96,11 +96,19 @@ pub(crate) struct ClassTally {
     pub(crate) refills: Owned32,
     /// Spills up to the last refill or flush; wraps.
     pub(crate) spilled: Owned32,
+    /// Allocations between what the bin is wound up for and the next block to be looked at. 0: the beat that comes is its.
+    pub(crate) left: Cell<u32>,
 }
 
 impl ClassTally {
     pub(crate) const fn new() -> Self {
-        Self { spills: Cell::new(0), trimmed_at: Cell::new(0), refills: Owned32::new(0), spilled: Owned32::new(0) }
+        Self {
+            spills: Cell::new(0),
+            trimmed_at: Cell::new(0),
+            refills: Owned32::new(0),
+            spilled: Owned32::new(0),
+            left: Cell::new(0),
+        }
     }
 }
 

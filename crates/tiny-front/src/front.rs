@@ -2,12 +2,13 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{CLASS_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
 use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
 
+use crate::class_map::ClassMap;
 use crate::heap::{Heap, View};
 use crate::layout::{self, Labels, OfSlabs, Words};
 use crate::raw;
@@ -45,13 +46,15 @@ pub struct Front {
     /// `routes` moved back by the window's base, so that it is indexed by `address >> 16`.
     routes_by_address: SharedPtr<RouteWord>,
     tables: SetOnce<Tables>,
+    /// Which class serves which size.
+    pub classes: ClassMap,
     /// The superslab box.
     pub os: SuperslabOs,
     pub(crate) published: Published,
     /// The last events around the adoption boundary.
     pub ring: Ring,
     /// The slab of each class that was given back last (0: none). Relaxed: a hint, which is judged under the pool's lock.
-    last_places: [Shared32; CLASS_COUNT],
+    last_places: [Shared32; BIN_COUNT],
     /// Slabs without an owner.
     pub(crate) orphan_slabs: Shared32,
     /// Bytes of blocks that are out of orphan slabs, as of their release.
@@ -74,10 +77,11 @@ impl Front {
             routes: SharedPtr::new(core::ptr::null_mut()),
             routes_by_address: SharedPtr::new(core::ptr::null_mut()),
             tables: SetOnce::new(),
+            classes: ClassMap::new(),
             os: SuperslabOs::new(),
             published: Published::new(),
             ring: Ring::new(),
-            last_places: [const { Shared32::new(0) }; CLASS_COUNT],
+            last_places: [const { Shared32::new(0) }; BIN_COUNT],
             orphan_slabs: Shared32::new(0),
             orphan_bytes: Shared64::new(0),
             orphan_freed: Shared64::new(0),

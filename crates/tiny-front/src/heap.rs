@@ -5,7 +5,11 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
-use hakmem_base::{BinPlace, CLASS_COUNT, Geometry, MarkKey, SLAB_SHIFT, SizeClass};
+use hakmem_atomic_ops::Owned64;
+use hakmem_base::{
+    BIN_BYTES, BIN_COUNT, BinPlace, CLASS_COUNT, DYNAMIC_CLASS_COUNT, Geometry, MarkKey, OS_PAGE_BYTES, SLAB_SHIFT,
+    SizeClass,
+};
 use hakmem_ownership::BinPtr;
 use hakmem_publish_adopt::Mailbox;
 use hakmem_remote_queue::Outbox;
@@ -19,13 +23,19 @@ use crate::policy::FrontPolicy;
 use crate::raw;
 use crate::slab_state::SlabState;
 
-/// One thread's bins, outbox and mailbox. Lives at the start of an 8 KiB-aligned record that is recycled, never unmapped.
+/// One thread's bins, outbox and mailbox. Lives at the start of a record that is aligned to its size and recycled, never unmapped.
+///
+/// What dynamic classes need lies together and ends with an OS page: while none is in force, a thread has no memory there, and the
+/// first page, with the bins up to 16 KiB, and the one behind the gap are all that most threads touch.
 ///
 /// Cells, not `&mut`: a slow path may allocate (a policy pick-up does), which enters the heap again.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Heap {
-    bins: [Bin; CLASS_COUNT],
+    bins: [Bin; BIN_COUNT],
+    /// What slow paths note of each dynamic class beside its bin.
+    dynamic_tallies: [ClassTally; DYNAMIC_CLASS_COUNT],
+    _to_page_end: [Cell<u8>; TO_PAGE_END],
     view: Cell<View>,
     /// Slabs of this heap that received remote frees. Written by strangers.
     pub(crate) mailbox: Mailbox,
@@ -39,8 +49,10 @@ pub struct Heap {
     pub(crate) slabs_since_trim: Cell<u32>,
     /// Allocations of the heap at which growth may look for idle classes again.
     pub(crate) next_growth_trim: Cell<u64>,
-    /// What slow paths note of each class beside its bin.
+    /// What slow paths note of each fixed class beside its bin.
     tallies: [ClassTally; CLASS_COUNT],
+    /// Dynamic classes whose bins this heap has ever used, one bit each: others need not be looked at. Any thread may read it.
+    dynamic_used: [Owned64; DYNAMIC_CLASS_COUNT.div_ceil(u64::BITS as usize)],
     /// Countdowns to guarded samples and watched blocks.
     pub(crate) pace: Pace,
 }
@@ -61,8 +73,13 @@ impl View {
     pub const NONE: Self = Self { key: MarkKey::NONE, base: 0, slab_count: 0, words: Words::NONE, label: Label::NONE };
 }
 
+const TO_PAGE_END: usize = (BIN_COUNT * BIN_BYTES + DYNAMIC_CLASS_COUNT * size_of::<ClassTally>())
+    .next_multiple_of(OS_PAGE_BYTES)
+    - (BIN_COUNT * BIN_BYTES + DYNAMIC_CLASS_COUNT * size_of::<ClassTally>());
+
 // Bins are at the start of the record: a route word's offset in its record gives the class.
 const_assert_eq!(core::mem::offset_of!(Heap, bins), 0);
+const_assert_eq!(core::mem::offset_of!(Heap, view) % OS_PAGE_BYTES, 0);
 
 /// What [`Heap::pop`] found.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +97,9 @@ impl Heap {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            bins: [const { Bin::new() }; CLASS_COUNT],
+            bins: [const { Bin::new() }; BIN_COUNT],
+            dynamic_tallies: [const { ClassTally::new() }; DYNAMIC_CLASS_COUNT],
+            _to_page_end: [const { Cell::new(0) }; TO_PAGE_END],
             view: Cell::new(View::NONE),
             mailbox: Mailbox::new(),
             outbox: Outbox::new(),
@@ -90,6 +109,7 @@ impl Heap {
             slabs_since_trim: Cell::new(0),
             next_growth_trim: Cell::new(0),
             tallies: [const { ClassTally::new() }; CLASS_COUNT],
+            dynamic_used: [const { Owned64::new(0) }; DYNAMIC_CLASS_COUNT.div_ceil(u64::BITS as usize)],
             pace: Pace::new(),
         }
     }
@@ -105,7 +125,7 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn bin(&self, class: SizeClass) -> &Bin {
-        // SAFETY: a SizeClass is below CLASS_COUNT, the length of the array.
+        // SAFETY: a SizeClass is below BIN_COUNT, the length of the array.
         unsafe { self.bins.get_unchecked(class.index()) }
     }
 
@@ -232,8 +252,20 @@ impl Heap {
     /// What slow paths have noted of a class.
     #[inline]
     pub(crate) fn tally(&self, class: SizeClass) -> &ClassTally {
-        // SAFETY: a SizeClass is below CLASS_COUNT, the length of the array.
-        unsafe { self.tallies.get_unchecked(class.index()) }
+        match class.index().checked_sub(CLASS_COUNT) {
+            // SAFETY: a SizeClass is below BIN_COUNT, so this is below the number of dynamic ones, the length of the array.
+            Some(place) => unsafe { self.dynamic_tallies.get_unchecked(place) },
+            // SAFETY: a class that is not dynamic is below CLASS_COUNT, the length of the array.
+            None => unsafe { self.tallies.get_unchecked(class.index()) },
+        }
+    }
+
+    /// The bin of a class is used for the first time.
+    pub(crate) fn note_use(&self, class: SizeClass) {
+        let Some(place) = class.index().checked_sub(CLASS_COUNT) else { return };
+        if let Some(word) = self.dynamic_used.get(place / u64::BITS as usize) {
+            word.set(word.get() | 1 << (place % u64::BITS as usize));
+        }
     }
 
     /// Spills of a class since its last refill.
@@ -255,9 +287,23 @@ impl Heap {
         spills.set(spills.get().saturating_add(bin.take_spills()));
     }
 
-    /// Every class of this heap with its bin.
+    /// Every fixed class of this heap, and every dynamic one that it has ever used.
+    pub fn used_classes(&self) -> impl Iterator<Item = SizeClass> {
+        let words = self.dynamic_used.iter().enumerate();
+        let places = words.flat_map(|(number, word)| {
+            let mut left = word.get();
+            core::iter::from_fn(move || {
+                let place = (left != 0).then(|| left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                Some(CLASS_COUNT + number * u64::BITS as usize + place)
+            })
+        });
+        SizeClass::all().chain(places.filter_map(SizeClass::from_index))
+    }
+
+    /// The same with their bins.
     pub(crate) fn classes(&self) -> impl Iterator<Item = (SizeClass, &Bin)> {
-        SizeClass::all().map(|class| (class, self.bin(class)))
+        self.used_classes().map(|class| (class, self.bin(class)))
     }
 
     /// The policy numbers that this heap works with.
@@ -331,7 +377,7 @@ impl Heap {
     pub(crate) fn first_beat(&self, class: SizeClass) -> u32 {
         match self.mean_distance() {
             0 => self.policy().heartbeat_allocs,
-            mean => self.pace.first(class, mean, self.policy().heartbeat_allocs),
+            mean => self.pace.first(&self.tally(class).left, mean, self.policy().heartbeat_allocs),
         }
     }
 
@@ -339,7 +385,7 @@ impl Heap {
     pub(crate) fn next_beat(&self, class: SizeClass) -> u32 {
         match self.mean_distance() {
             0 => self.policy().heartbeat_allocs,
-            mean => self.pace.next(class, mean, self.policy().heartbeat_allocs),
+            mean => self.pace.next(&self.tally(class).left, mean, self.policy().heartbeat_allocs),
         }
     }
 

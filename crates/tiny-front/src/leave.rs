@@ -44,7 +44,7 @@ impl Front {
         let bin = heap.bin(class);
         let policy = heap.policy();
         let looks = heap.mean_distance() != 0;
-        let is_due = looks && heap.pace.is_due(class);
+        let is_due = looks && heap.tally(class).left.get() == 0;
         let is_routine = !looks || heap.pace.count_routine(bin.passed(), policy.heartbeat_allocs);
         heap.settle(bin, class);
         bin.wind_up(heap.next_beat(class));
@@ -213,7 +213,7 @@ impl Front {
         heap.counters.add_to(report);
         let mut pool_allocs = 0;
         for (class, bin) in heap.classes() {
-            if flattened >> class.index() & 1 != 0 {
+            if flattened >> class.fixed().index() & 1 != 0 {
                 pool_allocs += bin.allocs.get();
             }
             report.allocs += bin.allocs.get();

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod bin;
+mod class_map;
 mod cold;
 mod counters;
 mod front;
@@ -27,6 +28,7 @@ mod slab_state;
 mod warm;
 
 pub use bin::{Bin, BinCounts};
+pub use class_map::{ClassMap, DynamicSet};
 pub use counters::{ClassFlow, ClassReport, FrontCounters, FrontReport};
 pub use front::{Front, Tables};
 pub use heap::{Heap, Pop, View};

@@ -5,17 +5,14 @@
 //! shorter of the usual distance and what is left to its next sample.
 
 use core::cell::Cell;
-use hakmem_base::{CLASS_COUNT, SizeClass};
 
 /// The odd constant of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One heap's countdowns. All zero is a valid state.
+/// One heap's countdowns but those of its classes, which their tallies hold. All zero is a valid state.
 #[derive(Debug)]
 pub(crate) struct Pace {
     random: Cell<u64>,
-    /// Allocations of a class between what its bin is wound up for and its next sample. 0: that is the sample.
-    left: [Cell<u32>; CLASS_COUNT],
     /// Allocations beyond the slabs' sizes until the next sample; 0: not drawn yet.
     large: Cell<u32>,
     /// Allocations since the last heartbeat that did the usual duties.
@@ -26,13 +23,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) const fn new() -> Self {
-        Self {
-            random: Cell::new(0),
-            left: [const { Cell::new(0) }; CLASS_COUNT],
-            large: Cell::new(0),
-            since_routine: Cell::new(0),
-            watch: Cell::new(0),
-        }
+        Self { random: Cell::new(0), large: Cell::new(0), since_routine: Cell::new(0), watch: Cell::new(0) }
     }
 
     /// Makes the distances to come other ones.
@@ -45,14 +36,9 @@ impl Pace {
         mix(self.random.get())
     }
 
-    /// Whether the beat that has just come is the sample of its class.
-    pub(crate) fn is_due(&self, class: SizeClass) -> bool {
-        self.left.get(class.index()).is_some_and(|left| left.get() == 0)
-    }
-
-    /// Allocations to wind a class's bin up for, at most `longest`: one in `mean` is a sample.
-    pub(crate) fn next(&self, class: SizeClass, mean: u32, longest: u32) -> u32 {
-        let Some(left) = self.left.get(class.index()) else { return longest };
+    /// Allocations to wind a class's bin up for, at most `longest`: one in `mean` is a sample. `left` is what is left of the way
+    /// to the next one beyond that; 0: the beat that comes is the sample.
+    pub(crate) fn next(&self, left: &Cell<u32>, mean: u32, longest: u32) -> u32 {
         if left.get() == 0 {
             left.set(self.distance(mean));
         }
@@ -62,11 +48,9 @@ impl Pace {
     }
 
     /// Like [`Pace::next`], for a class that begins to be sampled.
-    pub(crate) fn first(&self, class: SizeClass, mean: u32, longest: u32) -> u32 {
-        if let Some(left) = self.left.get(class.index()) {
-            left.set(self.first_distance(mean));
-        }
-        self.next(class, mean, longest)
+    pub(crate) fn first(&self, left: &Cell<u32>, mean: u32, longest: u32) -> u32 {
+        left.set(self.first_distance(mean));
+        self.next(left, mean, longest)
     }
 
     /// Counts one allocation beyond the slabs' sizes. True if it is a sample.
@@ -110,16 +94,13 @@ const fn mix(mut word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn class() -> SizeClass {
-        SizeClass::for_tiny(64)
-    }
-
     /// Samples among `allocs` allocations, walked beat by beat.
     fn samples(pace: &Pace, mean: u32, longest: u32, allocs: u64) -> u64 {
-        let (mut passed, mut samples) = (u64::from(pace.first(class(), mean, longest)), 0);
+        let left = Cell::new(0);
+        let (mut passed, mut samples) = (u64::from(pace.first(&left, mean, longest)), 0);
         while passed <= allocs {
-            samples += u64::from(pace.is_due(class()));
-            passed += u64::from(pace.next(class(), mean, longest));
+            samples += u64::from(left.get() == 0);
+            passed += u64::from(pace.next(&left, mean, longest));
         }
         samples
     }

@@ -169,10 +169,10 @@ impl FrontPolicy {
         self.is_pool_routed(class) && !self.pool_flatten
     }
 
-    /// Whether the route profile sends this class to the pool.
+    /// Whether the route profile sends this class to the pool. A dynamic class goes the way of its fixed one.
     #[must_use]
     pub const fn is_pool_routed(&self, class: SizeClass) -> bool {
-        self.pool_classes >> class.index() & 1 != 0
+        self.pool_classes >> class.fixed().index() & 1 != 0
     }
 
     /// Pool-routed classes (one bit each) that use the thread cache all the same.
@@ -190,7 +190,9 @@ impl FrontPolicy {
 
 const fn pool_classes(policy: &FrozenPolicy) -> u128 {
     let (mut classes, mut index) = (0, 0);
-    while let Some(class) = SizeClass::from_index(index) {
+    while index < CLASS_COUNT
+        && let Some(class) = SizeClass::from_index(index)
+    {
         let is_pool = match policy.route_of(index as u32) {
             RouteProfile::TinyFirst => false,
             RouteProfile::TinyOnly => class.block_bytes() > TINY_MAX_BYTES,

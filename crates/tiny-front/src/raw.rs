@@ -1,8 +1,9 @@
 //! The one place of this box where raw memory is touched: table entries, bins behind route words, links of blocks.
 
 use core::ptr::NonNull;
+use hakmem_atomic_ops::Owned8;
 use hakmem_base::{
-    BIN_BYTES, BinPlace, HEADER_BYTES, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, read_link, write_link,
+    BIN_BYTES, BinPlace, HEADER_BYTES, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, SizeClass, read_link, write_link,
 };
 use hakmem_ownership::BinPtr;
 
@@ -21,6 +22,20 @@ pub(crate) unsafe fn entry<'t, T>(table: *const T, index: usize) -> &'t T {
     let entry = unsafe { table.add(index) };
     // SAFETY: entries are initialised (all zero is valid) and shared only through atomics.
     unsafe { &*entry }
+}
+
+/// The class that an entry of a class map names, for a size above the tiny ones.
+///
+/// # Safety
+/// - `entry` is below the number of entries, and this one the index of a class for such sizes.
+#[inline(always)]
+pub(crate) unsafe fn class_at(entries: &[Owned8], entry: usize) -> SizeClass {
+    // SAFETY: the caller vouches for the table's length.
+    let index = unsafe { entries.get_unchecked(entry) }.get();
+    // SAFETY: such a class is not the one of the smallest blocks. Spares those who ask what its blocks have room for.
+    unsafe { core::hint::assert_unchecked(index != 0) };
+    // SAFETY: the caller vouches for what the entry holds.
+    unsafe { SizeClass::from_index_unchecked(index) }
 }
 
 /// The bin at a place of the heap's record.

@@ -39,6 +39,7 @@ impl Front {
             heap.rewind(bin, class);
             adapt_cap(heap, bin, class);
         } else {
+            heap.note_use(class);
             bin.set_up(heap.policy(), class, heap.first_beat(class));
         }
         heap.counters.refills.add(1);
@@ -88,8 +89,8 @@ impl Front {
     /// No memory for a slab of this class: a larger class's cache may have a block, if the rounding limit W_MAX allows it.
     fn borrow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
         let limit = class.block_bytes() as u64 * u64::from(heap.policy().w_max_permille) / 1000;
-        for index in class.index() + 1.. {
-            let larger = SizeClass::from_index(index)?;
+        let is_larger = |other: &SizeClass| other.block_bytes() > class.block_bytes();
+        for larger in SizeClass::all().skip(class.fixed().index()).filter(is_larger) {
             if larger.block_bytes() as u64 > limit {
                 return None;
             }

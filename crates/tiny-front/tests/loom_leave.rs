@@ -20,7 +20,7 @@ use std::sync::Arc;
 const HEAPS: usize = 2;
 
 /// A heap where the facade keeps it: aligned to its record.
-#[repr(C, align(8192))]
+#[repr(C, align(32768))]
 struct Record(Heap);
 
 const _: () = assert!(align_of::<Record>() == HEAP_RECORD_BYTES && size_of::<Record>() == HEAP_RECORD_BYTES);

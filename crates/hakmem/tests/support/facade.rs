@@ -134,6 +134,11 @@ fn text_of(kind: Kind, value: u64) -> String {
             }
             text
         }
+        Kind::Sizes { min, max } => {
+            // None now and then, else up to three, which may lie in one gap.
+            let sizes = (0..value % 4).map(|place| (min + (value >> (9 * place + 8)) % (max - min + 1)).to_string());
+            if value.is_multiple_of(4) { "none".to_owned() } else { sizes.collect::<Vec<_>>().join(",") }
+        }
         Kind::Classes => format!("{:#x}", u128::from(value) << (value % 64) & ((1 << 73) - 1)),
         Kind::Choice(names) => names[value as usize % names.len()].to_owned(),
         Kind::Text => String::new(),

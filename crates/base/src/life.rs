@@ -17,6 +17,10 @@ pub struct Life {
     pub ns: u64,
     /// The same in allocations of its heap; unknown where another thread freed it.
     pub allocs: Option<u64>,
+    /// When it ended, or was looked at, in nanoseconds of the clock that its time was taken with.
+    pub at_ns: u64,
+    /// Thousandths of it that were in memory then, as a part with small pages tells; unknown where nobody looked.
+    pub touched_permille: Option<u16>,
     /// The calls that led to its allocation.
     pub frames: Frames,
 }

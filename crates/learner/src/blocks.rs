@@ -10,6 +10,7 @@
 use hakmem_base::{Frames, Life};
 
 use crate::digest::Digest;
+use crate::hints::{self, SiteCosts, SiteHint};
 use crate::p2::Quantile;
 use crate::sites::{Site, Sites};
 use crate::sizes::{DynamicClass, Sizes};
@@ -167,6 +168,19 @@ impl Blocks {
         self.sites.add(life);
     }
 
+    /// Shows what is worth a rule of the sites that big blocks come from: most bytes first, no more than a policy file has room for.
+    /// `for_each_alive` as for [`Blocks::summary`].
+    pub fn for_each_hint(
+        &mut self,
+        costs: &SiteCosts,
+        for_each_alive: &dyn Fn(&mut Visit<'_>),
+        visit: &mut dyn FnMut(&SiteHint),
+    ) {
+        self.sites.forget_alive();
+        for_each_alive(&mut |life| self.sites.add_alive(life));
+        hints::derive(&self.sites, costs, visit);
+    }
+
     /// What is known after `elapsed_ns`. `for_each_alive` calls back with each block that is in use; it is called several times.
     pub fn summary(&mut self, elapsed_ns: u64, for_each_alive: &dyn Fn(&mut Visit<'_>)) -> Summary {
         self.sites.forget_alive();
@@ -265,7 +279,7 @@ mod tests {
     use hakmem_base::SITE_FRAMES;
 
     fn life(bytes: usize, ns: u64, site: usize) -> Life {
-        Life { bytes, weight: 100, ns, allocs: Some(ns / 10), frames: [site; SITE_FRAMES] }
+        Life { bytes, weight: 100, ns, allocs: Some(ns / 10), frames: [site; SITE_FRAMES], ..Life::default() }
     }
 
     fn nobody(_: &mut Visit<'_>) {}

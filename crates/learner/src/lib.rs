@@ -11,12 +11,13 @@
 //! [`Window`] is what is seen, `score` what it costs, `knob` what can be changed. `duel` compares two policies in a program that
 //! does not hold still. `stakes` says what could be gained at most, and `bandit`, `elo` and `selector` what to try next; `cap` steers capacities, `league` lets whole policies
 //! compete, `moves` makes single steps. `drift` says when the program has become another one, `page` is what is known about one
-//! phase of it, and `learner` is the life that these add up to. `p2`, `digest`, `sizes` and `sites` make
-//! up `blocks`, for whoever sees single blocks: samplers, traces, tools.
+//! phase of it, and `learner` is the life that these add up to. `p2`, `digest`, `sizes`, `sites` and `big`
+//! make up `blocks`, for whoever sees single blocks: samplers, traces, tools. `hints` makes rules of them.
 
 #![forbid(unsafe_code)]
 
 mod bandit;
+mod big;
 mod blocks;
 mod cap;
 mod digest;
@@ -24,6 +25,7 @@ mod drift;
 mod duel;
 mod elo;
 mod foresight;
+mod hints;
 mod knob;
 mod league;
 mod learner;
@@ -50,6 +52,7 @@ pub use drift::{Fit, PageHinkley, Shape, ShapeWatch};
 pub use duel::{Duel, Gains, Limits, MAX_PAIRS, Pace, Side, Verdict};
 pub use elo::{Elo, EloOptions, Rating};
 pub use hakmem_base::{Frames, Life, SITE_FRAMES};
+pub use hints::{SiteCosts, SiteHint};
 pub use knob::{Bounds, Direction, KNOBS, Knob, KnobValue, NEVER};
 pub use league::{Candidate, League, Match, STRATEGIES};
 pub use learner::{Decision, Learner, Phase};

@@ -6,6 +6,7 @@
 
 use hakmem_base::{Frames, Life, SITE_FRAMES};
 
+use crate::big::BigLives;
 use crate::p2::Quantile;
 
 /// Sites that are told apart.
@@ -26,6 +27,7 @@ pub(crate) struct Site {
     pub(crate) strangers: f64,
     pub(crate) median_ns: Quantile,
     pub(crate) late_ns: Quantile,
+    pub(crate) big: BigLives,
     /// Blocks in use, as of the last [`Sites::forget_alive`].
     pub(crate) alive: f64,
     pub(crate) alive_bytes: f64,
@@ -41,6 +43,7 @@ impl Site {
         strangers: 0.0,
         median_ns: Quantile::new(0.5),
         late_ns: Quantile::new(0.9),
+        big: BigLives::NONE,
         alive: 0.0,
         alive_bytes: 0.0,
     };
@@ -79,12 +82,14 @@ impl Sites {
         site.strangers += if life.allocs.is_none() { weight } else { 0.0 };
         site.median_ns.add(life.ns as f64);
         site.late_ns.add(life.ns as f64);
+        site.big.add(life);
     }
 
     /// Forgets which blocks are in use.
     pub(crate) fn forget_alive(&mut self) {
         for site in &mut self.0 {
             (site.alive, site.alive_bytes) = (0.0, 0.0);
+            site.big.forget_alive();
         }
     }
 
@@ -94,6 +99,7 @@ impl Sites {
         if let Some(site) = self.place_of(&life.frames) {
             site.alive += weight;
             site.alive_bytes += weight * life.bytes as f64;
+            site.big.add_alive(life);
         }
     }
 
@@ -119,7 +125,7 @@ mod tests {
     use crate::Random;
 
     fn life(site: usize, bytes: usize) -> Life {
-        Life { bytes, weight: 10, ns: 1000, allocs: Some(5), frames: [site; SITE_FRAMES] }
+        Life { bytes, weight: 10, ns: 1000, allocs: Some(5), frames: [site; SITE_FRAMES], ..Life::default() }
     }
 
     #[test]

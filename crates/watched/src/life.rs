@@ -15,6 +15,8 @@ pub struct Birth {
     pub heap: usize,
     /// Allocations of that heap until then.
     pub allocs: u64,
+    /// The superslab of a big block, counted from 1, whose pages are looked at when it ends; 0: none.
+    pub probe: u32,
     /// The calls that led there, innermost first; 0 where there are no more.
     pub frames: Frames,
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, SetOnce, Shared64};
-use hakmem_base::{Life, OS_PAGE_BYTES, SizeClass, SlabIndex, fatal};
+use hakmem_base::{Life, OS_PAGE_BYTES, SLABS_PER_SUPERSLAB_SHIFT, SizeClass, SlabIndex, fatal};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 
@@ -136,7 +136,7 @@ impl WatchedPool {
         if !slot.try_claim() {
             return Err(wrong(slot));
         }
-        self.tell(&slot.read(), now_ns, allocs_of);
+        self.tell(&slot.read(), now_ns, allocs_of, None);
         self.live_bytes.sub_relaxed(block_bytes(slot) as u64);
         self.release(group, index, slot);
         Ok(())
@@ -152,6 +152,7 @@ impl WatchedPool {
         let Some((index, slot)) = self.take(None, Group::ELSEWHERE) else { return false };
         slot.unit.store_relaxed(unit.get());
         slot.class.store_relaxed(units);
+        slot.place.store_relaxed(birth.probe);
         slot.elsewhere_bytes.store_relaxed(bytes);
         slot.write(birth);
         self.births.add_relaxed(1);
@@ -171,6 +172,7 @@ impl WatchedPool {
     }
 
     /// Takes a block back that [`WatchedPool::watch`] watched: its word says "unused" then. What it was before is the caller's to free.
+    /// `look` says how much of the superslab that begins at a unit is in memory (thousandths), if it can.
     ///
     /// # Errors
     /// The block has been freed.
@@ -181,13 +183,14 @@ impl WatchedPool {
         note: usize,
         now_ns: u64,
         allocs_of: impl FnOnce(usize) -> Option<u64>,
+        look: impl FnOnce(SlabIndex) -> Option<u16>,
     ) -> Result<Route, Wrong> {
         let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
         if slot.unit.load_relaxed() != unit.get() || !slot.try_claim() {
             return Err(Wrong::Freed);
         }
         let route = route(slot);
-        self.tell(&slot.read(), now_ns, allocs_of);
+        self.tell(&slot.read(), now_ns, allocs_of, probe(slot).and_then(look));
         word.retire();
         self.release(Group::ELSEWHERE, index, slot);
         Ok(route)
@@ -220,9 +223,9 @@ impl WatchedPool {
         self.lost.add_relaxed(1);
     }
 
-    fn tell(&self, birth: &Birth, now_ns: u64, allocs_of: impl FnOnce(usize) -> Option<u64>) {
+    fn tell(&self, birth: &Birth, now_ns: u64, allocs_of: impl FnOnce(usize) -> Option<u64>, touched: Option<u16>) {
         let allocs = allocs_of(birth.heap).map(|allocs| allocs.saturating_sub(birth.allocs));
-        if !self.ring.push(&life(birth, now_ns, allocs)) {
+        if !self.ring.push(&life(birth, now_ns, allocs, touched)) {
             self.lost.add_relaxed(1);
         }
     }
@@ -262,18 +265,19 @@ impl WatchedPool {
         self.ring.drain(visit);
     }
 
-    /// The lives of blocks in use so far. A block that is freed or handed out meanwhile may be left out.
-    pub fn for_each_alive(&self, now_ns: u64, mut visit: impl FnMut(&Life)) {
+    /// The lives of blocks in use so far. A block that is freed or handed out meanwhile may be left out. `look` as for
+    /// [`WatchedPool::free_elsewhere`].
+    pub fn for_each_alive(&self, now_ns: u64, look: impl Fn(SlabIndex) -> Option<u16>, mut visit: impl FnMut(&Life)) {
         let Some(slots) = self.slots.get() else { return };
         let bound = self.places.lock().bound;
         for slot in (0..bound as usize).filter_map(|index| slots.get(index)) {
             if slot.state() != State::Live {
                 continue;
             }
-            let birth = slot.read();
+            let (birth, touched) = (slot.read(), probe(slot).and_then(&look));
             // Handed out again in between it would be another block, with another time of birth; then it is a mixture at worst.
             if slot.state() == State::Live && slot.read() == birth {
-                visit(&life(&birth, now_ns, None));
+                visit(&life(&birth, now_ns, None, touched));
             }
         }
     }
@@ -432,7 +436,17 @@ fn wrong(slot: &Slot) -> Wrong {
     if slot.state() == State::Fresh { Wrong::NoStart } else { Wrong::Freed }
 }
 
-fn life(birth: &Birth, now_ns: u64, allocs: Option<u64>) -> Life {
+/// The superslab of a block elsewhere that is looked at. A word that is read while the slot becomes another block's names a place that
+/// the caller throws away.
+fn probe(slot: &Slot) -> Option<SlabIndex> {
+    if slot.elsewhere_bytes.load_relaxed() == 0 {
+        return None;
+    }
+    let superslab = slot.place.load_relaxed().checked_sub(1)?;
+    Some(SlabIndex::new(slot.unit.load_relaxed()).add(superslab << SLABS_PER_SUPERSLAB_SHIFT))
+}
+
+fn life(birth: &Birth, now_ns: u64, allocs: Option<u64>, touched_permille: Option<u16>) -> Life {
     let ns = now_ns.saturating_sub(birth.at_ns);
-    Life { bytes: birth.bytes, weight: birth.weight, ns, allocs, frames: birth.frames }
+    Life { bytes: birth.bytes, weight: birth.weight, ns, allocs, at_ns: now_ns, touched_permille, frames: birth.frames }
 }

@@ -18,8 +18,8 @@ const CELLS: u64 = if cfg!(alloc_loom) {
 } else {
     512
 };
-const WORDS: usize = 4 + SITE_FRAMES;
-/// In place of a number of allocations that is not known.
+const WORDS: usize = 6 + SITE_FRAMES;
+/// In place of a number that is not known.
 const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -128,7 +128,9 @@ impl Ring {
 
 impl Cell {
     fn write(&self, life: &Life) {
-        let known = [life.bytes as u64, u64::from(life.weight), life.ns, life.allocs.unwrap_or(UNKNOWN)];
+        let touched = life.touched_permille.map_or(UNKNOWN, u64::from);
+        let known =
+            [life.bytes as u64, u64::from(life.weight), life.ns, life.allocs.unwrap_or(UNKNOWN), life.at_ns, touched];
         let frames = life.frames.iter().map(|frame| *frame as u64);
         for (word, value) in self.words.iter().zip(known.into_iter().chain(frames)) {
             word.store_relaxed(value);
@@ -136,12 +138,14 @@ impl Cell {
     }
 
     fn read(&self) -> Life {
-        let [bytes, weight, ns, allocs, frames @ ..] = &self.words;
+        let [bytes, weight, ns, allocs, at_ns, touched, frames @ ..] = &self.words;
         let mut life = Life {
             bytes: bytes.load_relaxed() as usize,
             weight: weight.load_relaxed() as u32,
             ns: ns.load_relaxed(),
             allocs: Some(allocs.load_relaxed()).filter(|allocs| *allocs != UNKNOWN),
+            at_ns: at_ns.load_relaxed(),
+            touched_permille: u16::try_from(touched.load_relaxed()).ok(),
             ..Life::default()
         };
         for (frame, word) in life.frames.iter_mut().zip(frames) {
@@ -157,7 +161,17 @@ mod tests {
 
     fn life(number: u64) -> Life {
         let number = number as usize;
-        Life { bytes: number, weight: 3, ns: number as u64 * 7, allocs: None, frames: [number; SITE_FRAMES] }
+        let touched_permille = number.checked_sub(3).map(|touched| touched as u16);
+        let frames = [number; SITE_FRAMES];
+        Life {
+            bytes: number,
+            weight: 3,
+            ns: number as u64 * 7,
+            allocs: None,
+            at_ns: number as u64,
+            touched_permille,
+            frames,
+        }
     }
 
     fn drained(ring: &Ring) -> Vec<Life> {

@@ -38,7 +38,8 @@ pub(crate) struct Slot {
     state: Shared32,
     /// The next free one of its group, as index + 1. Under the pool's lock.
     pub(crate) next: Shared32,
-    /// The unit that its place is in, and the place's number there. Written once.
+    /// The unit that its place is in, and the place's number there. Written once; of a block that has its place elsewhere, the unit where
+    /// it begins, and [`Birth::probe`].
     pub(crate) unit: Shared32,
     pub(crate) place: Shared32,
     /// Index of the block's size class; of a block that has its place elsewhere 64 KiB units, 0 for a big one.

@@ -7,11 +7,15 @@ mod support;
 use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{Route, RouteWord};
-use hakmem_watched::Wrong;
+use hakmem_watched::{Birth, Wrong};
 use support::{World, birth};
 
 fn class(bytes: usize) -> SizeClass {
     SizeClass::for_bytes(bytes).unwrap()
+}
+
+fn life(ns: u64, allocs: Option<u64>) -> Life {
+    Life { bytes: 100, weight: 7, ns, allocs, frames: [3; SITE_FRAMES], ..Life::default() }
 }
 
 #[test]
@@ -19,9 +23,9 @@ fn a_life_is_told_once_with_all_that_is_known_of_it() {
     let world = World::new();
     let block = world.take(100, &birth(100, 50));
     assert_eq!(world.pool.usable_bytes(world.note(block), block), Ok(class(100).block_bytes()));
-    assert_eq!(world.alive(80), [Life { bytes: 100, weight: 7, ns: 30, allocs: None, frames: [3; SITE_FRAMES] }]);
+    assert_eq!(world.alive(80), [Life { at_ns: 80, ..life(30, None) }]);
     assert_eq!(world.give(block, 1050), Ok(()));
-    let told = Life { bytes: 100, weight: 7, ns: 1000, allocs: Some(25), frames: [3; SITE_FRAMES] };
+    let told = Life { at_ns: 1050, ..life(1000, Some(25)) };
     assert_eq!((world.told(), world.told(), world.alive(80)), (vec![told], vec![], vec![]));
     let stats = world.pool.stats();
     assert_eq!((stats.births, stats.live_bytes, stats.lost, stats.no_place), (1, 0, 0, 0));
@@ -164,14 +168,33 @@ fn a_block_elsewhere_is_watched_where_it_is_and_its_route_comes_back() {
         assert_eq!(world.pool.pause(unit, word, note), Err(Wrong::Freed));
         assert!(world.pool.watch(unit, word, &paused));
         let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
-        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| Some(101)), Ok(before));
+        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| Some(101), |_| None), Ok(before));
         assert_eq!(word.route(), Route::Unused);
-        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| None), Err(Wrong::Freed));
+        assert_eq!(world.pool.free_elsewhere(unit, word, note, 60, |_| None, |_| None), Err(Wrong::Freed));
         let told = world.told();
         assert_eq!((told.len(), told[0].bytes, told[0].ns, told[0].allocs), (1, bytes - 7, 50, Some(1)));
         world.pool.check_invariants();
     }
     assert_eq!((world.pool.stats().births, world.pool.stats().live_bytes), (2, 0));
+}
+
+/// The third superslab of a block that begins at unit 64 is looked at, while it lives and at its end.
+#[test]
+fn the_superslab_that_was_chosen_at_birth_is_looked_at() {
+    let world = World::new();
+    let unit = SlabIndex::new(64);
+    let word = world.routes.get(unit.to_usize()).unwrap();
+    for (probe, told) in [(3, Some(7)), (0, None)] {
+        word.set_big(8 << 20, 0);
+        assert!(world.pool.watch(unit, word, &Birth { probe, ..birth(8 << 20, 10) }));
+        let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
+        let look = |seen: SlabIndex| (seen.get() == 64 + 2 * 32).then_some(7);
+        let mut alive = Vec::new();
+        world.pool.for_each_alive(30, look, |life| alive.push(life.touched_permille));
+        assert_eq!(alive, [told]);
+        world.pool.free_elsewhere(unit, word, note, 60, |_| None, look).unwrap();
+        assert_eq!(world.told()[0].touched_permille, told);
+    }
 }
 
 #[test]

@@ -38,8 +38,15 @@ impl World {
     /// A block that says its number wherever it can.
     fn take(&self, number: usize) -> usize {
         let cx = WatchedContext { os: &self.os, routes: &self.routes };
-        let birth =
-            Birth { bytes: number, weight: number as u32, at_ns: 0, heap: 0, allocs: 0, frames: [number; SITE_FRAMES] };
+        let birth = Birth {
+            bytes: number,
+            weight: number as u32,
+            at_ns: 0,
+            heap: 0,
+            allocs: 0,
+            probe: 0,
+            frames: [number; SITE_FRAMES],
+        };
         let class = SizeClass::from_index(hakmem_base::CLASS_COUNT - 1).unwrap();
         self.pool.allocate(&cx, class, &birth).unwrap().addr().get()
     }
@@ -127,7 +134,7 @@ fn a_look_at_the_living_sees_whole_ones() {
             thread::spawn(move || world.take(4))
         };
         let mut seen = Vec::new();
-        world.pool.for_each_alive(9, |life| seen.push(number(life)));
+        world.pool.for_each_alive(9, |_| None, |life| seen.push(number(life)));
         assert!(seen.is_empty() || seen == [4]);
         let block = user.join().unwrap();
         assert_eq!(world.free(block), Ok(()));

@@ -14,7 +14,7 @@ pub struct World {
 
 /// A birth in heap 9, after 100 of its allocations.
 pub fn birth(bytes: usize, at_ns: u64) -> Birth {
-    Birth { bytes, weight: 7, at_ns, heap: 9, allocs: 100, frames: [3; SITE_FRAMES] }
+    Birth { bytes, weight: 7, at_ns, heap: 9, allocs: 100, probe: 0, frames: [3; SITE_FRAMES] }
 }
 
 impl World {
@@ -62,7 +62,7 @@ impl World {
 
     pub fn alive(&self, now_ns: u64) -> Vec<Life> {
         let mut lives = Vec::new();
-        self.pool.for_each_alive(now_ns, |life| lives.push(*life));
+        self.pool.for_each_alive(now_ns, |_| None, |life| lives.push(*life));
         lives
     }
 

@@ -175,6 +175,21 @@ fn write_frame(out: &mut FdWriter, number: u64, address: usize, place: usize, mo
     out.text("\n");
 }
 
+/// Name of the function that `place` lies in and how far, or `?`; what a string would have to escape is written as `?` too.
+pub(crate) fn write_symbol(out: &mut FdWriter, place: usize) {
+    let Some(module) = module_of(place).filter(|module| !module.dli_sname.is_null()) else {
+        out.text("?");
+        return;
+    };
+    // SAFETY: the loader's own text, as long as the module is there.
+    let name = unsafe { CStr::from_ptr(module.dli_sname) };
+    for byte in name.to_bytes() {
+        let is_plain = byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        out.bytes(&[if is_plain { *byte } else { b'?' }]);
+    }
+    out.text("+").hex(place.wrapping_sub(module.dli_saddr.addr()));
+}
+
 /// How far a module lies from where its file says: nowhere, for a program that is not position-independent.
 pub(crate) fn bias(module: &libc::Dl_info) -> usize {
     /// `e_type` in the header of an ELF file, and its value for such a program.

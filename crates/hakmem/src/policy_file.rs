@@ -8,14 +8,18 @@ use core::ffi::{CStr, c_int};
 use core::fmt::{self, Write as _};
 use core::ptr::NonNull;
 use hakmem_base::keeping_errno;
-use hakmem_policy::FrozenPolicy;
+use hakmem_learner::SiteHint;
 use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_policy};
+use hakmem_policy::{FrozenPolicy, SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_site};
 
 use crate::dump::{close, create};
+use crate::finding;
 use crate::global::ComplaintLine;
 use crate::learning::Learned;
+use crate::modules::Module;
 use crate::report;
 use crate::sites;
+use crate::watcher;
 use crate::writer::FdWriter;
 
 /// Room for the largest file and one byte more, which tells that a file is larger.
@@ -141,7 +145,13 @@ fn write_text(out: &mut FdWriter, policy: &FrozenPolicy, learned: Option<&Learne
     out.text("\"\nhost = \"");
     report::write_host_name(out);
     out.text("\"\nruns = 1\n");
-    let Some(learned) = learned else { return Ok(()) };
+    if let Some(learned) = learned {
+        write_evidence(out, learned)?;
+    }
+    write_sites(out, policy)
+}
+
+fn write_evidence(out: &mut FdWriter, learned: &Learned) -> fmt::Result {
     let Learned { phase, windows, published, .. } = learned;
     writeln!(out, "windows = {windows}\npublished = {published}\nphase = \"{phase:?}\"")?;
     for found in &learned.evidence {
@@ -151,6 +161,69 @@ fn write_text(out: &mut FdWriter, policy: &FrozenPolicy, learned: Option<&Learne
             writeln!(out, "score_with = {:.6}\nscore_without = {:.6}", found.with, found.without)?;
         }
         writeln!(out, "reason = \"{}\"", found.reason)?;
+    }
+    Ok(())
+}
+
+/// The site rules: those that were learned, and of those that the process began with the ones about other calls.
+fn write_sites(out: &mut FdWriter, policy: &FrozenPolicy) -> fmt::Result {
+    let (mut count, mut replaced, mut result) = (0, 0_u64, Ok(()));
+    watcher::for_each_hint(policy.purge_delay_ms, &mut |hint| {
+        let mut written = |rule: &SiteRule<'_>| {
+            for (number, former) in sites::rules().iter().enumerate() {
+                replaced |= u64::from(former.calls() == rule.calls()) << number;
+            }
+            count += 1;
+            write_site(rule, out).and_then(|()| write_site_evidence(out, hint))
+        };
+        if result.is_ok() {
+            result = with_rule(hint, &mut written);
+        }
+    });
+    result?;
+    for (number, former) in sites::rules().iter().enumerate() {
+        if replaced & (1 << number) == 0 && count < SITE_RULES {
+            count += 1;
+            write_site(former, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Passes on what a hint comes to, unless one of its calls has no name: its module is gone, or called what a file cannot say.
+fn with_rule(hint: &SiteHint, write: &mut dyn FnMut(&SiteRule<'_>) -> fmt::Result) -> fmt::Result {
+    let mut modules = [None; SITE_CALLS];
+    let depth = hint.depth.min(SITE_CALLS);
+    for (module, frame) in modules.iter_mut().zip(&hint.frames).take(depth) {
+        // The call stands before the address that it returns to.
+        *module = Module::of(frame.wrapping_sub(1));
+    }
+    let mut calls = [SiteCall::default(); SITE_CALLS];
+    for ((call, module), frame) in calls.iter_mut().zip(&modules).zip(&hint.frames).take(depth) {
+        let Some(module) = module else { return Ok(()) };
+        *call = SiteCall { module: module.name(), offset: frame.wrapping_sub(1).wrapping_sub(module.bias) as u64 };
+    }
+    let Some(mut rule) = calls.get(..depth).and_then(SiteRule::new) else { return Ok(()) };
+    [rule.least_bytes, rule.most_bytes] = hint.bytes;
+    (rule.pages, rule.keep_ms) = (hint.pages, hint.keep_ms);
+    write(&rule)
+}
+
+/// Why, for people and tools.
+fn write_site_evidence(out: &mut FdWriter, hint: &SiteHint) -> fmt::Result {
+    out.text("\n[site.evidence]\nsymbols = \"");
+    for (number, frame) in hint.frames.iter().take(hint.depth).enumerate() {
+        out.text(if number == 0 { "" } else { " " });
+        finding::write_symbol(out, frame.wrapping_sub(1));
+    }
+    let mib = hint.allocated_bytes / (1 << 20) as f64;
+    writeln!(out, "\"\nblocks = {:.0}\nmib = {mib:.1}\nseen = {}\nlooks = {}", hint.blocks, hint.seen, hint.looks)?;
+    if let Some(touched) = hint.touched_permille {
+        writeln!(out, "touched_permille = {touched:.0}")?;
+    }
+    writeln!(out, "returns = {}", hint.returns)?;
+    if let Some(idle_ns) = hint.idle_ns {
+        writeln!(out, "idle_ms = {:.1}", idle_ns / 1e6)?;
     }
     Ok(())
 }

@@ -12,8 +12,11 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, Shared32, Shared64};
-use hakmem_base::{RUN_MAX_BYTES, Request, SITE_FRAMES, SLAB_BYTES, SizeClass, SlabIndex, fatal_ptr, keeping_errno};
-use hakmem_learner::{Blocks, Summary, Visit, Window};
+use hakmem_base::{
+    RUN_MAX_BYTES, Request, SITE_FRAMES, SLAB_BYTES, SLABS_PER_SUPERSLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex,
+    fatal_ptr, keeping_errno,
+};
+use hakmem_learner::{Blocks, SiteCosts, SiteHint, Summary, Visit, Window};
 use hakmem_ownership::Route;
 use hakmem_policy::{Mode, Settings};
 use hakmem_sampled::Trace;
@@ -22,6 +25,7 @@ use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 use crate::global::GLOBAL;
 use crate::large;
 use crate::learning;
+use crate::modules::Module;
 use crate::observe;
 use crate::record::HeapRecord;
 use crate::tls::{self, Holder};
@@ -35,6 +39,9 @@ const LARGEST_DISTANCE: u32 = 1 << 24;
 /// What a watched life is believed to cost (ns) before any has ended, and how many times as much time lies between two.
 const FIRST_COST_NS: u32 = 8000;
 const GAP_FACTOR: u64 = 512;
+/// Between two superslabs with small pages in big blocks, which tell how much of these is touched, lies so much time (ms): each costs as
+/// many page faults as it has pages, up to a quarter of a millisecond.
+const PROBE_GAP_MS: u32 = 64;
 /// A distance that the environment leaves to the price, and one that means none at all: the values of `HAKMEM_WATCH`.
 const BY_PRICE: u32 = 0;
 const NEVER: u32 = u32::MAX;
@@ -52,6 +59,11 @@ pub(crate) struct State {
     spent_ns: Shared64,
     /// Blocks that were due too soon after another one.
     crowded: Shared64,
+    /// When the last big block got its superslab to be looked at (ms).
+    last_probe_ms: Shared32,
+    /// Windows, and what was resident in all of them together (MiB).
+    windows: Shared64,
+    resident_mib: Shared64,
     /// Lives that have ended. In memory that is taken when the first one is.
     blocks: Lock<Option<&'static mut Blocks>>,
 }
@@ -107,6 +119,9 @@ impl State {
             cost_ns: Shared32::new(FIRST_COST_NS),
             spent_ns: Shared64::new(0),
             crowded: Shared64::new(0),
+            last_probe_ms: Shared32::new(0),
+            windows: Shared64::new(0),
+            resident_mib: Shared64::new(0),
             blocks: Lock::new(None),
         }
     }
@@ -180,13 +195,18 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
 }
 
 fn birth(record: &HeapRecord, bytes: usize, weight: u32, floor: *const u8) -> Birth {
-    let mut frames = [0; SITE_FRAMES];
-    let trace = Trace::capture_some(floor, SITE_FRAMES);
-    for (frame, address) in frames.iter_mut().zip(trace.frames()) {
-        *frame = *address;
-    }
+    let (mut frames, mut depth) = ([0; SITE_FRAMES], 0);
+    Trace::walk(floor, &mut |address| {
+        // The calls of a library that hakmem is tell nothing about the program.
+        let is_own = depth == 0 && Module::of(address.wrapping_sub(1)).is_some_and(|module| module.is_own_library());
+        if !is_own && let Some(frame) = frames.get_mut(depth) {
+            *frame = address;
+            depth += 1;
+        }
+        depth < SITE_FRAMES
+    });
     let (heap, allocs) = (core::ptr::from_ref(record).addr(), record.heap.allocs());
-    Birth { bytes, weight, at_ns: observe::monotonic_ns(), heap, allocs, frames }
+    Birth { bytes, weight, at_ns: observe::monotonic_ns(), heap, allocs, probe: 0, frames }
 }
 
 /// Whether the thread has watched a block just now, on the scale of what one costs. Not asked where the environment says how many.
@@ -231,10 +251,36 @@ fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chose
         return;
     }
     let weight = if is_run { record.watch.passed_runs(record) } else { record.watch.passed_big.take() };
-    let birth = birth(record, bytes, weight, floor);
+    let probe = if is_run { 0 } else { probe(unit, bytes, begin_ns) };
+    let birth = Birth { probe, ..birth(record, bytes, weight, floor) };
     // Where there is no room the pool counts it.
     let _is_watched = state.pool.watch(unit, word, &birth);
     state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
+}
+
+/// Chooses a superslab of a fresh big block that will tell how much of the block is touched, counted from 1; 0: none. It gets small pages,
+/// of which none is there: among huge ones a touch of a byte looks like one of 2 MiB. In LEARN only: OBSERVE leaves blocks as they are.
+fn probe(unit: SlabIndex, bytes: usize, now_ns: u64) -> u32 {
+    let (state, now_ms) = (&GLOBAL.watcher, (now_ns / 1_000_000) as u32);
+    // Neither the first one, which has what headers a program writes, nor the last one.
+    let superslab = (bytes / SUPERSLAB_BYTES / 2) as u32;
+    let is_whole = (superslab as usize + 1) * SUPERSLAB_BYTES <= bytes;
+    let is_too_soon = state.wanted.load_relaxed() == BY_PRICE
+        && now_ms.wrapping_sub(state.last_probe_ms.load_relaxed()) < PROBE_GAP_MS;
+    if learning::mode() != Mode::Learn || !is_whole || is_too_soon {
+        return 0;
+    }
+    state.last_probe_ms.store_relaxed(now_ms);
+    let (os, first) = (&GLOBAL.front.os, unit.add(superslab << SLABS_PER_SUPERSLAB_SHIFT));
+    // Nobody has written to the block yet, and what reads as zero does so afterwards.
+    let is_ready = os.zero_extent(first, SUPERSLAB_BYTES) && os.advise_small(first, 1);
+    if is_ready { superslab + 1 } else { 0 }
+}
+
+/// Thousandths of the superslab that begins at `first` that are in memory.
+fn look(first: SlabIndex) -> Option<u16> {
+    let permille = GLOBAL.front.os.resident_permille(first, SUPERSLAB_BYTES)?;
+    u16::try_from(permille).ok()
 }
 
 /// A watched run or big block that is about to be resized.
@@ -296,7 +342,7 @@ pub(crate) fn free(block: NonNull<u8>, note: usize) {
             if !address.is_multiple_of(SLAB_BYTES) {
                 fatal_ptr("free of a pointer into a block, not to its start", address);
             }
-            state.pool.free_elsewhere(unit, word, note, now_ns, allocs_of).map(Some)
+            state.pool.free_elsewhere(unit, word, note, now_ns, allocs_of, look).map(Some)
         }
         _ => state.pool.free(note, address, now_ns, allocs_of).map(|()| None),
     };
@@ -352,6 +398,8 @@ impl Look {
 
     pub fn next(&mut self, window: &Window) {
         collect();
+        GLOBAL.watcher.windows.add_relaxed(1);
+        GLOBAL.watcher.resident_mib.add_relaxed(window.resident_bytes >> 20);
         let (state, before) = (&GLOBAL.watcher, core::mem::replace(self, Self::now()));
         // Births go back for the time of a `realloc` of a watched block.
         let spent_ns = self.spent_ns.saturating_sub(before.spent_ns);
@@ -441,7 +489,7 @@ pub fn observed_blocks() -> Option<ObservedBlocks> {
     let mut blocks = state.blocks.lock();
     collect_into(&mut blocks);
     let now_ns = observe::monotonic_ns();
-    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, visit);
+    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, look, visit);
     let summary = blocks.as_mut()?.summary(now_ns.saturating_sub(GLOBAL.learning.began_ns()), &for_each_alive);
     Some(ObservedBlocks {
         summary,
@@ -451,6 +499,30 @@ pub fn observed_blocks() -> Option<ObservedBlocks> {
         distance: state.distance.load_relaxed(),
         spent_ns: state.spent_ns.load_relaxed(),
     })
+}
+
+/// Shows what watched blocks say that site rules should be made of, for a policy with this purge delay.
+pub(crate) fn for_each_hint(purge_delay_ms: u32, visit: &mut dyn FnMut(&SiteHint)) {
+    let state = &GLOBAL.watcher;
+    if state.pool.stats().births == 0 {
+        return;
+    }
+    let mut blocks = state.blocks.lock();
+    collect_into(&mut blocks);
+    let (now_ns, totals) = (observe::monotonic_ns(), observe::totals());
+    let costs = SiteCosts {
+        elapsed_ns: now_ns.saturating_sub(GLOBAL.learning.began_ns()),
+        cpu_ns: totals.cpu_ns,
+        page_faults: totals.page_faults,
+        resident_bytes: (state.resident_mib.load_relaxed() << 20)
+            .checked_div(state.windows.load_relaxed())
+            .unwrap_or(totals.resident_bytes),
+        purge_delay_ms,
+    };
+    let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, look, visit);
+    if let Some(blocks) = blocks.as_mut() {
+        blocks.for_each_hint(&costs, &for_each_alive, visit);
+    }
 }
 
 /// For the statistics.
@@ -490,6 +562,8 @@ pub(crate) fn forget_in_child() {
     let state = &GLOBAL.watcher;
     state.pool.forget_in_child();
     state.spent_ns.store_relaxed(0);
+    state.windows.store_relaxed(0);
+    state.resident_mib.store_relaxed(0);
     if let Some(blocks) = state.blocks.lock().as_mut() {
         blocks.clear();
     }

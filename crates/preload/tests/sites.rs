@@ -140,6 +140,33 @@ fn a_file_with_a_wrong_rule_is_refused_as_a_whole_with_one_line() {
     assert_eq!(ended.stderr.matches(complaint).count(), 1, "{}", ended.stderr);
 }
 
+/// One run in LEARN, in which every block is watched, leaves rules for both places; the next one goes by them.
+#[test]
+fn what_one_run_has_learned_serves_the_next() {
+    let program = compile("sites.c");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("learned.toml").to_str().unwrap().to_owned();
+    let learning = [("HAKMEM_MODE", "LEARN"), ("HAKMEM_WATCH", "1"), ("HAKMEM_POLICY_OUT", &file)];
+    let free = run(&program, &["pages"], &learning);
+    let learned = std::fs::read_to_string(&file).unwrap();
+    if !has_huge_pages() {
+        return;
+    }
+    for (function, pages) in [("take_table", "small"), ("take_buffer", "huge")] {
+        let call = call_in(function, &program, &["pages"]);
+        let rule = learned.split("[[site]]").find(|rule| rule.contains(&format!("calls = \"{call}\"\n")));
+        assert!(rule.is_some_and(|rule| rule.contains(&format!("pages = \"{pages}\""))), "{call}: {learned}");
+        assert!(rule.is_some_and(|rule| rule.contains(&format!("symbols = \"{function}+0x"))), "{learned}");
+    }
+    let ruled = run(&program, &["pages"], &[("HAKMEM_POLICY", &file)]);
+    assert_eq!((number(&ruled, "site_rules"), number(&ruled, "site_hits")), (2, PAGES_BLOCKS));
+    assert!(told(&free, "peak_mib") > 2 * told(&ruled, "peak_mib"), "{} {}", free.stdout, ruled.stdout);
+    // A run that begins with rules and learns nothing about them passes them on.
+    let learning = [("HAKMEM_MODE", "LEARN"), ("HAKMEM_WATCH", "never"), ("HAKMEM_POLICY_OUT", &*format!("{file}.2"))];
+    run(&program, &["pages"], &[&learning[..], &[("HAKMEM_POLICY", &file)]].concat());
+    let again = std::fs::read_to_string(format!("{file}.2")).unwrap();
+    assert_eq!(again.matches("\n[[site]]\n").count(), 2, "{again}");
+}
+
 /// The buffer comes back later than freed memory keeps its pages; the batch does not come back for long. A longer delay for all would
 /// keep both.
 #[test]

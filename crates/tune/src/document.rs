@@ -8,8 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use hakmem_policy::FrozenPolicy;
-use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy, write_policy};
+use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_policy};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::sites::{Noted, Site};
 
 const HEADER: &str = "# A policy of hakmem; `hakmem-tune explain FILE` says what it does and why.\n";
 
@@ -85,11 +87,21 @@ fn any_scalar<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
 }
 
 /// What the allocator's reader skips.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Notes {
     source: Source,
     evidence: BTreeMap<String, Evidence>,
+    site: Vec<Noted>,
+}
+
+/// What stands below the knobs.
+#[derive(Serialize)]
+struct Tables {
+    source: Source,
+    evidence: BTreeMap<String, Evidence>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    site: Vec<Site>,
 }
 
 /// A policy with its evidence.
@@ -101,6 +113,8 @@ pub struct Document {
     pub source: Source,
     /// Why each knob has its value, also for knobs that were tried and kept.
     pub evidence: BTreeMap<String, Evidence>,
+    /// The site rules, in order.
+    pub sites: Vec<Site>,
 }
 
 impl Document {
@@ -112,27 +126,37 @@ impl Document {
 
     /// The same for a text; `name` is what complaints call it.
     pub fn from_text(text: &[u8], name: &str) -> Result<Self> {
-        let policy = parse_policy(text, &FrozenPolicy::DEFAULT).map_err(|error| {
-            let mut line = String::new();
-            let _infallible = error.write_line(name.as_bytes(), &mut line);
-            anyhow!("{line}")
-        })?;
+        let mut rules = Vec::new();
+        let policy =
+            parse_policy_file(text, &FrozenPolicy::DEFAULT, &mut |rule| rules.push(*rule)).map_err(|error| {
+                let mut line = String::new();
+                let _infallible = error.write_line(name.as_bytes(), &mut line);
+                anyhow!("{line}")
+            })?;
         let text = std::str::from_utf8(text).with_context(|| format!("{name} is no text"))?;
         let notes: Notes = toml::from_str(text).with_context(|| format!("{name}: the evidence cannot be read"))?;
-        Ok(Self { policy, source: notes.source, evidence: notes.evidence })
+        let sites = rules.iter().zip(notes.site).map(|(rule, noted)| Site::new(rule, noted)).collect();
+        Ok(Self { policy, source: notes.source, evidence: notes.evidence, sites })
     }
 
     /// The text of the file.
     pub fn to_text(&self) -> Result<String> {
         let mut text = HEADER.to_owned();
         write_policy(&self.policy, Knobs::Changed, &mut text).context("cannot write the knobs")?;
-        let notes = Notes { source: plain_source(&self.source), evidence: plain_evidence(&self.evidence) };
+        let notes = Tables {
+            source: plain_source(&self.source),
+            evidence: plain_evidence(&self.evidence),
+            site: plain_sites(&self.sites),
+        };
         text.push('\n');
         text.push_str(&toml::to_string(&notes).context("cannot write the evidence")?);
         ensure!(text.len() <= POLICY_FILE_BYTES, "{} bytes are more than a policy file may have", text.len());
         let again =
             Self::from_text(text.as_bytes(), "what was written").context("a policy file that cannot be read")?;
-        ensure!(again.policy == self.policy, "the policy file does not say what it should");
+        ensure!(
+            again.policy == self.policy && again.sites == notes.site,
+            "the policy file does not say what it should"
+        );
         Ok(text)
     }
 
@@ -163,6 +187,19 @@ fn plain_evidence(evidence: &BTreeMap<String, Evidence>) -> BTreeMap<String, Evi
         ..found.clone()
     };
     evidence.iter().map(|(field, found)| (field.clone(), one(found))).collect()
+}
+
+fn plain_sites(sites: &[Site]) -> Vec<Site> {
+    let one = |site: &Site| {
+        let mut site = site.clone();
+        let evidence = &mut site.evidence;
+        evidence.symbols = plain(&evidence.symbols);
+        evidence.dissent = evidence.dissent.iter().map(|text| plain(text)).collect();
+        evidence.mib = rounded(evidence.mib);
+        evidence.idle_ms = evidence.idle_ms.map(rounded);
+        site
+    };
+    sites.iter().map(one).collect()
 }
 
 /// A text that TOML needs no escapes and no second line for.
@@ -203,6 +240,7 @@ mod tests {
                 ..Source::default()
             },
             evidence: BTreeMap::from([("purge_delay_ms".to_owned(), evidence)]),
+            sites: Vec::new(),
         }
     }
 
@@ -216,6 +254,18 @@ mod tests {
         assert_eq!((evidence.trials, evidence.score_with), (7, 0.9123));
         assert_eq!(evidence.reason, "fewer `faults`, as ```said```");
         assert_eq!(again.to_text().unwrap(), document.to_text().unwrap());
+    }
+
+    #[test]
+    fn site_rules_are_read_with_their_evidence_and_written_again() {
+        let text = "version = 1\n[[site]]\nkeep_ms = '2s'\ncalls = 'p+0x1 q+0x2'\n[site.evidence]\nblocks = 4\nmib = 128.0\n\
+                    symbols = 'a+0x3 b+0x4'\nweather = 'mild'\n[[site]]\ncalls = 'p+0x9'\npages = 'huge'\nbytes = [5, 9]\n";
+        let document = Document::from_text(text.as_bytes(), "x").unwrap();
+        let [waits, pages] = &document.sites[..] else { panic!("{:?}", document.sites) };
+        assert_eq!((waits.calls.as_str(), waits.keep_ms, waits.evidence.blocks), ("p+0x1 q+0x2", Some(2000), 4));
+        assert_eq!((pages.pages.as_deref(), pages.bytes, pages.evidence.blocks), (Some("huge"), Some([5, 9]), 0));
+        let again = Document::from_text(document.to_text().unwrap().as_bytes(), "y").unwrap();
+        assert_eq!(again.sites, document.sites);
     }
 
     #[test]

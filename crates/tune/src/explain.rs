@@ -7,6 +7,7 @@ use hakmem_policy::FrozenPolicy;
 
 use crate::document::{Document, Evidence};
 use crate::knobs::{change_of, effect, is_same, value_of, variable_of};
+use crate::sites;
 
 /// The words.
 pub fn explain(document: &Document, name: &str) -> Result<String> {
@@ -14,6 +15,7 @@ pub fn explain(document: &Document, name: &str) -> Result<String> {
     let change = change_of(&document.policy);
     let source = &document.source;
     match change.len() {
+        0 if !document.sites.is_empty() => writeln!(text, "{name} changes no knob.")?,
         0 => writeln!(text, "{name} changes nothing: the defaults stay.")?,
         1 => writeln!(text, "{name} changes one knob of {}.", FrozenPolicy::FIELDS.len())?,
         count => writeln!(text, "{name} changes {count} knobs of {}.", FrozenPolicy::FIELDS.len())?,
@@ -49,6 +51,11 @@ pub fn explain(document: &Document, name: &str) -> Result<String> {
             Some(evidence) => write_evidence(&mut text, evidence, now)?,
             None => writeln!(text, "    No evidence: somebody wrote it by hand, or it came along with another knob.")?,
         }
+    }
+    if !document.sites.is_empty() {
+        let count = document.sites.len();
+        writeln!(text, "\nIt has {count} site rule{}.", if count == 1 { "" } else { "s" })?;
+        sites::explain(&document.sites, &mut text)?;
     }
     let kept: Vec<_> = document.evidence.iter().filter(|(field, _)| !change.contains_key(field.as_str())).collect();
     if !kept.is_empty() {
@@ -136,6 +143,7 @@ mod tests {
             policy: FrozenPolicy { purge_delay_ms: 1000, sample: 7, ..FrozenPolicy::DEFAULT },
             source: Source { tool: "hakmem-tune run".into(), cost: 0.91, wins: 8, pairs: 8, ..Source::default() },
             evidence: BTreeMap::from([("purge_delay_ms".into(), evidence), ("refill_bytes".into(), kept)]),
+            sites: Vec::new(),
         };
         let text = explain(&document, "p.toml").unwrap();
         for part in [
@@ -162,6 +170,7 @@ mod tests {
                 policy: FrozenPolicy { cache_bytes: 65_536, ..FrozenPolicy::DEFAULT },
                 source: Source::default(),
                 evidence: BTreeMap::from([("cache_bytes".into(), evidence)]),
+                sites: Vec::new(),
             };
             explain(&document, "x").unwrap()
         };
@@ -171,7 +180,12 @@ mod tests {
 
     #[test]
     fn the_defaults_change_nothing() {
-        let document = Document { policy: FrozenPolicy::DEFAULT, source: Source::default(), evidence: BTreeMap::new() };
+        let document = Document {
+            policy: FrozenPolicy::DEFAULT,
+            source: Source::default(),
+            evidence: BTreeMap::new(),
+            sites: Vec::new(),
+        };
         assert_eq!(explain(&document, "d.toml").unwrap(), "d.toml changes nothing: the defaults stay.\n");
     }
 }

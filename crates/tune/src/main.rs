@@ -17,6 +17,7 @@ mod plot;
 mod run;
 mod score;
 mod search;
+mod sites;
 mod subject;
 
 use std::ffi::OsString;

@@ -13,6 +13,7 @@ use hakmem_policy::FrozenPolicy;
 
 use crate::document::{Document, Evidence, Source};
 use crate::knobs::{Change, change_of, group_of, named, policy_of, value_of};
+use crate::sites;
 
 /// A file with its name.
 pub struct Member {
@@ -87,7 +88,9 @@ pub fn merge(members: &[Member]) -> Result<(Document, Vec<Conflict>)> {
         files: members.iter().map(|member| format!("{} ({} runs)", member.name, voices(member))).collect(),
         ..Source::default()
     };
-    Ok((Document { policy, source, evidence }, conflicts))
+    let rules: Vec<_> =
+        members.iter().map(|member| (member.name.as_str(), voices(member), member.document.sites.as_slice())).collect();
+    Ok((Document { policy, source, evidence, sites: sites::merge(&rules) }, conflicts))
 }
 
 /// A file without a count of runs is somebody's word: it has one voice.
@@ -172,7 +175,7 @@ mod tests {
         let one = |field: &&str| ((*field).to_owned(), Evidence { trials: 2, score_with: 0.9, ..Evidence::default() });
         let evidence = tried.iter().map(one).collect();
         let source = Source { runs, ..Source::default() };
-        Member { name: name.into(), document: Document { policy, source, evidence } }
+        Member { name: name.into(), document: Document { policy, source, evidence, sites: Vec::new() } }
     }
 
     fn purge(purge_delay_ms: u32) -> FrozenPolicy {

@@ -183,7 +183,7 @@ fn document(program: &Program, options: &Options, outcome: &Outcome) -> Result<D
         weights: options.search.weights.to_string(),
         ..Source::default()
     };
-    Ok(Document { policy: policy_of(&outcome.change)?, source, evidence })
+    Ok(Document { policy: policy_of(&outcome.change)?, source, evidence, sites: Vec::new() })
 }
 
 /// What was tried of the knobs that keep their defaults.

@@ -45,9 +45,9 @@ static size_t resident_mib(void) {
 
 /* The learning thread waits for slow paths before it begins. */
 static void show_activity(void) {
-    static void *runs[400];
-    for (size_t at = 0; at < 400; at++) runs[at] = hidden(malloc(40000 + at * 200));
-    for (size_t at = 0; at < 400; at++) free(runs[at]);
+    static void *runs[300];
+    for (size_t at = 0; at < 300; at++) runs[at] = hidden(malloc(40000 + at * 200));
+    for (size_t at = 0; at < 300; at++) free(runs[at]);
 }
 
 static size_t tables_and_buffers(void) {
@@ -65,7 +65,7 @@ static size_t tables_and_buffers(void) {
     return sum / ROUNDS;
 }
 
-static size_t buffer_and_batches(void) {
+static size_t buffer_and_batches(useconds_t pause_us) {
     size_t sum = 0;
     for (int round = 0; round < ROUNDS; round++) {
         char *buffer = take_buffer();
@@ -75,7 +75,7 @@ static size_t buffer_and_batches(void) {
             for (int at = 0; at < BATCH; at++) free(batch[at]);
         }
         free(buffer);
-        usleep(PAUSE_US);
+        usleep(pause_us);
         /* A slow path, so that what is due is purged. */
         free(hidden(malloc(3 * MIB)));
         sum += resident_mib();
@@ -100,7 +100,8 @@ static size_t plugged(const char *library) {
 static size_t run(int count, char **arguments) {
     CHECK(count > 1);
     if (strcmp(arguments[1], "pages") == 0) return tables_and_buffers();
-    if (strcmp(arguments[1], "keep") == 0) return buffer_and_batches();
+    /* With a number behind it, so many milliseconds. */
+    if (strcmp(arguments[1], "keep") == 0) return buffer_and_batches(count > 2 ? atoi(arguments[2]) * 1000 : PAUSE_US);
     CHECK(count > 2 && strcmp(arguments[1], "plugin") == 0);
     return plugged(arguments[2]);
 }

@@ -35,7 +35,7 @@ pub struct Flow {
     pub purges: u64,
 }
 
-/// What would have been, by purge delay: in three kinds of worlds.
+/// What would have been, by purge delay: in two kinds of worlds.
 ///
 /// A program has seasons (`hakmem-learner`), and each of them a delay of its own. Memory that one season gives back may expire in the
 /// next and be missed in a third, so a season's delay cannot be judged by what happens while it lasts. All worlds of a kind
@@ -44,8 +44,6 @@ pub struct Flow {
 pub struct Hindsight {
     /// Time that is accounted for.
     pub elapsed_ms: u64,
-    /// Had it been this delay always.
-    pub always: [Flow; DELAYS],
     /// Had it been this delay since the present season began.
     pub here: [Flow; DELAYS],
     /// Had it been this delay in the season before, and since then what really runs: what follows from it now.
@@ -82,12 +80,7 @@ impl Flow {
 
 impl Hindsight {
     /// Nothing has happened.
-    pub const EMPTY: Self = Self {
-        elapsed_ms: 0,
-        always: [Flow::EMPTY; DELAYS],
-        here: [Flow::EMPTY; DELAYS],
-        before: [Flow::EMPTY; DELAYS],
-    };
+    pub const EMPTY: Self = Self { elapsed_ms: 0, here: [Flow::EMPTY; DELAYS], before: [Flow::EMPTY; DELAYS] };
 
     /// How many of the heap sizes a heap is above.
     #[must_use]
@@ -105,13 +98,13 @@ impl Hindsight {
 
     /// The flows of every world: those of all kinds, one after the other.
     pub fn worlds(&mut self) -> impl Iterator<Item = &mut Flow> {
-        self.always.iter_mut().chain(&mut self.here).chain(&mut self.before)
+        self.here.iter_mut().chain(&mut self.before)
     }
 
     /// Calls `change` with every count and its counterpart.
     fn each(&mut self, other: &Self, change: &impl Fn(&mut u64, u64)) {
         change(&mut self.elapsed_ms, other.elapsed_ms);
-        let others = other.always.iter().chain(&other.here).chain(&other.before);
+        let others = other.here.iter().chain(&other.before);
         self.worlds().zip(others).for_each(|(own, other)| own.each(other, change));
     }
 }

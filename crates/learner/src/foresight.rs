@@ -5,6 +5,7 @@
 //! season has an account (`outlook.rs`), and the delay that would have been the cheapest runs as soon as the season is back.
 
 use crate::Window;
+use crate::canary::{Canary, Clocked};
 use crate::knob::Knob;
 use crate::math::{exp, log2};
 use crate::options::Options;
@@ -33,7 +34,7 @@ const RESTS_FOLLOW: f64 = 0.03;
 const RESTS: f64 = 1.25;
 const SLACK_MS: f64 = 50.0;
 /// Seasons that are remembered.
-const SEASONS: usize = 12;
+pub(crate) const SEASONS: usize = 12;
 
 /// What comes and goes: log2 of bytes a second, by kind.
 type Flows = [f64; KINDS];
@@ -80,13 +81,21 @@ struct Season {
     /// How long (ms) each kind may rest between two bursts.
     rests: [f64; KINDS],
     elapsed_ms: f64,
+    clocked: Clocked,
     outlook: Outlook,
     delay: usize,
 }
 
 impl Season {
     fn new(range: Range, delay: usize) -> Self {
-        Self { range, rests: [REST_MS; KINDS], elapsed_ms: 0.0, outlook: Outlook::default(), delay }
+        Self {
+            range,
+            rests: [REST_MS; KINDS],
+            elapsed_ms: 0.0,
+            clocked: Clocked::default(),
+            outlook: Outlook::default(),
+            delay,
+        }
     }
 
     /// A kind flows again after a rest of so long.
@@ -101,6 +110,7 @@ impl Season {
 #[derive(Clone, Debug)]
 pub(crate) struct Foresight {
     account: Account,
+    canary: Canary,
     /// Bytes by kind and milliseconds, both faded alike.
     recent: [f64; KINDS],
     recent_ms: f64,
@@ -128,6 +138,7 @@ impl Foresight {
         seasons.push(Season::new(Range::default(), setting.delay));
         Self {
             account: Account::default(),
+            canary: Canary::new(),
             recent: [0.0; KINDS],
             recent_ms: 0.0,
             resting_ms: [None; KINDS],
@@ -177,7 +188,10 @@ impl Foresight {
         let before = self.now;
         if let Some(season) = self.seasons.get_mut(before) {
             season.outlook.look(&window.hindsight.here, elapsed_ms);
+            let has_chosen = season.outlook.is_known() && !self.canary.rests();
+            season.clocked.add(window, elapsed_ms, Setting::of(running) == Setting::of(boot), has_chosen);
         }
+        self.canary.judge(self.seasons.iter_mut().map(|season| &mut season.clocked), elapsed_ms, &options.weights);
         if let Some(season) = self.seasons.get_mut(self.before) {
             season.outlook.look_back(&window.hindsight.before);
         }
@@ -322,7 +336,7 @@ impl Foresight {
     }
 
     fn apply_season(&self, place: usize, policy: &mut FrozenPolicy, options: &Options) {
-        let Some(season) = self.seasons.get(place).filter(|_| self.is_active()) else { return };
+        let Some(season) = self.seasons.get(place).filter(|_| self.is_active() && !self.canary.rests()) else { return };
         let setting = Setting { delay: season.delay, size: self.size };
         for (knob, value) in [(Knob::PurgeDelay, setting.delay_value()), (Knob::Thp, setting.size_value())] {
             if options.learns(knob) && Setting::of(policy) != setting {
@@ -401,6 +415,25 @@ mod tests {
         // What was averaged over the last windows has to fade first.
         assert!(life.run(12, 0, 200, 3_600_000) <= 30);
         assert_eq!(life.foresight.seasons.len(), 2);
+    }
+
+    #[test]
+    fn an_account_that_lies_is_not_listened_to_for_a_while() {
+        let mut life = Life::new(Options::default());
+        let mut delays = Vec::new();
+        for _ in 0..400 {
+            let truth = window(10, 400, 200, &life.policy);
+            let mut seen = truth.clone();
+            // It says that nothing is ever wanted again.
+            seen.hindsight.here.iter_mut().for_each(|flow| flow.refaults = 0);
+            life.foresight.look(&seen, &life.policy, &FrozenPolicy::DEFAULT, &life.options);
+            life.policy = FrozenPolicy::DEFAULT;
+            life.foresight.apply(&mut life.policy, &life.options);
+            // But memory that is purged at once costs ten times as many faults.
+            delays.push(life.policy.purge_delay_ms);
+        }
+        let believed = delays.iter().filter(|delay| **delay < 300).count();
+        assert!((1..200).contains(&believed), "{believed} of 400 windows");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 mod bandit;
 mod big;
 mod blocks;
+mod canary;
 mod cap;
 mod digest;
 mod drift;

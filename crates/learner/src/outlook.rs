@@ -271,13 +271,17 @@ pub(crate) fn cheapest_size<'a>(
         let (sum, elapsed) = costs.fold((0.0, 0.0), |(sum, elapsed), (cost, more)| (sum + cost, elapsed + more));
         if elapsed > 0.0 { sum / elapsed } else { 0.0 }
     };
+    if parts.clone().map(|part| part.outlook.elapsed_ms).sum::<f64>() < MS_FOR_HUGE_PAGES {
+        return now;
+    }
     let allowed = (0..SIZES).filter(|&size| is_allowed(options, Knob::Thp, at(size), at(now)));
     let best = allowed.map(|size| (size, cost(size))).min_by(|one, other| one.1.total_cmp(&other.1));
     best.filter(|best| cost(now) - best.1 > WORTH_HUGE_PAGES).map_or(now, |best| best.0)
 }
 
-/// The same for huge pages, which stay where they are once.
-const WORTH_HUGE_PAGES: f64 = 0.02;
-
 /// A gain that is less than this part of what the program costs is not worth a change.
 const WORTH_A_CHANGE: f64 = 0.004;
+/// The same for huge pages, and the time (ms) that all accounts together must cover: they stay where they are once, and the first
+/// seconds of a program are like none of the later ones.
+const WORTH_HUGE_PAGES: f64 = 0.05;
+const MS_FOR_HUGE_PAGES: f64 = 20_000.0;

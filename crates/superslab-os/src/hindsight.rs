@@ -4,9 +4,9 @@
 //! and gives move all of them at once. A ghost is brought up to date when its superslab is next touched or read, so that it costs
 //! nothing while nothing happens to it, and it exists only while somebody watches.
 //!
-//! There are three kinds of worlds ([`Hindsight`]): one delay for good; one in this season; one in the season before it. When a
-//! season ends, its worlds live on beside those of the next, all under the delay that really runs, until that one ends too: what
-//! its delay let go is missed by then, or hardly ever. The worlds of the next begin with what there really is.
+//! There are two kinds of worlds ([`Hindsight`]): one delay in this season, and one in the season before it. When a season ends,
+//! its worlds live on beside those of the next, all under the delay that really runs, until that one ends too: what its delay let
+//! go is missed by then, or hardly ever. The worlds of the next begin with what there really is.
 //!
 //! What it leaves out: that other pages being there would have changed where units are taken, that a unit may be touched in
 //! part, and the warm pool.
@@ -23,9 +23,8 @@ use crate::table::FlatTable;
 /// The level of a superslab that has huge pages whatever the size of the heap is.
 pub const ALWAYS_HUGE: u8 = LEVELS as u8 - 1;
 /// Worlds: those of each kind, one after the other.
-pub const WORLDS: usize = 3 * DELAYS;
-const HERE: usize = DELAYS;
-const BEFORE: usize = 2 * DELAYS;
+pub const WORLDS: usize = 2 * DELAYS;
+const BEFORE: usize = DELAYS;
 /// Times without any visit that are remembered, and the shortest (ms) that is.
 const GAPS: usize = 32;
 const GAP_MS: u32 = 8;
@@ -241,8 +240,7 @@ impl Ghost {
         }
         self.season = era.season;
         for pages in [&mut self.there, &mut self.known] {
-            let (_, seasons) = pages.split_at_mut(HERE);
-            let (here, before) = seasons.split_at_mut(BEFORE - HERE);
+            let (here, before) = pages.split_at_mut(BEFORE);
             before.copy_from_slice(here);
             let real = here.get(usize::from(era.delay_before)).copied().unwrap_or(0);
             here.fill(real);
@@ -428,11 +426,11 @@ mod tests {
         alone.give(mask(0, 8), 1000);
         alone.visit_until(1001, 1500);
         alone.take(mask(0, 8), 1500);
-        assert_eq!(alone.sums.always.map(|flow| flow.refaults), [8, 8, 8, 8, 0, 0, 0, 0]);
-        assert_eq!(alone.sums.always.map(|flow| flow.firsts), [[0; LEVELS]; DELAYS], "the first time is nobody's");
-        assert_eq!(alone.sums.always[PLACE_OF_300_MS].kept_unit_ms, 8 * 300);
-        assert_eq!(alone.sums.always[DELAYS - 1].kept_unit_ms, 8 * 500);
-        assert_eq!(alone.sums.always.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.here.map(|flow| flow.refaults), [8, 8, 8, 8, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.here.map(|flow| flow.firsts), [[0; LEVELS]; DELAYS], "the first time is nobody's");
+        assert_eq!(alone.sums.here[PLACE_OF_300_MS].kept_unit_ms, 8 * 300);
+        assert_eq!(alone.sums.here[DELAYS - 1].kept_unit_ms, 8 * 500);
+        assert_eq!(alone.sums.here.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -441,8 +439,8 @@ mod tests {
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
         alone.take(mask(31, 1), 1900);
-        assert_eq!(alone.sums.always[0].kept_unit_ms, 8 * 900, "nobody was there after 10 ms");
-        assert_eq!(alone.sums.always.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.here[0].kept_unit_ms, 8 * 900, "nobody was there after 10 ms");
+        assert_eq!(alone.sums.here.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -452,12 +450,12 @@ mod tests {
         alone.give(mask(0, 4), 1000);
         alone.visit_until(1001, 1500);
         alone.take(mask(0, 4), 1500);
-        assert_eq!(alone.sums.always[0].openings[1], 1);
-        assert_eq!(alone.sums.always[0].firsts[1], 4);
-        assert_eq!((alone.sums.always[DELAYS - 1].openings[1], alone.sums.always[0].refaults), (0, 0));
+        assert_eq!(alone.sums.here[0].openings[1], 1);
+        assert_eq!(alone.sums.here[0].firsts[1], 4);
+        assert_eq!((alone.sums.here[DELAYS - 1].openings[1], alone.sums.here[0].refaults), (0, 0));
         // 28 units of air, until the pages of the shortest delay went.
-        assert_eq!(alone.sums.always[0].air_unit_ms[1], 28 * 10);
-        assert_eq!(alone.sums.always[DELAYS - 1].air_unit_ms[1], 28 * 500);
+        assert_eq!(alone.sums.here[0].air_unit_ms[1], 28 * 10);
+        assert_eq!(alone.sums.here[DELAYS - 1].air_unit_ms[1], 28 * 500);
         assert!(!alone.ghost.is_at_rest(), "air takes memory as long as it is there");
     }
 
@@ -476,7 +474,7 @@ mod tests {
         let left = [debts[0], debts[PLACE_OF_300_MS], debts[PLACE_OF_A_MINUTE]];
         assert_eq!(left, [32, 0, 32], "with the shortest delay nothing was left, with the longest it is too young");
         alone.take(ALL, 1060);
-        assert_eq!(alone.sums.always.map(|flow| flow.openings[1]), [1, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.here.map(|flow| flow.openings[1]), [1, 1, 0, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -527,7 +525,7 @@ mod tests {
         alone.ghost.give(ALL, true, 1001, &alone.era, &mut alone.sums);
         assert!(alone.ghost.is_at_rest());
         alone.take(ALL, 1002);
-        assert_eq!(alone.sums.always.map(|flow| flow.openings[1]), [1; DELAYS]);
+        assert_eq!(alone.sums.here.map(|flow| flow.openings[1]), [1; DELAYS]);
     }
 
     #[test]
@@ -564,9 +562,8 @@ mod tests {
                 prop_assert_eq!(alone.ghost.there[0] & alone.ghost.held, alone.ghost.held);
             }
             let sums = &alone.sums;
-            prop_assert!(sums.always.is_sorted_by_key(|flow| core::cmp::Reverse(flow.refaults)) || sums.always[0].firsts[1] > 0);
-            prop_assert!(sums.always.is_sorted_by_key(|flow| flow.kept_unit_ms));
-            prop_assert_eq!(sums.always, sums.here, "one season is all there is");
+            prop_assert!(sums.here.is_sorted_by_key(|flow| core::cmp::Reverse(flow.refaults)) || sums.here[0].firsts[1] > 0);
+            prop_assert!(sums.here.is_sorted_by_key(|flow| flow.kept_unit_ms));
         }
     }
 }

@@ -117,6 +117,9 @@ enum Task {
         /// Makes each price of the model wrong by up to 30 %, by this seed.
         #[arg(long)]
         perturb: Option<u64>,
+        /// Makes what the kernel does cost so many times what the learner believes.
+        #[arg(long, default_value_t = 1.0)]
+        kernel: f64,
         /// Folder for the results.
         #[arg(long)]
         out: PathBuf,
@@ -187,8 +190,8 @@ fn run(task: Task) -> Result<()> {
             show_best(trace(&name)?);
             Ok(())
         }
-        Task::Evaluate { traces, only, learners, rounds, seeds, load_seed, marks, perturb, out, docs } => {
-            let costs = perturb.map_or(Costs::MEASURED, |seed| Costs::MEASURED.perturbed(seed));
+        Task::Evaluate { traces, only, learners, rounds, seeds, load_seed, marks, perturb, kernel, out, docs } => {
+            let costs = perturb.map_or(Costs::MEASURED, |seed| Costs::MEASURED.perturbed(seed)).with_kernel(kernel);
             let mut marks = KnownMarks::open(marks)?;
             let mut subjects = Vec::new();
             for workload in synthetic::ALL {

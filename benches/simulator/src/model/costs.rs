@@ -74,6 +74,19 @@ impl Costs {
 }
 
 impl Costs {
+    /// The kernel's prices, times this: whoever believes in the measured ones is wrong by as much.
+    #[must_use]
+    pub fn with_kernel(&self, factor: f64) -> Self {
+        Self {
+            fault: self.fault * factor,
+            huge_fault: self.huge_fault * factor,
+            madvise: self.madvise * factor,
+            purged_page: self.purged_page * factor,
+            remap: self.remap * factor,
+            ..*self
+        }
+    }
+
     /// Every price off by up to 30 %, each in its own way: does what was learned depend on the learner knowing them?
     #[must_use]
     pub fn perturbed(&self, seed: u64) -> Self {

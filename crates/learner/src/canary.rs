@@ -1,0 +1,240 @@
+//! Does what is set by account help by the clock, too?
+//!
+//! An account is as good as its prices and as what it leaves out. So what each season really costs in CPU time, faults and
+//! resident memory is remembered twice: under the boot policy's settings, which every new season begins with, and under the
+//! account's. All seasons count together, each by the time that the program spends in it, because a season may keep memory for
+//! the sake of the next. If the account is dearer by 2 % and three standard errors, more where little was measured, the boot
+//! policy's settings come back and stay for half a minute, in which they are measured anew; each time that this happens again, for
+//! twice as long.
+//!
+//! **Not here.** Small differences in the means of a program that is never alike: those are within the noise, and stay.
+
+use crate::Window;
+use crate::score::Weights;
+
+/// Time (ms) of a season that makes one measurement: windows are no witnesses independent of each other.
+const CHUNK_MS: f64 = 500.0;
+/// Part of the time that must be covered by seasons with both sides: the others may be what the account pays for.
+const COVERED: f64 = 0.9;
+/// Measurements that a side needs before it counts, and after which new ones push out old ones.
+const LEAST_CHUNKS: f64 = 3.0;
+const MOST_CHUNKS: f64 = 80.0;
+/// What is let pass: a part of the score, and standard errors beyond it. Twice as many where there are three measurements: their own
+/// spread is as uncertain.
+const TOLERANCE: f64 = 0.02;
+const ERRORS: f64 = 3.0;
+const ERRORS_OF_FEW: f64 = 9.0;
+/// How long (ms) the account is not listened to after its first failure, and at most.
+const FIRST_REST_MS: f64 = 30_000.0;
+const LONGEST_REST_MS: f64 = 1_800_000.0;
+/// Faults of a millisecond that are none.
+const FAULT_FLOOR: f64 = 0.05;
+
+/// CPU time (ns), faults and resident bytes of a millisecond.
+type Rates = [f64; 3];
+
+/// What a season costs under one of two policies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    open_ms: f64,
+    open: Rates,
+    chunks: f64,
+    mean: Rates,
+    variance: Rates,
+}
+
+impl Side {
+    fn add(&mut self, window: &Window, elapsed_ms: f64) {
+        let seen = [window.cpu_ns as f64, window.page_faults as f64, window.resident_bytes as f64 * elapsed_ms];
+        self.open.iter_mut().zip(seen).for_each(|(sum, more)| *sum += more);
+        self.open_ms += elapsed_ms;
+        if self.open_ms < CHUNK_MS {
+            return;
+        }
+        self.chunks = (self.chunks + 1.0).min(MOST_CHUNKS);
+        let open_ms = core::mem::take(&mut self.open_ms);
+        let rates = core::mem::take(&mut self.open).map(|sum| sum / open_ms);
+        for ((mean, variance), rate) in self.mean.iter_mut().zip(&mut self.variance).zip(rates) {
+            let off = rate - *mean;
+            *mean += off / self.chunks;
+            *variance += (off * (rate - *mean) - *variance) / self.chunks;
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.chunks >= LEAST_CHUNKS
+    }
+}
+
+/// What one season costs by the clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clocked {
+    elapsed_ms: f64,
+    boot: Side,
+    account: Side,
+}
+
+impl Clocked {
+    /// Takes a window in which the boot policy's settings ran, the account's, or both: it may have come to the same.
+    pub(crate) fn add(&mut self, window: &Window, elapsed_ms: f64, is_boot: bool, is_account: bool) {
+        self.elapsed_ms += elapsed_ms;
+        for (side, runs) in [(&mut self.boot, is_boot), (&mut self.account, is_account)] {
+            if runs {
+                side.add(window, elapsed_ms);
+            }
+        }
+    }
+
+    fn forget(&mut self, rests: bool) {
+        // While the account rests the boot policy is measured anew; when it is listened to again, so is the account.
+        if rests { &mut self.boot } else { &mut self.account }.clone_from(&Side::default());
+    }
+}
+
+/// The judge of all seasons.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Canary {
+    rest_ms: f64,
+    left_ms: f64,
+}
+
+impl Canary {
+    pub(crate) const fn new() -> Self {
+        Self { rest_ms: FIRST_REST_MS, left_ms: 0.0 }
+    }
+
+    /// Whether the account is not listened to for now.
+    pub(crate) const fn rests(&self) -> bool {
+        self.left_ms > 0.0
+    }
+
+    /// Time has passed and seasons have been measured: shall the account go on?
+    pub(crate) fn judge<'s>(
+        &mut self,
+        seasons: impl Iterator<Item = &'s mut Clocked>,
+        elapsed_ms: f64,
+        weights: &Weights,
+    ) {
+        if self.rests() {
+            self.left_ms -= elapsed_ms;
+            if !self.rests() {
+                seasons.for_each(|season| season.forget(false));
+            }
+            return;
+        }
+        let (mut boot, mut account, mut variance) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+        let (mut all_ms, mut covered_ms, mut fewest) = (0.0, 0.0, MOST_CHUNKS);
+        let mut all = [const { None }; crate::foresight::SEASONS];
+        for (place, season) in all.iter_mut().zip(seasons) {
+            let time = season.elapsed_ms;
+            all_ms += time;
+            if season.boot.is_known() && season.account.is_known() {
+                let sides = season.boot.mean.iter().zip(&season.account.mean);
+                let spreads = season.boot.variance.iter().zip(&season.account.variance);
+                let sums = boot.iter_mut().zip(&mut account).zip(&mut variance);
+                for (((boot, account), variance), (means, spread)) in sums.zip(sides.zip(spreads)) {
+                    *boot += time * means.0;
+                    *account += time * means.1;
+                    *variance += time * time * (spread.0 / season.boot.chunks + spread.1 / season.account.chunks);
+                }
+                covered_ms += time;
+                fewest = fewest.min(season.boot.chunks).min(season.account.chunks);
+                boot[1] += time * FAULT_FLOOR;
+                account[1] += time * FAULT_FLOOR;
+            }
+            *place = Some(season);
+        }
+        let (mut loss, mut error) = (0.0, 0.0);
+        let parts = [weights.cpu, weights.faults, weights.memory];
+        for (((boot, account), variance), weight) in boot.iter().zip(&account).zip(&variance).zip(parts) {
+            if *boot > 0.0 {
+                loss += weight * (account / boot - 1.0);
+                error += weight * weight * variance / (boot * boot);
+            }
+        }
+        if covered_ms >= COVERED * all_ms && loss > TOLERANCE + (ERRORS + ERRORS_OF_FEW / fewest) * libm::sqrt(error) {
+            self.left_ms = self.rest_ms;
+            self.rest_ms = (self.rest_ms * 2.0).min(LONGEST_REST_MS);
+            all.into_iter().flatten().for_each(|season| season.forget(true));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn window(random: &mut Random, cost: f64) -> Window {
+        let noisy = |random: &mut Random, mean: f64| (mean * (1.0 + 0.2 * random.normal())).max(0.0) as u64;
+        Window {
+            cpu_ns: noisy(random, 20_000_000.0 * cost),
+            page_faults: noisy(random, 400.0 * cost),
+            resident_bytes: 64 << 20,
+            ..Window::EMPTY
+        }
+    }
+
+    /// Windows until the account is put to rest; 1000 if it never is.
+    fn lives(cost: f64, seed: u64) -> u32 {
+        let (mut canary, mut season, mut random) = (Canary::new(), Clocked::default(), Random::new(seed));
+        for number in 0..1000 {
+            let is_boot = number < 60;
+            let seen = window(&mut random, if is_boot { 1.0 } else { cost });
+            season.add(&seen, 100.0, is_boot, !is_boot);
+            canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
+            if canary.rests() {
+                return number;
+            }
+        }
+        1000
+    }
+
+    #[test]
+    fn an_account_that_costs_a_fifth_more_is_put_to_rest_within_seconds() {
+        let worst = (0..50).map(|seed| lives(1.2, seed)).max();
+        assert!(worst.is_some_and(|windows| windows < 160), "{worst:?}");
+    }
+
+    #[test]
+    fn one_that_costs_the_same_or_less_goes_on() {
+        let stopped = |cost| (0..100).filter(|seed| lives(cost, *seed) < 1000).count();
+        assert!(stopped(1.0) <= 2, "{}", stopped(1.0));
+        assert_eq!(stopped(0.9), 0);
+    }
+
+    #[test]
+    fn what_one_season_pays_for_another_is_no_loss() {
+        let (mut canary, mut random) = (Canary::new(), Random::new(3));
+        let mut seasons = [Clocked::default(); 2];
+        for number in 0..1000 {
+            let is_boot = number < 100;
+            let costs = if is_boot { [1.0, 1.0] } else { [1.3, 0.6] };
+            let season = number % 2;
+            seasons[season].add(&window(&mut random, costs[season]), 100.0, is_boot, !is_boot);
+            canary.judge(seasons.iter_mut(), 100.0, &Weights::default());
+            assert!(!canary.rests(), "after {number} windows");
+        }
+    }
+
+    #[test]
+    fn it_comes_back_after_half_a_minute_and_rests_longer_each_time() {
+        let (mut canary, mut season, mut random) = (Canary::new(), Clocked::default(), Random::new(5));
+        let mut rests = Vec::new();
+        let mut began = None;
+        for number in 0..4000_u32 {
+            let is_boot = canary.rests() || number < 60;
+            season.add(&window(&mut random, if is_boot { 1.0 } else { 1.5 }), 100.0, is_boot, !is_boot);
+            canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
+            match (canary.rests(), began) {
+                (true, None) => began = Some(number),
+                (false, Some(start)) => {
+                    rests.push(number - start);
+                    began = None;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(rests.get(..3), Some([300, 600, 1200].as_slice()));
+    }
+}

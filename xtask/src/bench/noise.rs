@@ -1,20 +1,20 @@
 //! What in a sweep is more than noise: a setting beside the default and beside settings that change nothing.
 //!
-//! **Invariants.** Only runs of one benchmark are compared, and dropped runs count nowhere.
+//! **Invariants.** Only runs of one benchmark are compared. A run beside a slow spin has no time, but its memory is as good as any.
 
 use super::results::{Results, Run};
 
 /// What is looked at, and the least change of its median (a share) that is worth telling.
 struct Figure {
     name: &'static str,
-    of: fn(&Run) -> f64,
+    of: fn(&Run) -> Option<f64>,
     least: f64,
 }
 
 const FIGURES: [Figure; 3] = [
-    Figure { name: "time", of: |run| run.time, least: 0.03 },
-    Figure { name: "RSS", of: |run| run.peak_rss_kib, least: 0.01 },
-    Figure { name: "faults", of: |run| run.minor_faults, least: 0.02 },
+    Figure { name: "time", of: |run| run.kept.then_some(run.time), least: 0.03 },
+    Figure { name: "RSS", of: |run| Some(run.peak_rss_kib), least: 0.01 },
+    Figure { name: "faults", of: |run| Some(run.minor_faults), least: 0.02 },
 ];
 
 /// Runs of a setting below which nothing is told: a few runs lie on one side by chance.
@@ -28,9 +28,9 @@ pub fn told(results: &Results, setting: &str, unchanged: &[&str]) -> String {
         let (mut lower, mut higher) = (0, 0);
         for row in &results.facts.rows {
             let values = |names: &[&str]| -> Vec<f64> {
-                let is_of = |run: &&Run| run.kept && run.suite == row.suite && run.benchmark == row.name;
+                let is_of = |run: &&Run| run.suite == row.suite && run.benchmark == row.name;
                 let runs = results.runs.iter().filter(is_of).filter(|run| names.contains(&run.allocator.as_str()));
-                runs.map(figure.of).collect()
+                runs.filter_map(figure.of).collect()
             };
             match side(&values(&[setting]), &values(unchanged), figure.least) {
                 Some(Side::Lower) => lower += 1,
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn benchmarks_are_counted_and_dropped_runs_are_not() {
+    fn benchmarks_are_counted_and_times_beside_a_slow_spin_are_not() {
         let mut results = Results::default();
         for benchmark in ["a", "b"] {
             results.facts.rows.push(row(Suite::Rust, benchmark, "group"));

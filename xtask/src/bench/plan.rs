@@ -15,6 +15,9 @@ const SLOW_SPIN: f64 = 1.15;
 /// Rounds beyond those asked for, to replace dropped runs.
 const EXTRA_ROUNDS: usize = 3;
 
+/// Runs after which what there is so far is told.
+const TOLD_EVERY: usize = 200;
+
 /// What the plan must know of a run.
 pub trait Spun {
     /// Which processors were spun: times of one and of all are not compared.
@@ -40,22 +43,22 @@ pub struct Outcome<R> {
     pub failures: Vec<(usize, Error)>,
 }
 
-/// Runs `cells` cells, after the rounds that `begun` holds. `perform` is given the cell and the share of the work that is done;
-/// `round_done` all there is so far.
+/// Runs `cells` cells, after the runs that `begun` holds. `perform` is given the cell and the share of the work that is done;
+/// `so_far`, after every round and now and then within one, all there is.
 pub fn interleaved<R: Spun>(
     cells: usize,
     reps: usize,
     seed: u64,
     begun: Vec<Planned<R>>,
     mut perform: impl FnMut(usize, f64) -> Result<R>,
-    mut round_done: impl FnMut(&Outcome<R>) -> Result<()>,
+    mut so_far: impl FnMut(&Outcome<R>) -> Result<()>,
 ) -> Result<Outcome<R>> {
-    let first = begun.iter().map(|run| run.round + 1).max().unwrap_or(0);
+    let first = begun.iter().map(|run| run.round).max().unwrap_or(0);
     let mut outcome = Outcome { runs: begun, failures: Vec::new() };
     for round in first..reps + EXTRA_ROUNDS {
-        let Outcome { runs, failures } = &mut outcome;
         // Without the exception below: a cell that has only runs beside slow spins still wants a clean one.
-        drop_slow(runs);
+        drop_slow(&mut outcome.runs);
+        let Outcome { runs, failures } = &outcome;
         let failed = |cell| failures.iter().any(|(which, _)| *which == cell);
         let mut order: Vec<usize> = (0..cells).filter(|&cell| clean(runs, cell) < reps && !failed(cell)).collect();
         if order.is_empty() {
@@ -63,22 +66,32 @@ pub fn interleaved<R: Spun>(
         }
         // Each round has a seed of its own, so that one that goes on where another one ended does as that would have done.
         fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round as u64).shuffle(&mut order);
+        order.retain(|&cell| !runs.iter().any(|run| run.round == round && run.cell == cell));
         for (place, &cell) in order.iter().enumerate() {
             let of_round = place as f64 / order.len() as f64;
             match perform(cell, ((round as f64 + of_round) / reps as f64).min(1.0)) {
-                Ok(run) => runs.push(Planned { cell, round, kept: true, run }),
-                Err(error) => failures.push((cell, error)),
+                Ok(run) => outcome.runs.push(Planned { cell, round, kept: true, run }),
+                Err(error) => outcome.failures.push((cell, error)),
+            }
+            if (place + 1) % TOLD_EVERY == 0 {
+                judge(&mut outcome.runs, cells);
+                so_far(&outcome)?;
             }
         }
-        drop_slow(runs);
-        for cell in 0..cells {
-            if clean(runs, cell) == 0 {
-                runs.iter_mut().filter(|run| run.cell == cell).for_each(|run| run.kept = true);
-            }
-        }
-        round_done(&outcome)?;
+        judge(&mut outcome.runs, cells);
+        so_far(&outcome)?;
     }
     Ok(outcome)
+}
+
+/// Which runs count: those that are not slow, and all of a cell that has only slow ones.
+fn judge<R: Spun>(runs: &mut [Planned<R>], cells: usize) {
+    drop_slow(runs);
+    for cell in 0..cells {
+        if clean(runs, cell) == 0 {
+            runs.iter_mut().filter(|run| run.cell == cell).for_each(|run| run.kept = true);
+        }
+    }
 }
 
 fn clean<R>(runs: &[Planned<R>], cell: usize) -> usize {
@@ -168,14 +181,15 @@ mod tests {
         let order = |outcome: &Outcome<Spin>| -> Vec<(usize, usize)> {
             outcome.runs.iter().map(|run| (run.round, run.cell)).collect()
         };
-        let begun = run(5, 2, 7, |_, _| Ok(Spin(10.0))).runs;
+        let mut begun = run(5, 2, 7, |_, _| Ok(Spin(10.0))).runs;
+        begun.truncate(8);
         let mut count = 0;
         let perform = |_, _| {
             count += 1;
             Ok(Spin(10.0))
         };
         let gone_on = interleaved(5, 3, 7, begun, perform, |_| Ok(())).unwrap();
-        assert_eq!((count, order(&gone_on)), (5, order(&whole)));
+        assert_eq!((count, order(&gone_on)), (7, order(&whole)));
     }
 
     #[test]

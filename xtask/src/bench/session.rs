@@ -239,12 +239,12 @@ impl<'a> Session<'a> {
         self.launcher.warmed_mib = mib;
     }
 
-    /// Runs everything. After each round what there is so far is saved, for a run that does not come to its end.
+    /// Runs everything. Now and then what there is so far is saved, for a run that does not come to its end.
     pub fn run(self, reps: usize, seed: u64, touch: bool, directory: &Path) -> Result<Results> {
         self.go_on(reps, seed, touch, directory, &Results::default())
     }
 
-    /// As [`Session::run`], after the rounds that are there already.
+    /// As [`Session::run`], after the runs that are there already.
     pub fn go_on(self, reps: usize, seed: u64, touch: bool, directory: &Path, begun: &Results) -> Result<Results> {
         ensure!(!self.cells.is_empty(), "no benchmark has such a name");
         if touch {

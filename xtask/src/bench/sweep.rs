@@ -1,7 +1,7 @@
 //! `cargo xtask sweep`: what each of hakmem's switches does to time and memory, one switch at a time, beside the default.
 //!
 //! The settings are allocators to the runner: hakmem, its environment apart. So they are interleaved like any others. Two of them
-//! change nothing: what they show is noise. A round of all switches takes four minutes on two idle processors, because each run is
+//! change nothing: what they show is noise. A round of all switches takes five minutes of processor time, because each run is
 //! short; what a run of full length is needed for, `--scale`, `--only` and `--switch` say.
 
 use std::fmt::Write as _;
@@ -57,7 +57,7 @@ pub struct Options {
     /// Do not write most of the free memory once beforehand.
     #[arg(long)]
     no_touch: bool,
-    /// Go on after the rounds that are in the output directory already, if they are of the same commit.
+    /// Go on after the runs that are in the output directory already, if they are of the same commit.
     #[arg(long)]
     resume: bool,
     /// Write the table into docs/performance.md.

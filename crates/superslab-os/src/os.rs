@@ -170,6 +170,10 @@ impl SuperslabOs {
         {
             self.pool.lock().probe.judge(permille, units);
         }
+        // What waits dirty did not fit.
+        if run.clean != 0 {
+            self.purge_for_growth(run.clean.count_ones());
+        }
         self.purge_due();
         Some(run)
     }

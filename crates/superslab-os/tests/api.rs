@@ -461,6 +461,19 @@ fn what_idles_makes_way_for_an_extent_that_finds_no_place_in_it() {
 }
 
 #[test]
+fn what_idles_makes_way_for_a_run_that_finds_no_place_in_it() {
+    let os = os_with(OsPolicy { purge_delay_ms: 10_000, ..never() });
+    let idle = os.take_run(8, 1).unwrap();
+    let _held = os.take_run(24, 1).unwrap();
+    os.give_run(idle.first, 8);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(os.take_run(3, 1).unwrap().clean, 0, "it fits");
+    assert_eq!(os.stats().purged_bytes, 0);
+    assert_eq!(os.take_run(6, 1).unwrap().clean, 0x3f);
+    assert_eq!((os.stats().purged_bytes, os.purgeable_bytes()), (5 * SLAB_BYTES as u64, 0));
+}
+
+#[test]
 fn what_idles_makes_way_for_an_extent_that_grows_in_place_however_much_it_is() {
     let os = os_with(OsPolicy { purge_delay_ms: 10_000, ..never() });
     let scattered: Vec<_> = (0..40).map(|_| (os.take_run(31, 1).unwrap(), os.take_run(1, 1).unwrap())).collect();

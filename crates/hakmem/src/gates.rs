@@ -134,10 +134,14 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
     // Here as well as at a heartbeat, which a class that refills often seldom comes to.
     scavenger::stand_by();
     learning::stir();
+    let slabs = record.heap.counters.fresh_slabs.get();
     let block = front.refill_slow(&record.heap, class).or_else(|| {
         pages::reclaim(record);
         front.refill_slow(&record.heap, class)
     });
+    if record.heap.counters.fresh_slabs.get() != slabs {
+        pages::trim_runs_in_growth(record);
+    }
     match block {
         Some(block) if record.heap.is_at_beat(class) => {
             let floor = 0_u8;

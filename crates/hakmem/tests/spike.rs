@@ -1,5 +1,6 @@
 //! After a spike of small blocks is freed, resident memory returns to within 10 % + 16 MiB of where it began: at once by
-//! `collect()`, in band after a second of ordinary activity, and by itself in a multi-threaded program that stays idle.
+//! `collect()`, in band after a second of ordinary activity, and by itself in a multi-threaded program that stays idle. What a
+//! spike of runs leaves in a thread's cache serves the small blocks that come after it.
 //!
 //! Seconds of activity are those that the thread really ran, and an idle program gets more of them on a busy machine, up to
 //! [`LOOKS`]: what is judged is the memory, not the machine.
@@ -63,6 +64,19 @@ fn a_spike_of_a_thread_that_ended_returns_to_the_system() {
         thread::scope(|scope| scope.spawn(|| spike.rise_and_fall()).join()).unwrap();
         spike.wait_idle();
         spike.judge();
+    });
+}
+
+#[test]
+fn runs_that_idle_serve_small_blocks_when_the_heap_grows() {
+    Child::alone("runs_that_idle_serve_small_blocks_when_the_heap_grows", || {
+        let runs: Vec<Box<[u8]>> = (0..8).map(|_| vec![1; 250_000].into_boxed_slice()).collect();
+        drop(runs);
+        let cached = hakmem::stats().cached_bytes;
+        assert!(cached > 1 << 20, "{cached} bytes: the test needs runs that idle");
+        let _blocks: Vec<Box<[u8]>> = (0..8000).map(|_| vec![1; 1000].into_boxed_slice()).collect();
+        let cached = hakmem::stats().cached_bytes;
+        assert!(cached < 512 << 10, "{cached} bytes idle beside a heap that grew");
     });
 }
 

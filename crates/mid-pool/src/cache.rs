@@ -234,6 +234,10 @@ impl RunCache {
             self.flush(cx);
             cx.os.take_run(shape.units, shape.align_units)
         })?;
+        if run.clean != 0 {
+            // The process grows: what idles here serves better elsewhere.
+            self.trim(cx);
+        }
         let all = low_bits(shape.units);
         hand_out(cx, run.first, shape.units, shape, run.clean & all == all)
     }

@@ -161,6 +161,21 @@ fn trim_lets_go_what_was_not_used_since_the_last_one() {
 }
 
 #[test]
+fn growth_lets_go_what_was_not_used_since_the_last_growth() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let take = |units| cache.allocate(&heap.cx(), units * SLAB_BYTES, 16).unwrap();
+    let (idle, busy) = (take(2), take(3));
+    free(&heap, &cache, idle);
+    free(&heap, &cache, busy);
+    for units in 4..7 {
+        let _grown = take(units);
+        free(&heap, &cache, take(3));
+    }
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES);
+    cache.check_invariants(&heap.cx());
+}
+
+#[test]
 fn a_block_grows_into_free_units_and_into_a_cached_run_behind_it() {
     let (heap, cache) = (heap(), RunCache::new());
     let block = cache.allocate(&heap.cx(), 2 * SLAB_BYTES, 16).unwrap();

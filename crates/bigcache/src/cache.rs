@@ -212,11 +212,18 @@ impl BigCache {
     }
 
     /// Gives back what was kept for longer than policy says. Returns the bytes. Cheap when nothing is due.
+    #[inline]
     pub fn evict_due(&self, cx: &BigContext<'_>) -> usize {
         let (oldest_ms, noted_due_ms) = (self.oldest_ms.load_relaxed(), self.noted_due_ms.load_relaxed());
         if oldest_ms == u64::MAX && noted_due_ms == u64::MAX {
             return 0;
         }
+        self.evict_due_slow(cx, oldest_ms, noted_due_ms)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn evict_due_slow(&self, cx: &BigContext<'_>, oldest_ms: u64, noted_due_ms: u64) -> usize {
         let now_ms = sys::coarse_clock_ms();
         let until_ms = now_ms.saturating_sub(u64::from(cx.policy.retain_ms));
         if oldest_ms > until_ms && noted_due_ms > now_ms {

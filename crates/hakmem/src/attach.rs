@@ -119,7 +119,15 @@ impl Global {
 /// A slow path's first step: takes a newer policy over, if there is one.
 #[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn pick_up_policy(record: &HeapRecord) {
-    if record.is_up_to_date() || record.picking_up.replace(true) {
+    if !record.is_up_to_date() {
+        pick_up_newer_slow(record);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn pick_up_newer_slow(record: &HeapRecord) {
+    if record.picking_up.replace(true) {
         return;
     }
     GLOBAL.policy.with(|policy| record.set_policy(policy));

@@ -613,7 +613,7 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
 /// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
 #[cold]
 #[inline(never)]
-#[unsafe(link_section = ".text.hot.hakmem")]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub(crate) unsafe fn reallocate_slow(
     block: NonNull<u8>,
     bytes: usize,

@@ -345,13 +345,10 @@ pub(crate) fn random_bits() -> u64 {
 }
 
 fn physical_bytes() -> usize {
-    // Miri's machine has no size.
-    if cfg!(miri) {
-        return usize::MAX;
+    match hakmem_superslab_os::physical_bytes() {
+        0 => usize::MAX,
+        bytes => bytes,
     }
-    // SAFETY: reads a constant of the system.
-    let page_count = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    usize::try_from(page_count).map_or(usize::MAX, |count| count.saturating_mul(hakmem_base::OS_PAGE_BYTES))
 }
 
 /// Whether the environment has anything to say to hakmem.

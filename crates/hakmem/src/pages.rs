@@ -9,6 +9,7 @@ use crate::scavenger;
 use crate::tls::{self, Holder};
 
 /// What is due now: purges, kept big blocks that have become old.
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn maintain() {
     let front = &GLOBAL.front;
     front.os.purge_due();

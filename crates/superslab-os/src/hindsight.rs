@@ -329,12 +329,16 @@ impl Watch {
         self.era.turn();
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn take(&mut self, superslab: u32, units: u32, touched: u32, level: u8, now: u32) -> u32 {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return 0 };
         self.era.visits.note(now);
         ghost.take(units, touched, level, now, &self.era, &mut self.sums)
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn give(&mut self, superslab: u32, units: u32, is_clean: bool, now: u32) {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return };
         self.era.visits.note(now);

@@ -45,5 +45,6 @@ pub use os::{Extent, Purge, Run, SuperslabOs};
 pub use policy::{OsPolicy, WindowConfig};
 pub use purge::idle_ms;
 pub use stats::OsStats;
+pub use sys::physical_bytes;
 pub use table::FlatTable;
 pub use window::Window;

@@ -159,7 +159,22 @@ impl SuperslabOs {
             taken = self.try_take_run(units, align_units, None);
         }
         let (run, opened) = taken.ok()?;
-        let superslab = index_of_superslab(run.first.superslab());
+        if opened.advice != Advice::Nothing || opened.probe.is_some() {
+            self.heed_slow(run.first.superslab(), &opened);
+        }
+        // What waits dirty did not fit.
+        if run.clean != 0 && self.purgeable_bytes() != 0 {
+            self.purge_for_growth(run.clean.count_ones());
+        }
+        self.purge_due();
+        Some(run)
+    }
+
+    /// Does what was found to be due when a unit of the superslab was taken.
+    #[cold]
+    #[inline(never)]
+    fn heed_slow(&self, superslab: u32, opened: &Opened) {
+        let superslab = index_of_superslab(superslab);
         let _is_done = match opened.advice {
             Advice::Nothing => true,
             Advice::Huge => self.reservation.advise_huge(superslab, 0, SUPERSLAB_BYTES),
@@ -170,14 +185,9 @@ impl SuperslabOs {
         {
             self.pool.lock().probe.judge(permille, units);
         }
-        // What waits dirty did not fit.
-        if run.clean != 0 {
-            self.purge_for_growth(run.clean.count_ones());
-        }
-        self.purge_due();
-        Some(run)
     }
 
+    #[inline(never)]
     #[unsafe(link_section = ".text.hot.hakmem")]
     fn try_take_run(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Result<(Run, Opened), Refused> {
         let now = sys::coarse_clock_ms();
@@ -202,6 +212,7 @@ impl SuperslabOs {
     }
 
     /// Takes a run back. Its content counts as dirty from now on.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn give_run(&self, first: SlabIndex, units: u32) {
         self.give_units(first, units);
         self.purge_due();
@@ -473,6 +484,8 @@ impl SuperslabOs {
     }
 
     /// The process has grown by `units`: as many that have idled for a while are purged, so that it does not hold both.
+    #[cold]
+    #[inline(never)]
     fn purge_for_growth(&self, units: u32) {
         let mut left = (units as usize) << SLAB_SHIFT;
         if left.min(self.purgeable_bytes()) == 0 {

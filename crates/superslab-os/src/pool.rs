@@ -231,7 +231,9 @@ impl Pool {
         self.free_dirty_units += u64::from(units);
         self.units_in_use -= u64::from(units);
         self.settle(superslab, before, wait, now);
-        self.watch.give(superslab, given, false, now);
+        if self.watch.is_on() {
+            self.watch.give(superslab, given, false, now);
+        }
     }
 
     /// Hands out whole free superslabs as (part of) an extent, of which the first `used_units` units will be used; returns whether all

@@ -220,8 +220,10 @@ pub(crate) fn coarse_clock_ms() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
-/// Bytes of physical memory, 0 if unknown. `sysconf` may open files and allocate; this is one system call.
-pub(crate) fn physical_bytes() -> usize {
+/// Bytes of physical memory, 0 if unknown. `sysconf` may open files and allocate, and brings 64 to 128 KiB of the C library into
+/// memory; this is one system call.
+#[must_use]
+pub fn physical_bytes() -> usize {
     let mut info = core::mem::MaybeUninit::<libc::sysinfo>::zeroed();
     // SAFETY: writes the structure it is given.
     let result = keeping_errno(|| unsafe { libc::sysinfo(info.as_mut_ptr()) });

@@ -93,6 +93,7 @@ impl Front {
     }
 
     /// None of the slab's blocks is out: carve it again from the start, or give it back.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn slab_is_empty(
         &self,
         tables: &Tables,

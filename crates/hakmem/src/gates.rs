@@ -133,7 +133,7 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
     pick_up_policy(record);
     // Here as well as at a heartbeat, which a class that refills often seldom comes to.
     scavenger::stand_by();
-    learning::stir();
+    learning::stir(bytes);
     let slabs = record.heap.counters.fresh_slabs.get();
     let block = front.refill_slow(&record.heap, class).or_else(|| {
         pages::reclaim(record);

@@ -14,6 +14,7 @@ use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
 use hakmem_tiny_front::{DynamicSet, Front, Tables};
 
+use crate::asked::Asked;
 use crate::company::Company;
 use crate::hooks::{self, Hooks};
 use crate::learning;
@@ -59,6 +60,7 @@ pub(crate) struct Global {
     boot: SetOnce<Boot>,
     pub sampled: SampledPool,
     pub watcher: watcher::State,
+    pub asked: Asked,
     pub sites: sites::State,
     pub hardened: Hardened,
 }
@@ -146,6 +148,7 @@ impl Global {
             hardened: Hardened::new(),
             sampled: SampledPool::new(),
             watcher: watcher::State::new(),
+            asked: Asked::new(),
             sites: sites::State::new(),
             policy: PolicyCell::new(),
             arena: MetaArena::new(),

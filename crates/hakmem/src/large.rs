@@ -76,7 +76,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         None => {}
     }
     scavenger::stand_by();
-    learning::stir();
+    learning::stir(bytes);
     let mut hint = BigHint::NONE;
     if bytes > RUN_MAX_BYTES
         && let Some(record) = record

@@ -34,6 +34,8 @@ const WINDOW_MIN_MS: u32 = 10;
 const COST_FACTOR: u64 = 250;
 /// How long (ms) it stays parked, when nothing is allocated, before it looks whether the mode is still the same.
 const PARK_MS: u32 = 10_000;
+/// Windows from one look at the sizes of live blocks to the next.
+const WINDOWS_PER_LIVE_BLOCKS: u32 = 4;
 /// Windows after which the evidence is laid open again though no policy was published.
 const WINDOWS_PER_REPORT: u64 = 64;
 
@@ -165,10 +167,11 @@ pub(crate) fn heed(settings: &Settings<'_>) {
     state.mode.store_relaxed(settings.mode as u32);
 }
 
-/// On an allocation's slow path.
+/// On the slow path of an allocation of so many bytes.
 #[inline]
-pub(crate) fn stir() {
+pub(crate) fn stir(bytes: usize) {
     if GLOBAL.learning.mode.load_relaxed() != Mode::Frozen as u32 {
+        GLOBAL.asked.note(bytes);
         stir_slow();
     }
 }
@@ -322,6 +325,7 @@ fn look_again_and_again() {
         phase: Phase::Learn,
         cost_ns: 0,
         blocks: watcher::Look::begin(),
+        windows_to_live_blocks: WINDOWS_PER_LIVE_BLOCKS,
     };
     let mut seen = 0;
     while wanted().is_some() {
@@ -348,6 +352,7 @@ struct Session {
     /// CPU time that the last look took.
     cost_ns: u64,
     blocks: watcher::Look,
+    windows_to_live_blocks: u32,
 }
 
 impl Session {
@@ -431,6 +436,12 @@ impl Session {
             let policy = GLOBAL.policy.with(Clone::clone);
             Box::new(Learner::new(&policy, &Options::default(), global::random_bits()))
         });
+        if self.windows_to_live_blocks == 0 {
+            self.windows_to_live_blocks = WINDOWS_PER_LIVE_BLOCKS;
+            let asked = GLOBAL.asked.take();
+            learner.look_at_live_blocks(window.live_bytes, &observe::live_blocks(), &asked);
+        }
+        self.windows_to_live_blocks -= 1;
         let decision = learner.observe(window);
         let is_news = decision.phase != self.phase || decision.publish.is_some();
         self.phase = decision.phase;

@@ -16,6 +16,7 @@
 //! pick-up, thread registration), and does so with no lock held and its heap in a consistent state.
 //! **Why.** docs/architecture.md, docs/life-of-a-block.md
 
+mod asked;
 mod attach;
 mod background;
 mod blocks;

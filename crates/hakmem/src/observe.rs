@@ -8,7 +8,7 @@
 //! each from one reading to the next, is the window from the first to the last.
 
 use core::ffi::c_int;
-use hakmem_base::{OS_PAGE_BYTES, SUPERSLAB_BYTES, keeping_errno};
+use hakmem_base::{CLASS_COUNT, OS_PAGE_BYTES, SUPERSLAB_BYTES, keeping_errno};
 use hakmem_learner::{ClassWindow, GroupWindow, Window};
 
 use crate::global::GLOBAL;
@@ -68,6 +68,20 @@ fn add_heaps(all: &mut Window) {
             sum.cache_hits += flow.hits;
         }
     }
+}
+
+/// Blocks in use, by the fixed class of their size. Those in slabs without an owner are left out.
+pub(crate) fn live_blocks() -> [u64; CLASS_COUNT] {
+    let mut blocks = [0; CLASS_COUNT];
+    for record in GLOBAL.records() {
+        for class in record.heap.used_classes() {
+            let counts = record.heap.bin(class).counts();
+            if let Some(sum) = blocks.get_mut(class.fixed().index()) {
+                *sum += u64::from(counts.delivered.saturating_sub(counts.cached));
+            }
+        }
+    }
+    blocks
 }
 
 /// What happened from an earlier reading to this one; levels are this one's.

@@ -4,7 +4,7 @@
 //! most about the next one. The capacities have no list; their controller (`cap.rs`) says what to try.
 
 use core::fmt::{self, Display, Formatter};
-use hakmem_policy::{FrozenPolicy, SIZE_GROUPS};
+use hakmem_policy::{FrozenPolicy, SIZE_GROUPS, SIZES};
 
 /// How many there are.
 pub const KNOBS: usize = Knob::ALL.len();
@@ -39,6 +39,8 @@ pub enum Knob {
     Thp,
     /// How long a freed big block waits whole.
     BigRetain,
+    /// Sizes that have a class of their own.
+    DynamicClasses,
 }
 
 /// The value of a knob.
@@ -48,6 +50,8 @@ pub enum KnobValue {
     Number(u64),
     /// One number per size group.
     Five([u32; SIZE_GROUPS]),
+    /// A set of sizes: smallest first, zeros behind the last.
+    Sizes([u32; SIZES]),
 }
 
 impl Display for KnobValue {
@@ -57,6 +61,13 @@ impl Display for KnobValue {
             Self::Number(NEVER) => out.write_str("never"),
             Self::Number(value) => write!(out, "{value}"),
             Self::Five([a, b, c, d, e]) => write!(out, "{a},{b},{c},{d},{e}"),
+            Self::Sizes([0, ..]) => out.write_str("none"),
+            Self::Sizes(sizes) => {
+                for (place, size) in sizes.iter().filter(|size| **size != 0).enumerate() {
+                    write!(out, "{}{size}", if place == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -69,7 +80,7 @@ const OUTBOX_BLOCK_BYTES: u64 = 256;
 
 impl Knob {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CacheBytes,
         Self::RefillBytes,
         Self::IdleTrim,
@@ -82,6 +93,7 @@ impl Knob {
         Self::Warm,
         Self::Thp,
         Self::BigRetain,
+        Self::DynamicClasses,
     ];
 
     /// Its number, below [`KNOBS`].
@@ -106,6 +118,7 @@ impl Knob {
             Self::Warm => "warm_superslabs",
             Self::Thp => "thp_heap_bytes",
             Self::BigRetain => "big_retain_ms",
+            Self::DynamicClasses => "dynamic_classes",
         }
     }
 
@@ -119,14 +132,14 @@ impl Knob {
         }
     }
 
-    /// The values that are tried, in order; none for the capacities.
+    /// The values that are tried, in order; none for capacities and sizes.
     #[must_use]
     pub const fn arms(self) -> &'static [u64] {
         match self {
             Self::CacheBytes => &[32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB],
             Self::RefillBytes => &[1024, 2048, 4096, 8192, 16_384, 32_768],
             Self::IdleTrim => &[4, 8, 16, 32, 64, 128],
-            Self::MidCap | Self::LargeCap => &[],
+            Self::MidCap | Self::LargeCap | Self::DynamicClasses => &[],
             // These two lists are the founding documents'.
             Self::WMaxMid => &[1400, 1600, 1800, 2000],
             Self::WMaxLarge => &[1250, 1500, 1750, 2000],
@@ -144,11 +157,12 @@ impl Knob {
         match self {
             Self::MidCap => KnobValue::Five(policy.mid_cap),
             Self::LargeCap => KnobValue::Five(policy.large_cap),
+            Self::DynamicClasses => KnobValue::Sizes(policy.dynamic_classes),
             _ => KnobValue::Number(self.number(policy)),
         }
     }
 
-    /// Its value in a policy as a number; for capacities their sum.
+    /// Its value in a policy as a number; for capacities and sizes their sum.
     #[must_use]
     pub fn number(self, policy: &FrozenPolicy) -> u64 {
         match self {
@@ -164,10 +178,11 @@ impl Knob {
             Self::Warm => policy.warm_superslabs.into(),
             Self::Thp => policy.thp_heap_bytes as u64,
             Self::BigRetain => widened(policy.big_retain_ms),
+            Self::DynamicClasses => policy.dynamic_classes.iter().map(|size| u64::from(*size)).sum(),
         }
     }
 
-    /// Gives it another value; nothing happens to capacities.
+    /// Gives it another value; nothing happens to capacities and sizes.
     pub fn set(self, policy: &mut FrozenPolicy, value: u64) {
         let short = u32::try_from(value).unwrap_or(u32::MAX);
         match self {
@@ -177,7 +192,7 @@ impl Knob {
             }
             Self::RefillBytes => policy.refill_bytes = short,
             Self::IdleTrim => policy.idle_trim_ticks = short,
-            Self::MidCap | Self::LargeCap => {}
+            Self::MidCap | Self::LargeCap | Self::DynamicClasses => {}
             Self::WMaxMid => policy.w_max_mid_permille = short,
             Self::WMaxLarge => policy.w_max_large_permille = short,
             Self::Outbox => {
@@ -197,6 +212,7 @@ impl Knob {
             Self::CacheBytes => (to.cache_bytes, to.cache_max_bytes) = (from.cache_bytes, from.cache_max_bytes),
             Self::MidCap => to.mid_cap = from.mid_cap,
             Self::LargeCap => to.large_cap = from.large_cap,
+            Self::DynamicClasses => to.dynamic_classes = from.dynamic_classes,
             Self::Outbox => (to.outbox_blocks, to.outbox_bytes) = (from.outbox_blocks, from.outbox_bytes),
             _ => self.set(to, self.number(from)),
         }

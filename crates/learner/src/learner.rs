@@ -15,6 +15,7 @@ use crate::Window;
 use crate::cap::{CapController, CapOptions};
 use crate::drift::{Fit, PageHinkley, Shape, ShapeWatch};
 use crate::duel::{Duel, Limits, Pace, Side, Verdict};
+use crate::dynamic::DynamicClasses;
 use crate::foresight::Foresight;
 use crate::knob::Knob;
 use crate::league::Candidate;
@@ -24,7 +25,9 @@ use crate::options::Options;
 use crate::page::{Comparison, Next, Outcome, Page, Proposal};
 use crate::random::Random;
 use crate::score::Tally;
+use crate::sizes::Sizes;
 use crate::window::{mid_demands, run_demands};
+use hakmem_base::CLASS_COUNT;
 use hakmem_policy::FrozenPolicy;
 
 /// Where a learner is in its life.
@@ -64,6 +67,7 @@ pub struct Learner {
     cost: PageHinkley,
     stage: Stage,
     foresight: Foresight,
+    dynamic: DynamicClasses,
     page: Page,
     /// The pages of other phases: all the memory that a learner ever has is taken when it is made.
     others: Vec<Page>,
@@ -120,6 +124,7 @@ impl Learner {
             cost: PageHinkley::new(COST_TOLERANCE, COST_THRESHOLD),
             stage: Stage::BEGIN,
             foresight: Foresight::new(boot),
+            dynamic: DynamicClasses::new(boot),
             page: Page::new(boot, options),
             others: Vec::with_capacity(PAGES - 1),
         }
@@ -148,11 +153,22 @@ impl Learner {
         let longest = self.longest().best.clone();
         self.exported = longest;
         self.foresight.apply_longest(&mut self.exported, &self.options);
+        if self.options.dynamic {
+            [&mut wanted, &mut self.settled, &mut self.exported]
+                .into_iter()
+                .for_each(|policy| self.dynamic.apply(policy));
+        }
         let publish = (wanted != self.running && wanted.validate().is_ok()).then_some(wanted);
         if let Some(policy) = &publish {
             self.running.clone_from(policy);
         }
         Decision { publish, phase: self.phase(), turns: self.foresight.turns() }
+    }
+
+    /// Takes a look at the blocks up to 32 KiB that live, in a program with so many live bytes: how many of the sizes of each fixed class,
+    /// and what refills were asked for since the last look. What follows from it is part of the next decision.
+    pub fn look_at_live_blocks(&mut self, live_bytes: u64, blocks: &[u64; CLASS_COUNT], asked: &Sizes) {
+        self.dynamic.look(live_bytes, blocks, asked);
     }
 
     /// The program has allocated nothing for long. The policy that must run until it does again, if it is another one: what memory
@@ -200,6 +216,7 @@ impl Learner {
             let entry = page.ledger.of(knob);
             let is_off = entry.trials == 0 && !self.options.learns(knob);
             let is_foreseen = self.foresight.sets(knob);
+            let is_counted = knob == Knob::DynamicClasses && self.dynamic.is_active();
             Evidence {
                 knob,
                 before: knob.value(&self.boot),
@@ -210,6 +227,7 @@ impl Learner {
                 reason: match (is_off, is_foreseen) {
                     (true, _) => Reason::Off,
                     (_, true) => Reason::Foreseen,
+                    _ if is_counted => Reason::Counted,
                     _ => entry.reason,
                 },
             }
@@ -309,6 +327,9 @@ impl Learner {
         };
         let mut runs_there = base.clone();
         self.foresight.apply(&mut runs_there, &self.options);
+        if self.options.dynamic {
+            self.dynamic.apply(&mut runs_there);
+        }
         let make = if self.running == runs_there { Duel::new } else { Duel::from_elsewhere };
         let duel = make(pace, limits, self.options.weights, baseline);
         self.stage = Stage::Compare(Comparison { duel, proposal, base, candidate });

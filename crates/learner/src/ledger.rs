@@ -21,6 +21,8 @@ pub enum Reason {
     Better,
     /// The account of memory taken and given back says so.
     Foreseen,
+    /// The sizes of live blocks say so.
+    Counted,
     /// It came with a whole policy that was better.
     Strategy,
     /// What was learned did not hold any more, and the value of the start is back.
@@ -39,6 +41,9 @@ impl Reason {
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",
             Self::Foreseen => "by the account of memory taken and given back it would have been the cheapest of all",
+            Self::Counted => {
+                "these sizes have so many live blocks, or no size has, that classes of their own save memory"
+            }
             Self::Strategy => "it belongs to a whole policy that was better in paired trials",
             Self::Outdated => "what was learned did not hold any more, so the value of the start is back",
         }

@@ -28,6 +28,8 @@ pub struct Options {
     pub retention: bool,
     /// Beats between idle trims.
     pub idle_trim: bool,
+    /// Dynamic classes.
+    pub dynamic: bool,
     /// Whole policies, once no single step is left. Off by default: in all programs of `examples/convergence.rs` they found nothing
     /// that steps had not found, and their trials cost about 1 %.
     pub strategies: bool,
@@ -62,6 +64,7 @@ impl Default for Options {
             warm: true,
             retention: true,
             idle_trim: true,
+            dynamic: true,
             strategies: false,
             method: Method::UCB1,
             weights: Weights::default(),
@@ -90,6 +93,7 @@ impl Options {
             warm: false,
             retention: false,
             idle_trim: false,
+            dynamic: false,
             strategies: false,
             ..Self::default()
         }
@@ -102,6 +106,7 @@ impl Options {
             Knob::CacheBytes => self.cache,
             Knob::RefillBytes => self.refill,
             Knob::IdleTrim => self.idle_trim,
+            Knob::DynamicClasses => self.dynamic,
             Knob::MidCap | Knob::LargeCap => self.cap,
             Knob::WMaxMid | Knob::WMaxLarge => self.w_max,
             Knob::Outbox => self.outbox,

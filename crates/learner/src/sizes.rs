@@ -1,28 +1,19 @@
-//! DYN1 and DYN2: which size classes a program would like to have, and what they would save.
+//! DYN1 and DYN2: which dynamic classes a program would like to have in force, and what they would save.
 //!
-//! A block of 1040 bytes lives in a class of 1152 bytes: 112 bytes are nobody's. A histogram of sizes, weighted by what is live,
-//! finds where such blocks pile up, and for each fixed class the one more class below it that would save most.
-//!
-//! **Evidence only.** The allocator has no dynamic classes (docs/decisions/0009-dynamic-classes-not-built.md says why, and at
-//! which saving that would change: 5 % of resident memory). Nothing here changes a policy.
+//! A block of 4360 bytes lives in a class of 4608 bytes, of which 14 share a slab of 64 KiB: 321 bytes are nobody's. A histogram of
+//! sizes, weighted by what is live, finds where such blocks pile up, and for each fixed class the one dynamic class below it that
+//! would save most. Sizes are told apart as finely as there are classes.
 
-use hakmem_base::SizeClass;
+use hakmem_base::{BIN_COUNT, CLASS_COUNT, SizeClass};
 
-/// Sizes are told apart by this many bytes up to 1 KiB, ...
-const FINE: usize = 16;
-const FINE_BINS: usize = 1024 / FINE;
-/// ... and by this many above.
-const COARSE: usize = 128;
-const COARSE_BINS: usize = (32_768 - 1024) / COARSE;
-const BINS: usize = FINE_BINS + COARSE_BINS;
-
-/// How much of what size, up to 32 KiB.
+/// How much of what size, up to 32 KiB, by the smallest class of all that holds it.
 #[derive(Clone, Debug)]
 pub struct Sizes {
-    /// Weight of each bin, and the sum of `weight * bytes` in it.
-    bins: [Bin; BINS],
+    /// Weight of each class, and the sum of `weight * bytes` in it.
+    bins: [Bin; BIN_COUNT],
     blocks: f64,
-    bytes: f64,
+    /// Memory that all of them take in the fixed classes.
+    taken: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,21 +27,12 @@ struct Bin {
 pub struct DynamicClass {
     /// Bytes of its blocks.
     pub block_bytes: usize,
-    /// Bytes of the blocks that they have now.
+    /// Bytes of the blocks of the fixed class for these sizes.
     pub fixed_bytes: usize,
-    /// Bytes that it would save, for the weight that was recorded: live bytes, if that was live blocks.
+    /// Bytes that it saves beside the fixed ones alone, for the weight that was recorded: live bytes, if that was live blocks.
     pub saved_bytes: f64,
-    /// The same as a part of all bytes handed out, rounded up to classes as they are now.
+    /// The same as a part of the memory that all blocks take in the fixed classes.
     pub saved_share: f64,
-}
-
-/// A size that many blocks have.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Peak {
-    /// Largest size in the bin.
-    pub bytes: usize,
-    /// Its part of all blocks.
-    pub share: f64,
 }
 
 impl Default for Sizes {
@@ -63,98 +45,107 @@ impl Sizes {
     /// Nothing recorded.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bins: [Bin { weight: 0.0, bytes: 0.0 }; BINS], blocks: 0.0, bytes: 0.0 }
+        Self { bins: [Bin { weight: 0.0, bytes: 0.0 }; BIN_COUNT], blocks: 0.0, taken: 0.0 }
     }
 
     /// Records blocks of a size: as many as are live, or, by Little's law, as many as come in a second times the seconds that they
     /// live. Sizes above 32 KiB have no class and are left out.
     pub fn record(&mut self, bytes: usize, weight: f64) {
-        let Some(class) = SizeClass::for_bytes(bytes) else { return };
+        let Some(class) = SizeClass::finest(bytes) else { return };
         if !weight.is_finite() || weight <= 0.0 {
             return;
         }
-        if let Some(bin) = self.bins.get_mut(bin_of(bytes)) {
+        if let Some(bin) = self.bins.get_mut(class.index()) {
             bin.weight += weight;
             bin.bytes += weight * bytes as f64;
             self.blocks += weight;
-            self.bytes += weight * class.block_bytes() as f64;
+            self.taken += weight * class.fixed().slab_share();
         }
     }
 
-    /// Makes all that was recorded count less.
-    pub fn fade(&mut self, factor: f64) {
-        for bin in &mut self.bins {
-            bin.weight *= factor;
-            bin.bytes *= factor;
+    /// Takes what was recorded elsewhere since the last time. What was known before counts less, as far as there is news: of the sizes of
+    /// each fixed class by itself.
+    pub fn follow(&mut self, news: &Self, kept: f64) {
+        let news_of = news.weights();
+        let before = core::mem::take(self);
+        for (class, (old, new)) in SizeClass::every().zip(before.bins.iter().zip(&news.bins)) {
+            let is_news = news_of.get(class.fixed().index()).is_some_and(|weight| *weight > 0.0);
+            self.add(old, if is_news { kept } else { 1.0 });
+            self.add(new, 1.0);
         }
-        self.blocks *= factor;
-        self.bytes *= factor;
     }
 
-    /// The sizes that stand out: bins with more than both neighbours and at least `share` of all blocks, largest first.
-    #[must_use]
-    pub fn peaks<const N: usize>(&self, share: f64) -> [Option<Peak>; N] {
-        let mut peaks = [None; N];
-        let weight = |index: Option<usize>| index.and_then(|index| self.bins.get(index)).map_or(0.0, |bin| bin.weight);
-        for (index, bin) in self.bins.iter().enumerate() {
-            let is_peak = bin.weight > weight(index.checked_sub(1)) && bin.weight >= weight(Some(index + 1));
-            if is_peak && bin.weight >= share * self.blocks {
-                let peak = Peak { bytes: top_of(index), share: bin.weight / self.blocks };
-                insert(&mut peaks, peak, |peak| peak.share);
+    /// A mean size of a bin is one of the bin.
+    fn add(&mut self, bin: &Bin, factor: f64) {
+        if bin.weight > 0.0 {
+            self.record((bin.bytes / bin.weight) as usize, bin.weight * factor);
+        }
+    }
+
+    /// Weight by fixed class.
+    fn weights(&self) -> [f64; CLASS_COUNT] {
+        let mut sums = [0.0; CLASS_COUNT];
+        for (class, bin) in SizeClass::every().zip(&self.bins) {
+            if let Some(sum) = sums.get_mut(class.fixed().index()) {
+                *sum += bin.weight;
             }
         }
-        peaks
+        sums
     }
 
-    /// The best further classes, at most one below each fixed one, most saved first: DYN1, DYN2, …
+    /// The same sizes in other numbers: as many blocks of each fixed class's sizes as `blocks` says. Of sizes that were never seen
+    /// there are none.
+    #[must_use]
+    pub fn scaled_to(&self, blocks: &[u64; CLASS_COUNT]) -> Self {
+        let seen = self.weights();
+        let mut scaled = Self::new();
+        for (class, bin) in SizeClass::every().zip(&self.bins).filter(|(_, bin)| bin.weight > 0.0) {
+            let of = class.fixed().index();
+            let (Some(seen), Some(blocks)) = (seen.get(of), blocks.get(of)) else { continue };
+            scaled.add(bin, *blocks as f64 / seen);
+        }
+        scaled
+    }
+
+    /// The dynamic classes that save most, at most one below each fixed one, most saved first: DYN1, DYN2, …
     #[must_use]
     pub fn dynamic_classes<const N: usize>(&self) -> [Option<DynamicClass>; N] {
         let mut best = [None; N];
-        let mut below = 0;
-        for class in SizeClass::all() {
-            let fixed = class.block_bytes();
-            if let Some(found) = self.best_between(below, fixed) {
+        for fixed in SizeClass::all() {
+            if let Some(found) = self.best_below(fixed) {
                 insert(&mut best, found, |class| class.saved_bytes);
             }
-            below = fixed;
         }
         best
     }
 
-    /// The class between two fixed ones that saves most: all blocks up to its size would move to it.
-    fn best_between(&self, below: usize, fixed: usize) -> Option<DynamicClass> {
-        let (mut moved, mut best) = (0.0, None::<DynamicClass>);
-        for index in bin_of(below + 1)..=bin_of(fixed) {
-            let top = top_of(index);
-            moved += self.bins.get(index)?.weight;
-            if top >= fixed {
-                break;
-            }
-            let saved_bytes = moved * (fixed - top) as f64;
-            if saved_bytes > best.map_or(0.0, |best| best.saved_bytes) {
-                let saved_share = saved_bytes / self.bytes;
-                best = Some(DynamicClass { block_bytes: top, fixed_bytes: fixed, saved_bytes, saved_share });
-            }
-        }
-        best
+    /// What a dynamic class saves where it is the only one beside its fixed one: all blocks up to its size are its.
+    #[must_use]
+    pub fn saved_by(&self, class: SizeClass) -> f64 {
+        let fixed = class.fixed();
+        let moved = SizeClass::all_dynamic().filter(|other| other.fixed() == fixed && other.index() <= class.index());
+        let weight: f64 = moved.filter_map(|other| self.bins.get(other.index())).map(|bin| bin.weight).sum();
+        weight * (fixed.slab_share() - class.slab_share())
     }
 
-    /// Bytes handed out beyond what was asked for, as a part of all bytes handed out.
+    fn best_below(&self, fixed: SizeClass) -> Option<DynamicClass> {
+        let below = SizeClass::all_dynamic().filter(|class| class.fixed() == fixed);
+        let savings = below.map(|class| (class, self.saved_by(class))).filter(|(_, saved)| *saved > 0.0);
+        let (class, saved_bytes) = savings.max_by(|one, other| one.1.total_cmp(&other.1))?;
+        Some(DynamicClass {
+            block_bytes: class.block_bytes(),
+            fixed_bytes: fixed.block_bytes(),
+            saved_bytes,
+            saved_share: saved_bytes / self.taken,
+        })
+    }
+
+    /// Memory handed out beyond what was asked for, as a part of all that is taken in the fixed classes.
     #[must_use]
     pub fn waste_share(&self) -> f64 {
         let asked: f64 = self.bins.iter().map(|bin| bin.bytes).sum();
-        if self.bytes > 0.0 { (1.0 - asked / self.bytes).max(0.0) } else { 0.0 }
+        if self.taken > 0.0 { (1.0 - asked / self.taken).max(0.0) } else { 0.0 }
     }
-}
-
-/// The bin of a size: bin 0 holds 0 to 16 bytes.
-const fn bin_of(bytes: usize) -> usize {
-    if bytes <= 1024 { bytes.saturating_sub(1) / FINE } else { FINE_BINS + (bytes - 1025) / COARSE }
-}
-
-/// The largest size in a bin.
-const fn top_of(bin: usize) -> usize {
-    if bin < FINE_BINS { (bin + 1) * FINE } else { 1024 + (bin - FINE_BINS + 1) * COARSE }
 }
 
 /// Puts an item where it belongs among the largest ones.
@@ -174,36 +165,49 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn bins_and_their_tops_agree() {
-        for bytes in 1..=32_768 {
-            let bin = bin_of(bytes);
-            assert!(bin < BINS && bytes <= top_of(bin), "{bytes}");
-            assert!(bin == 0 || bytes > top_of(bin - 1), "{bytes}");
-        }
-    }
-
-    #[test]
     fn a_class_just_above_a_peak_saves_what_the_peak_wastes() {
         let mut sizes = Sizes::new();
-        sizes.record(2304, 500.0);
-        // 2305 to 2560 bytes are one class; 1000 blocks of 2400 waste 160 each, and 2432 is the nearest bin.
-        sizes.record(2400, 1000.0);
+        sizes.record(4600, 500.0);
+        sizes.record(4360, 1000.0);
         let [Some(found), second] = sizes.dynamic_classes::<2>() else { panic!("nothing found") };
-        assert_eq!((found.block_bytes, found.fixed_bytes), (2432, 2560));
-        assert_eq!(found.saved_bytes, 128_000.0);
-        assert_eq!(second, None);
-        let total = 1000.0 * 2560.0 + 500.0 * 2304.0;
-        assert!((found.saved_share - 128_000.0 / total).abs() < 1e-12);
+        assert_eq!((found.block_bytes, found.fixed_bytes, second), (4368, 4608, None));
+        // Of 64 KiB, 14 blocks of 4608 bytes take a fourteenth each, 15 of 4368 a fifteenth.
+        let saved = 1000.0 * (65_536.0 / 14.0 - 65_536.0 / 15.0);
+        assert!((found.saved_bytes / saved - 1.0).abs() < 1e-9, "{found:?}");
+        assert!((found.saved_share / (saved / (1500.0 * 65_536.0 / 14.0)) - 1.0).abs() < 1e-9, "{found:?}");
     }
 
     #[test]
-    fn peaks_come_largest_first() {
+    fn few_blocks_that_were_seen_stand_for_all_there_are() {
         let mut sizes = Sizes::new();
-        for (bytes, weight) in [(64, 50.0), (80, 10.0), (512, 100.0), (5000, 30.0), (9000, 1.0)] {
-            sizes.record(bytes, weight);
-        }
-        let peaks = sizes.peaks::<4>(0.05).map(|peak| peak.map(|peak| peak.bytes));
-        assert_eq!(peaks, [Some(512), Some(64), Some(5120), None]);
+        sizes.record(4360, 3.0);
+        sizes.record(4600, 1.0);
+        sizes.record(100, 5000.0);
+        let mut blocks = [0; CLASS_COUNT];
+        blocks[SizeClass::for_bytes(4360).unwrap().index()] = 80_000;
+        blocks[SizeClass::for_bytes(9000).unwrap().index()] = 1;
+        let [Some(found), None] = sizes.scaled_to(&blocks).dynamic_classes::<2>() else { panic!("not one") };
+        assert!((found.saved_bytes / (60_000.0 * (65_536.0 / 14.0 - 65_536.0 / 15.0)) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn small_sizes_have_no_dynamic_class() {
+        let mut sizes = Sizes::new();
+        sizes.record(520, 1e6);
+        assert_eq!(sizes.dynamic_classes::<1>(), [None]);
+    }
+
+    #[test]
+    fn what_was_known_gives_way_where_there_is_news_and_nowhere_else() {
+        let (mut sizes, mut news) = (Sizes::new(), Sizes::new());
+        sizes.record(4360, 1000.0);
+        sizes.record(8500, 1000.0);
+        news.record(4100, 1000.0);
+        (0..10).for_each(|_| sizes.follow(&news, 0.5));
+        let found = sizes.dynamic_classes::<3>().map(|class| class.map(|class| class.block_bytes));
+        assert_eq!(found, [Some(4224), Some(8544), None]);
+        let saved = SizeClass::dynamic(8500).map_or(0.0, |class| sizes.saved_by(class));
+        assert!((saved / (1000.0 * (65_536.0 / 7.0 - 196_608.0 / 23.0)) - 1.0).abs() < 1e-9);
     }
 
     proptest! {
@@ -214,7 +218,7 @@ mod tests {
             for (bytes, weight) in blocks {
                 sizes.record(bytes, weight);
                 if let Some(class) = SizeClass::for_bytes(bytes) {
-                    wasted += weight * (class.block_bytes() - bytes) as f64;
+                    wasted += weight * (class.slab_share() - bytes as f64);
                 }
             }
             let found = sizes.dynamic_classes::<2>();

@@ -99,7 +99,7 @@ impl Stakes {
             (Knob::IdleTrim, Up) => (self.trims.get() + self.refills.get() / 4.0, 0.0, 0.0),
             (Knob::IdleTrim, Down) => (0.0, 0.0, self.cached.get()),
             (Knob::MidCap | Knob::LargeCap, _) => (self.refills.get() + self.run_misses.get(), 0.0, self.cached.get()),
-            (Knob::WMaxMid, _) => (0.0, 0.0, 0.0),
+            (Knob::WMaxMid | Knob::DynamicClasses, _) => (0.0, 0.0, 0.0),
             (Knob::WMaxLarge, Up) => (self.run_misses.get(), 0.0, 0.0),
             (Knob::WMaxLarge, Down) => (0.0, 0.0, self.cached.get() / 4.0),
             (Knob::Outbox, Up) => (self.remote.get(), 0.0, 0.0),

@@ -7,7 +7,7 @@
 //! slab's route word says. So a class that leaves force needs no farewell: its blocks live on, and its slabs go back one by one.
 //! **Why.** docs/decisions/0009-dynamic-classes.md
 
-use hakmem_atomic_ops::{Lock, Owned8};
+use hakmem_atomic_ops::{Lock, Owned8, Owned64};
 use hakmem_base::{BinPlace, FINE_ENTRIES, MAX_SLAB_BLOCK_BYTES, SizeClass, TINY_MAX_BYTES, fine_bytes, fine_entry};
 
 use crate::raw;
@@ -16,6 +16,8 @@ use crate::raw;
 #[derive(Debug)]
 pub struct ClassMap {
     entries: [Owned8; FINE_ENTRIES],
+    /// Dynamic classes that have ever been in force, low bits first: others have no slabs. Written under the lock.
+    ever: [Owned64; 2],
     /// What the entries say, and as of which policy.
     in_force: Lock<InForce>,
 }
@@ -44,6 +46,11 @@ impl DynamicSet {
         self.0 & Self::bit(class) != 0
     }
 
+    /// The classes, smallest first.
+    pub fn iter(self) -> impl Iterator<Item = SizeClass> {
+        SizeClass::all_dynamic().filter(move |class| self.holds(*class))
+    }
+
     const fn bit(class: SizeClass) -> u128 {
         match class.index().checked_sub(hakmem_base::CLASS_COUNT) {
             Some(place) => 1 << place,
@@ -67,7 +74,11 @@ impl ClassMap {
             }
             entry += 1;
         }
-        Self { entries, in_force: Lock::new(InForce { dynamic: DynamicSet(0), generation: 0 }) }
+        Self {
+            entries,
+            ever: [const { Owned64::new(0) }; 2],
+            in_force: Lock::new(InForce { dynamic: DynamicSet(0), generation: 0 }),
+        }
     }
 
     /// The class that serves `bytes` bytes at present, or `None` above [`MAX_SLAB_BLOCK_BYTES`].
@@ -106,11 +117,21 @@ impl ClassMap {
         if before.dynamic == dynamic {
             return;
         }
+        let [low, high] = &self.ever;
+        low.set(low.get() | dynamic.0 as u64);
+        high.set(high.get() | (dynamic.0 >> u64::BITS) as u64);
         for (entry, word) in self.entries.iter().enumerate() {
             if let Some(class) = class_of(fine_bytes(entry), dynamic) {
                 word.set(class.index() as u8);
             }
         }
+    }
+
+    /// The dynamic classes that have ever been in force, perhaps without the latest.
+    #[must_use]
+    pub fn ever_in_force(&self) -> DynamicSet {
+        let [low, high] = &self.ever;
+        DynamicSet(u128::from(high.get()) << u64::BITS | u128::from(low.get()))
     }
 
     /// The dynamic classes that are in force.
@@ -187,6 +208,10 @@ mod tests {
         assert_eq!(map.in_force(), pages);
         map.set(DynamicSet::default(), 7);
         assert_eq!(map.for_bytes(4360), SizeClass::for_bytes(4360));
+        // Slabs of it may be there as long as the process is.
+        map.set(DynamicSet::of_sizes(&[30_000]), 8);
+        let ever: Vec<usize> = map.ever_in_force().iter().map(SizeClass::block_bytes).collect();
+        assert_eq!(ever, [4368, 30_240]);
     }
 
     /// Two policies take turns while others look: each answer holds the size, whichever policy it belongs to.

@@ -159,7 +159,7 @@ impl Front {
         }
         self.orphan_freed.store_relaxed(0);
         let mut reaped = 0;
-        for class in SizeClass::every() {
+        for class in SizeClass::all().chain(self.classes.ever_in_force().iter()) {
             let mut kept = None;
             for _ in 0..self.published.count(class) {
                 let Some(slab) = self.published.take(tables, class) else { break };

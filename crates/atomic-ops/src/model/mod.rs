@@ -88,13 +88,19 @@ impl Model {
                 let scenario = std::sync::Arc::clone(&scenario);
                 thread::spawn(move || scenario()).join().expect("the model's second thread ends");
             } else {
-                scenario();
+                run_here(&*scenario);
             }
             Store::remove();
         });
         sites::write_down();
         std::println!("model: {} orders of events ({bound})", Store::runs());
     }
+}
+
+/// Its own function, so that the first thread's frame has no room for a scenario that runs in the second one.
+#[inline(never)]
+fn run_here(scenario: &(dyn Fn() + Send + Sync)) {
+    scenario();
 }
 
 /// A plain access to whatever begins at `place` is about to read it. Races with an unordered [`writes`].

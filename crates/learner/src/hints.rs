@@ -12,6 +12,7 @@
 use hakmem_base::{Frames, SITE_FRAMES};
 use hakmem_policy::{Pages, SITE_RULES};
 
+use crate::outlook::{FAULT_NS, HUGE_FAULT_NS};
 use crate::score::Weights;
 use crate::sites::{Site, Sites};
 
@@ -32,12 +33,12 @@ const LONGEST_WAIT_MS: f64 = 60_000.0;
 const WAIT_STEP_MS: f64 = 100.0;
 /// A gain (part of the composite cost) below which waiting is not worth a rule.
 const LEAST_GAIN: f64 = 0.002;
-/// What the kernel takes (ns) for a MiB, and in how many faults: as in `outlook.rs`.
+/// What the kernel takes (ns) for a MiB, and in how many faults.
 const MIB: f64 = (1 << 20) as f64;
-const SMALL_MIB_NS: f64 = 512_000.0;
 const SMALL_MIB_FAULTS: f64 = 256.0;
-const HUGE_MIB_NS: f64 = 200_000.0;
+const SMALL_MIB_NS: f64 = SMALL_MIB_FAULTS * FAULT_NS;
 const HUGE_MIB_FAULTS: f64 = 0.5;
+const HUGE_MIB_NS: f64 = HUGE_MIB_FAULTS * HUGE_FAULT_NS;
 
 /// What the program took while its blocks were watched.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]

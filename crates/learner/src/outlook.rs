@@ -84,8 +84,8 @@ const PROGRAM_MEMORY_MS: f64 = 600_000.0;
 /// An account over less (ms) says too little.
 const LEAST_MS: f64 = 1500.0;
 /// What the kernel takes (ns): orders of magnitude (docs/decisions/0001-founding-measurements.md).
-const FAULT_NS: f64 = 2000.0;
-const HUGE_FAULT_NS: f64 = 400_000.0;
+pub(crate) const FAULT_NS: f64 = 2000.0;
+pub(crate) const HUGE_FAULT_NS: f64 = 400_000.0;
 const PURGE_NS: f64 = 12_000.0;
 const PURGED_UNIT_NS: f64 = 2000.0;
 /// OS pages of a unit that are touched when it is taken again: of sixteen, some are not written to before it is given back.

@@ -45,14 +45,16 @@ pub fn nightly_cargo(project: &Project) -> Command {
     command
 }
 
-/// Runs a `cargo … test` command to its end.
-pub fn run(command: &mut Command) -> Result<Counted> {
+/// Runs a `cargo … test` command to its end. Its lines begin with `name`, because another one's may come between.
+pub fn run(name: &str, command: &mut Command) -> Result<Counted> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("rustup does not start")?;
     let output = child.stdout.take().context("no output to read")?;
     let mut counted = Counted::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("what the tests print cannot be read")?;
-        eprintln!("{line}");
+        if !line.is_empty() {
+            eprintln!("{name}: {line}");
+        }
         counted.read(&line);
     }
     let status = child.wait()?;

@@ -4,6 +4,7 @@
 //! the reason.
 
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 
@@ -114,23 +115,27 @@ pub fn miri(project: &Project, options: &Options) -> Result<ExitCode> {
         return Ok(not_run("Miri", &why, options.allow_missing));
     }
     let mut tally = Tally::new("Miri");
-    for run in RUNS {
+    let chosen = RUNS.iter().filter(|run| {
         let is_chosen = options.packages.is_empty() || options.packages.iter().any(|name| name == run.package);
-        let is_in_share = options.share == Share::Whole || !run.quick.is_empty();
-        if !is_chosen || !is_in_share {
-            continue;
-        }
-        let mut ignored = Vec::new();
+        is_chosen && (options.share == Share::Whole || !run.quick.is_empty())
+    });
+    let ignored = Mutex::new(Vec::new());
+    // The interpreter has one thread. The facade's runs are the longest, so that they come first.
+    let runs = chosen.rev().map(|run| {
         let sampled = if run.flags.contains(&SAMPLED) { " (sampled)" } else { "" };
         let name = format!("{} {}{sampled}", run.package, run.targets.join(" "));
-        tally.take(&name, || {
-            let counted = harness::run(&mut command(project, run, options))?;
-            ignored = counted.ignored;
+        let ignored = &ignored;
+        let step = move || {
+            let counted = harness::run(run.package, &mut command(project, run, options))?;
+            let tests = counted.ignored.iter().map(|test| format!("{}: {test}", run.package));
+            ignored.lock().unwrap_or_else(PoisonError::into_inner).extend(tests);
             Ok(format!("{} passed, seeds: {}", counted.passed, options.seeds))
-        });
-        for test in ignored {
-            tally.leave_out(format!("{}: {test}", run.package));
-        }
+        };
+        (name, step)
+    });
+    tally.take_at_once(runs.collect());
+    for test in ignored.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        tally.leave_out(test);
     }
     for (what, why) in LEFT_OUT {
         tally.leave_out(format!("{what}: {why}"));

@@ -11,6 +11,8 @@ mod sanitize;
 mod valgrind;
 
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{available_parallelism, scope};
 use std::time::Instant;
 
 pub use fuzz::{Options as FuzzOptions, fuzz};
@@ -54,18 +56,33 @@ impl Tally {
 
     /// One run; `step` returns what to print of it, or what is wrong.
     fn take(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<String>) {
-        eprintln!("== {}: {name}", self.tool);
-        let begin = Instant::now();
-        let (verdict, text) = match step() {
-            Ok(text) => ("ok", text),
-            Err(error) => {
-                eprintln!("{error:#}");
-                self.bad_count += 1;
-                ("FAILED", format!("{error:#}"))
+        let (row, is_good) = timed(self.tool, name, step);
+        self.rows.push(row);
+        self.bad_count += usize::from(!is_good);
+    }
+
+    /// Runs that do not disturb each other, as many at a time as there are processors, begun in this order.
+    fn take_at_once(&mut self, runs: Vec<(String, impl FnOnce() -> anyhow::Result<String> + Send)>) {
+        let tool = self.tool;
+        let lanes = available_parallelism().map_or(1, usize::from).min(runs.len());
+        let (waiting, done) = (Mutex::new(runs.into_iter().enumerate()), Mutex::new(Vec::new()));
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        scope(|scope| {
+            for _ in 0..lanes {
+                scope.spawn(|| {
+                    while let Some((index, (name, step))) = next() {
+                        let (row, is_good) = timed(tool, &name, step);
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((index, row, is_good));
+                    }
+                });
             }
-        };
-        let seconds = format!("{:.1} s", begin.elapsed().as_secs_f64());
-        self.rows.push(vec![name.to_owned(), verdict.to_owned(), seconds, text]);
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|&(index, ..)| index);
+        for (_, row, is_good) in done {
+            self.rows.push(row);
+            self.bad_count += usize::from(!is_good);
+        }
     }
 
     /// Something that this tool does not check, and why; each once.
@@ -92,6 +109,21 @@ impl Tally {
         }
         if self.bad_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// The row of a run in its tool's table, and whether nothing was wrong.
+fn timed(tool: &str, name: &str, step: impl FnOnce() -> anyhow::Result<String>) -> (Vec<String>, bool) {
+    eprintln!("== {tool}: {name}");
+    let begin = Instant::now();
+    let (verdict, text) = match step() {
+        Ok(text) => ("ok", text),
+        Err(error) => {
+            eprintln!("{tool}: {name}: {error:#}");
+            ("FAILED", format!("{error:#}"))
+        }
+    };
+    let seconds = format!("{:.1} s", begin.elapsed().as_secs_f64());
+    (vec![name.to_owned(), verdict.to_owned(), seconds, text], verdict == "ok")
 }
 
 /// Says loudly that a tool is not there. A line that begins with `NOT RUN` is what `.ci/run` repeats at its end.
@@ -142,5 +174,18 @@ mod tests {
         assert_eq!(tally.end(), ExitCode::SUCCESS);
         tally.take("bad", || Err(anyhow::anyhow!("wrong")));
         assert_eq!(tally.end(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn runs_at_the_same_time_are_counted_one_by_one_and_listed_in_their_order() {
+        let mut tally = Tally::new("tool");
+        let run = |name: &'static str| {
+            let step = move || if name == "bad" { Err(anyhow::anyhow!("wrong")) } else { Ok("fine".into()) };
+            (name.to_owned(), step)
+        };
+        tally.take_at_once(["one", "bad", "two", "three"].map(run).into());
+        let names: Vec<_> = tally.rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(names, ["one", "bad", "two", "three"]);
+        assert_eq!(tally.bad_count, 1);
     }
 }

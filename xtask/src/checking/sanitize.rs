@@ -113,7 +113,7 @@ pub fn sanitize(project: &Project, options: &Options) -> Result<ExitCode> {
             let name = format!("{}: {} {}", tool.name, run.package, run.targets.join(" "));
             let mut ignored = Vec::new();
             tally.take(&name, || {
-                let counted = harness::run(&mut command(project, tool, run))?;
+                let counted = harness::run(run.package, &mut command(project, tool, run))?;
                 ignored = counted.ignored;
                 Ok(format!("{} passed", counted.passed))
             });

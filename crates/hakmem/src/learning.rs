@@ -125,6 +125,8 @@ pub fn mode() -> Mode {
 pub fn set_mode(mode: Mode) -> bool {
     if mode == Mode::Frozen {
         freeze();
+        // The thread has nothing left to do.
+        GLOBAL.learning.bell.ring();
         return true;
     }
     if !GLOBAL.ensure_ready() {

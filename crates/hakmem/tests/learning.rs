@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use hakmem::{FrozenPolicy, Mode};
 use hakmem_atomic_ops::{Flag, Shared32};
-use hakmem_testkit::{Child, Random};
+use hakmem_testkit::{Child, Random, thread_names};
 
 #[global_allocator]
 static ALLOCATOR: hakmem::Hakmem = hakmem::Hakmem;
@@ -87,15 +87,8 @@ fn is_learning_thread() -> bool {
     name.starts_with(b"hakmem-learn\0")
 }
 
-/// Names of all threads of the process.
-fn threads() -> Vec<String> {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.map(|name| name.trim().to_owned()).collect()
-}
-
 fn has_learner() -> bool {
-    threads().iter().any(|name| name == "hakmem-learn")
+    thread_names().iter().any(|name| name == "hakmem-learn")
 }
 
 /// Blocks of many sizes that come and go, so that caches run empty and full.

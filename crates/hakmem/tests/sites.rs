@@ -1,9 +1,13 @@
 //! Site rules in a Rust program: what one process learned about two places, the next one goes by.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test may stop")]
 
+#[path = "support/at_rest.rs"]
+mod at_rest;
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
+use at_rest::check_at_rest;
 use hakmem_testkit::{Child, Ended};
 
 #[global_allocator]
@@ -50,8 +54,7 @@ fn work() {
     let stats = hakmem::stats();
     eprintln!("told {} {} {}", stats.site_rules, stats.site_hits, stats.peak_rss_bytes >> 20);
     drop(tables);
-    hakmem::freeze();
-    hakmem::check_invariants();
+    check_at_rest();
 }
 
 /// Rules in force, blocks that they were for, peak of resident memory (MiB).

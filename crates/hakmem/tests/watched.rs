@@ -7,6 +7,9 @@
     reason = "a test may stop"
 )]
 
+#[path = "support/at_rest.rs"]
+mod at_rest;
+
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -14,6 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc;
 use std::thread;
 
+use at_rest::check_at_rest;
 use hakmem::learner::{GroupSummary, SiteSummary};
 use hakmem::{Mode, ObservedBlocks};
 use hakmem_testkit::{Blocks, Child};
@@ -123,8 +127,7 @@ fn sizes_lifetimes_and_sites_are_those_of_the_program() {
         assert!(stats.watched >= found.watched && stats.watched_lost == 0);
         assert!(found.spent_ns > 0 && stats.watch_cpu_ppm > 0);
         drop((queue, kept));
-        hakmem::freeze();
-        hakmem::check_invariants();
+        check_at_rest();
     });
 }
 
@@ -236,8 +239,7 @@ fn blocks_keep_what_is_in_them_when_all_are_watched() {
         unsafe { dealloc(block, layout) };
         let watched = hakmem::stats().watched;
         assert!(watched > 4000, "{watched}");
-        hakmem::freeze();
-        hakmem::check_invariants();
+        check_at_rest();
     });
 }
 
@@ -287,7 +289,7 @@ fn large_blocks_are_watched_where_they_are() {
         drop(queue);
         hakmem::freeze();
         (0..10).for_each(|_| drop((a_run(100_000), a_big_one(3 << 20))));
-        hakmem::check_invariants();
+        check_at_rest();
     });
 }
 
@@ -322,8 +324,7 @@ fn large_blocks_are_resized_and_freed_by_others_while_they_are_watched() {
         let (run, big) = (group(&found, 70_000), group(&found, 3 << 20));
         assert!(run.blocks >= 100.0 && big.blocks >= 100.0, "{run:?} {big:?}");
         assert!(run.stranger_share > 0.1 && big.stranger_share > 0.1, "{run:?} {big:?}");
-        hakmem::freeze();
-        hakmem::check_invariants();
+        check_at_rest();
     });
 }
 

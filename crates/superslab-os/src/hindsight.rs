@@ -150,7 +150,9 @@ impl Ghost {
         self.settle(now, era, sums);
         self.held |= units;
         let (mut opened, units) = (0, units & touched);
-        if units == 0 {
+        // With the shortest delays fewest are there.
+        let everywhere = self.there.first().zip(self.there.get(BEFORE)).map_or(0, |(here, before)| here & before);
+        if units & !everywhere == 0 {
             return 0;
         }
         let pages = self.there.iter_mut().zip(&mut self.known);
@@ -209,6 +211,10 @@ impl Ghost {
 
     /// Accounts for the time up to now.
     pub fn settle(&mut self, now: u32, era: &Era, sums: &mut Hindsight) {
+        // Most takes and gives follow each other closely, and nothing is due in no time.
+        if now == self.settled_at && self.season == era.season {
+            return;
+        }
         let since = core::mem::replace(&mut self.settled_at, now);
         let held = self.held;
         let pages = self.there.iter_mut().zip(&mut self.known);

@@ -21,8 +21,11 @@ const HEADER: &str = "# A policy of hakmem; `hakmem-tune explain FILE` says what
 pub struct Source {
     /// What wrote it.
     pub tool: String,
-    /// The program it was made for.
+    /// The program that it was made for, or how many.
     pub command: String,
+    /// The programs by name, where it was made for several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<String>,
     /// The machine.
     pub host: String,
     /// Processors of the machine.
@@ -38,6 +41,12 @@ pub struct Source {
     pub pairs: u64,
     /// Those in which the policy was cheaper.
     pub wins: u64,
+    /// Those of the programs that it did most for, with the cost of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub best: Vec<String>,
+    /// Those that it did least for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub worst: Vec<String>,
     /// What counted how much.
     pub weights: String,
     /// The files that it was merged from.
@@ -172,7 +181,10 @@ fn plain_source(source: &Source) -> Source {
         command: plain(&source.command),
         host: plain(&source.host),
         weights: plain(&source.weights),
-        files: source.files.iter().map(|file| plain(file)).collect(),
+        files: plain_all(&source.files),
+        programs: plain_all(&source.programs),
+        best: plain_all(&source.best),
+        worst: plain_all(&source.worst),
         cost: rounded(source.cost),
         ..source.clone()
     }
@@ -181,7 +193,7 @@ fn plain_source(source: &Source) -> Source {
 fn plain_evidence(evidence: &BTreeMap<String, Evidence>) -> BTreeMap<String, Evidence> {
     let one = |found: &Evidence| Evidence {
         reason: plain(&found.reason),
-        dissent: found.dissent.iter().map(|text| plain(text)).collect(),
+        dissent: plain_all(&found.dissent),
         score_with: rounded(found.score_with),
         score_without: rounded(found.score_without),
         ..found.clone()
@@ -194,12 +206,16 @@ fn plain_sites(sites: &[Site]) -> Vec<Site> {
         let mut site = site.clone();
         let evidence = &mut site.evidence;
         evidence.symbols = plain(&evidence.symbols);
-        evidence.dissent = evidence.dissent.iter().map(|text| plain(text)).collect();
+        evidence.dissent = plain_all(&evidence.dissent);
         evidence.mib = rounded(evidence.mib);
         evidence.idle_ms = evidence.idle_ms.map(rounded);
         site
     };
     sites.iter().map(one).collect()
+}
+
+fn plain_all(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| plain(text)).collect()
 }
 
 /// A text that TOML needs no escapes and no second line for.

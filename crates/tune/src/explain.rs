@@ -32,6 +32,14 @@ pub fn explain(document: &Document, name: &str) -> Result<String> {
             source.pairs,
             if source.weights.is_empty() { "weights unknown" } else { &source.weights }
         )?;
+        if !source.best.is_empty() {
+            writeln!(
+                text,
+                "It did most for {}, and least for {}; each program's cost is by its own with the defaults.",
+                source.best.join(", "),
+                source.worst.join(", ")
+            )?;
+        }
     } else if !change.is_empty() && source.files.is_empty() {
         writeln!(text, "Nobody has compared it with the defaults: no figures are in the file.")?;
     }
@@ -84,7 +92,8 @@ fn made_for(document: &Document) -> String {
         text.push_str(&format!(" with {} processors", source.cpus));
     }
     if source.runs > 0 {
-        text.push_str(&format!(", after {} run{}", source.runs, if source.runs == 1 { "" } else { "s" }));
+        let of_each = if source.programs.is_empty() { "" } else { " of each" };
+        text.push_str(&format!(", after {} run{}{of_each}", source.runs, if source.runs == 1 { "" } else { "s" }));
     }
     text
 }
@@ -160,6 +169,25 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_policy_for_many_says_whom_it_did_most_for() {
+        let source = Source {
+            tool: "hakmem-tune run".into(),
+            command: "3 programs".into(),
+            programs: vec!["a".into(), "b".into(), "c".into()],
+            runs: 60,
+            cost: 0.9,
+            best: vec!["b 0.70".into()],
+            worst: vec!["a 1.02".into()],
+            ..Source::default()
+        };
+        let policy = FrozenPolicy { purge_delay_ms: 1000, ..FrozenPolicy::DEFAULT };
+        let document = Document { policy, source, evidence: BTreeMap::new(), sites: Vec::new() };
+        let text = explain(&document, "p.toml").unwrap();
+        assert!(text.contains("for `3 programs`, after 60 runs of each"), "{text}");
+        assert!(text.contains("It did most for b 0.70, and least for a 1.02;"), "{text}");
     }
 
     #[test]

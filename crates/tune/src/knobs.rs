@@ -28,7 +28,7 @@ macro_rules! steps_of {
 /// What the search turns, those that tend to matter first.
 pub const DIMENSIONS: &[Dimension] = &[
     steps_of!("purge_delay_ms": "10", "100", "1000", "5000", "never"),
-    steps_of!("thp_heap_bytes": "0", "8M", "128M", "never"),
+    steps_of!("thp_heap_bytes": "0", "8M", "16M", "128M", "never"),
     Dimension {
         name: "caches",
         steps: &[
@@ -53,7 +53,7 @@ pub const DIMENSIONS: &[Dimension] = &[
             ],
         ],
     },
-    steps_of!("refill_bytes": "1K", "16K", "64K"),
+    steps_of!("refill_bytes": "1K", "8K", "16K", "64K"),
     steps_of!("big_retain_ms": "50", "500", "never"),
     steps_of!("big_thp_bytes": "2M", "32M", "never"),
     steps_of!("run_cache_bytes": "0", "512K", "8M"),
@@ -84,10 +84,25 @@ pub const DIMENSIONS: &[Dimension] = &[
     },
     steps_of!("heartbeat_allocs": "1024", "16384"),
     steps_of!("keep_empty_slabs": "0"),
-    steps_of!("thp_fill_units": "8", "24"),
+    steps_of!("thp_fill_units": "8", "16", "24", "30"),
     steps_of!("prefill_superslabs": "4"),
     steps_of!("realloc_room_permille": "0", "4000"),
     steps_of!("tiering": "0"),
+    steps_of!("w_max_large_permille": "1250", "2000"),
+    steps_of!("w_max_mid_permille": "1250", "2000"),
+    steps_of!("bundle_runs": "4"),
+    Dimension {
+        name: "capacities",
+        steps: &[
+            &[("mid_cap", "15,15,15,15,15"), ("large_cap", "4,3,2,2,1")],
+            &[
+                ("mid_cap", "240,240,240,240,240"),
+                ("mid_budget", "1200"),
+                ("large_cap", "32,24,16,12,8"),
+                ("large_budget", "100"),
+            ],
+        ],
+    },
 ];
 
 /// Knobs that are meant for each other: a policy made of several takes each group from one of them.
@@ -174,6 +189,29 @@ const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("tiering", "the fullest superslab serves first, so that others empty", "the first superslab that fits serves"),
     (
+        "w_max_large_permille",
+        "more requests of 32 KiB and more are served by a larger cached block, which is wasted in part",
+        "cached blocks of 32 KiB and more serve closer sizes only: less waste, more visits of the pool",
+    ),
+    (
+        "w_max_mid_permille",
+        "more requests of 1 to 32 KiB are served by a larger cached block, which is wasted in part",
+        "cached blocks of 1 to 32 KiB serve closer sizes only: less waste, more visits of the slabs",
+    ),
+    (
+        "bundle_runs",
+        "fewer visits of the pool for blocks of 32 KiB to 2 MiB, and more of them held ready",
+        "fewer blocks of 32 KiB to 2 MiB are held ready, and more visits of the pool",
+    ),
+    ("mid_cap", "threads cache more blocks of 1 to 32 KiB", "threads cache fewer blocks of 1 to 32 KiB"),
+    ("large_cap", "threads cache more blocks of 32 KiB to 2 MiB", "threads cache fewer blocks of 32 KiB to 2 MiB"),
+    (
+        "mid_budget",
+        "capacities of blocks up to 32 KiB may add up to more",
+        "capacities of blocks up to 32 KiB add up to less",
+    ),
+    ("large_budget", "capacities above 32 KiB may add up to more", "capacities above 32 KiB add up to less"),
+    (
         "scavenge_min_bytes",
         "the purging thread stands by only in larger programs",
         "the purging thread stands by in smaller programs too",
@@ -187,8 +225,11 @@ pub fn effect(field: &str, before: &str, now: &str) -> Option<&'static str> {
     Some(if now > before { up } else { down })
 }
 
-/// A value as a number to compare: `64K`, `never`, `on`.
+/// A value as a number to compare: `64K`, `never`, `on`; of several in a list, their sum.
 fn magnitude(text: &str) -> Option<f64> {
+    if text.contains(',') {
+        return text.split(',').map(|number| magnitude(number.trim())).sum();
+    }
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (digits, suffix) = text.split_at_checked(digits)?;
     let factor = match suffix {
@@ -208,7 +249,15 @@ fn magnitude(text: &str) -> Option<f64> {
 
 /// Whether two texts spell the same value: `65536` and `64K`.
 pub fn is_same(left: &str, right: &str) -> bool {
-    left == right || magnitude(left).is_some_and(|value| magnitude(right) == Some(value))
+    let is_equal =
+        |left: &str, right: &str| left == right || magnitude(left).is_some_and(|value| magnitude(right) == Some(value));
+    let (mut left, mut right) = (left.split(','), right.split(','));
+    loop {
+        match (left.next(), right.next()) {
+            (Some(one), Some(other)) if is_equal(one.trim(), other.trim()) => {}
+            (one, other) => return one.is_none() && other.is_none(),
+        }
+    }
 }
 
 /// The variable of a knob.
@@ -327,5 +376,12 @@ mod tests {
         assert_ne!(up, down);
         assert_eq!(effect("thp_heap_bytes", "32M", "128M"), effect("thp_heap_bytes", "512K", "1M"));
         assert_eq!(effect("route_profile", "a", "b"), None);
+        assert_ne!(effect("mid_cap", "60,60,60,60,60", "15,15,15,15,15"), effect("mid_cap", "1,1,1,1,1", "9,9,9,9,9"));
+    }
+
+    #[test]
+    fn a_value_may_be_spelled_in_several_ways() {
+        assert!(is_same("65536", "64K") && is_same("1,2,1K", "1, 2, 1024") && is_same("auto", "auto"));
+        assert!(!is_same("1,2", "2,1") && !is_same("1,2", "1,2,3") && !is_same("auto", "on"));
     }
 }

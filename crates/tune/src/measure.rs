@@ -7,7 +7,6 @@
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -59,19 +58,27 @@ impl Finished {
 
 /// Runs `command` to its end, for `limit` at most.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
+    // The kernel counts this process towards the peak of what it starts, up to the program's own memory.
+    let mine = high_water("self");
     let begin = Instant::now();
     let child = command.process_group(0).spawn()?;
     let mut timed_out = false;
     let mut curve = Vec::new();
+    let mut highest = 0.0_f64;
     loop {
         if let Some((status, usage)) = reap(&child)? {
             // What the program left running would disturb the next run.
             kill_group(&child);
-            let usage = finish(&usage, begin.elapsed(), curve);
+            let mut usage = finish(&usage, begin.elapsed(), curve);
+            if usage.peak_rss <= mine && highest > 0.0 {
+                usage.peak_rss = highest;
+            }
             return Ok(Finished { status, timed_out, usage });
         }
         let elapsed = begin.elapsed();
-        curve.push((elapsed.as_secs_f64(), resident_of_tree(child.id())));
+        let (resident, high) = memory_of_tree(child.id());
+        highest = highest.max(high);
+        curve.push((elapsed.as_secs_f64(), resident));
         if !timed_out && elapsed > limit {
             timed_out = true;
             kill_group(&child);
@@ -130,23 +137,32 @@ fn reap(child: &Child) -> io::Result<Option<(ExitStatus, libc::rusage)>> {
     }
 }
 
-/// Bytes resident in a process and its descendants. A process that ends meanwhile counts nothing.
-fn resident_of_tree(pid: u32) -> f64 {
+/// Bytes resident in a process and its descendants, and the most that one of them ever had. A process that ends meanwhile counts
+/// nothing.
+fn memory_of_tree(pid: u32) -> (f64, f64) {
     let mut waiting = vec![pid];
-    let mut pages = 0_u64;
+    let (mut resident, mut highest) = (0.0, 0.0_f64);
     while let Some(pid) = waiting.pop() {
-        let directory = format!("/proc/{pid}");
-        let directory = Path::new(&directory);
-        let statm = std::fs::read_to_string(directory.join("statm")).unwrap_or_default();
-        pages += statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-        for thread in std::fs::read_dir(directory.join("task")).into_iter().flatten().flatten() {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        resident += field(&status, "VmRSS:");
+        highest = highest.max(field(&status, "VmHWM:"));
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
             waiting.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
     }
-    // SAFETY: sysconf takes a number and returns one.
-    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    pages as f64 * page_bytes as f64
+    (resident, highest)
+}
+
+/// The most that a process ever had resident, in bytes.
+fn high_water(process: &str) -> f64 {
+    field(&std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default(), "VmHWM:")
+}
+
+/// A field of /proc/PID/status that is given in kB, in bytes; 0 where there is none.
+fn field(status: &str, name: &str) -> f64 {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok());
+    value.unwrap_or(0.0) * 1024.0
 }
 
 #[cfg(test)]
@@ -162,6 +178,14 @@ mod tests {
         let curve = [(0.0, 10.0), (1.0, 20.0), (2.0, 20.0), (3.0, 0.0), (9.0, 100.0)];
         assert_eq!(mean_over_time(&curve, 10.0), Some(15.0));
         assert_eq!(mean_over_time(&curve[..4], 10.0), None);
+    }
+
+    #[test]
+    fn the_peak_of_a_small_program_is_its_own() {
+        // This process has touched 64 MiB, which the kernel would count for `sleep`.
+        let large = vec![1_u8; 64 << 20];
+        let small = shell("exec sleep 0.2").usage.peak_rss;
+        assert!(small > 1e5 && small < 32e6 && large.iter().all(|byte| *byte == 1), "{small}");
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub fn search(path: &Path, title: &str, dots: &[Dot], curves: &[Curve]) -> Resul
     })
 }
 
+/// The search alone.
+pub fn dots(path: &Path, title: &str, dots: &[Dot]) -> Result<()> {
+    draw(path, HEIGHT, &|area| draw_dots(area, title, dots))
+}
+
 /// Memory over time.
 pub fn memory(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
     draw(path, HEIGHT, &|area| draw_curves(area, title, curves))

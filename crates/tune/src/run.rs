@@ -1,99 +1,177 @@
-//! `hakmem-tune run`: a program under FROZEN and LEARN, then the search, then the policy file with its evidence.
+//! `hakmem-tune run`: a program under FROZEN and LEARN, then the search, then the policy file with its evidence; or several
+//! programs, and one policy for all of them. `hakmem-tune judge`: a policy that is there, in fresh pairs with the defaults.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use hakmem_policy::FrozenPolicy;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::document::{Document, Evidence, Source};
 use crate::evaluate::typical_curve;
 use crate::explain::explain;
+use crate::judge::{Breach, Limits, judge};
 use crate::knobs::{Change, DIMENSIONS, change_of, effect, named, policy_of, value_of};
 use crate::measure::Usage;
 use crate::plot::{self, Dot, Kind};
-use crate::score::{Ratios, median_usage};
+use crate::record::Record;
+use crate::score::{Pass, Ratios, Weights, cost_of, median_usage};
 use crate::search::{self, Bench, Outcome};
 use crate::subject::{Program, Subject};
+use crate::tables;
 
 /// What to do.
 pub struct Options {
     /// The preload library of hakmem.
     pub library: PathBuf,
-    /// Runs each of FROZEN and LEARN before the search; 0 leaves LEARN out.
+    /// Runs each of FROZEN and LEARN before the search of a single program; 0 leaves LEARN out.
     pub reps: usize,
+    /// Policies that are tried as a whole before steps are combined.
+    pub starts: Vec<PathBuf>,
     /// How to search.
     pub search: search::Options,
-    /// The policy file; the plot lies beside it.
+    /// Go on after the passes that are in the record.
+    pub resume: bool,
+    /// The policy file; plot and record of passes lie beside it.
+    pub output: PathBuf,
+}
+
+/// What is to be judged.
+pub struct Trial {
+    /// The preload library of hakmem.
+    pub library: PathBuf,
+    /// The policy.
+    pub policy: PathBuf,
+    /// Pairs of passes.
+    pub pairs: usize,
+    /// What counts how much.
+    pub weights: Weights,
+    /// What may be worse, and by how much.
+    pub limits: Limits,
+    /// The smallest gain that is worth a policy, as a share.
+    pub least_gain: f64,
+    /// Go on after the passes that are in the record.
+    pub resume: bool,
+    /// The record of passes.
     pub output: PathBuf,
 }
 
 /// Runs, searches, writes.
-pub fn run(program: &Program, options: &Options) -> Result<ExitCode> {
-    program.check_that_it_listens(&options.library)?;
-    let mut bench = Runs::new(program, options);
-    let learned = bench.frozen_and_learn()?;
-    let outcome = search::search(&mut bench, learned.as_slice(), &options.search)?;
+pub fn run(programs: &[Program], options: &Options) -> Result<ExitCode> {
+    let mut starts = Vec::new();
+    for start in &options.starts {
+        starts.push(change_of(&Document::read(start)?.policy));
+    }
+    let place = Place { library: &options.library, resume: options.resume, record: &record_of(&options.output) };
+    let mut bench = Runs::new(programs, &place, options.search.budget)?;
+    // What LEARN leaves is a policy for one program.
+    if let [program] = programs {
+        starts.extend(bench.frozen_and_learn(program, options.reps, &options.search.weights)?);
+    }
+    let outcome = search::search(&mut bench, &starts, &options.search)?;
     bench.progress.finish_and_clear();
 
-    let document = document(program, options, &outcome)?;
+    let document = document(programs, options, &outcome)?;
     document.write(&options.output)?;
     let picture = options.output.with_extension("svg");
-    draw(&picture, program, &outcome, &bench.learn_runs, options)?;
-    print!("{}", summary(&outcome));
+    draw(&picture, programs, &outcome, &bench.learn_runs, options)?;
+    print!("{}", summary(&outcome, programs));
     print!("\n{}", explain(&document, &options.output.display().to_string())?);
-    println!("\nWritten: {}, {}", options.output.display(), picture.display());
+    println!("\nWritten: {}, {}, {}", options.output.display(), picture.display(), place.record.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The program as the search sees it.
-struct Runs<'a> {
-    program: &'a Program,
+/// Runs a policy and the defaults in turn, and says what a search would decide. Fails if the policy would be refused.
+pub fn judge_policy(programs: &[Program], trial: &Trial) -> Result<ExitCode> {
+    ensure!(trial.pairs > 0, "at least one pair");
+    let candidate = change_of(&Document::read(&trial.policy)?.policy);
+    ensure!(!candidate.is_empty(), "{} is the defaults", trial.policy.display());
+    let place = Place { library: &trial.library, resume: trial.resume, record: &trial.output };
+    let mut bench = Runs::new(programs, &place, 2 * trial.pairs)?;
+    let mut pairs = Vec::new();
+    for round in 0..trial.pairs {
+        pairs.push(search::pair(round, &candidate, &mut |change| bench.run(change))?);
+    }
+    bench.progress.finish_and_clear();
+    let verdict = judge(&pairs, &trial.weights, &trial.limits, trial.least_gain);
+    let names = names(programs);
+    print!("{}", tables::programs(&verdict, &names));
+    println!("\n{}: {}", named(&candidate), tables::verdict(&verdict, &names));
+    println!("Passes: {}", trial.output.display());
+    Ok(if verdict.refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn names(programs: &[Program]) -> Vec<String> {
+    programs.iter().map(Program::called).collect()
+}
+
+/// What a text about these programs calls them.
+fn shown(programs: &[Program]) -> String {
+    match programs {
+        [program] => program.shown(),
+        _ => format!("{} programs", programs.len()),
+    }
+}
+
+fn record_of(output: &Path) -> PathBuf {
+    output.with_extension("csv")
+}
+
+/// Where passes come from.
+struct Place<'a> {
     library: &'a Path,
-    reps: usize,
-    weights: crate::score::Weights,
+    resume: bool,
+    record: &'a Path,
+}
+
+/// The programs as the search sees them.
+struct Runs<'a> {
+    programs: &'a [Program],
+    library: &'a Path,
+    record: Record,
     learn_runs: Vec<Usage>,
     progress: ProgressBar,
     begin: Instant,
 }
 
 impl<'a> Runs<'a> {
-    fn new(program: &'a Program, options: &'a Options) -> Self {
-        let progress = ProgressBar::new(options.search.budget as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed}") {
+    fn new(programs: &'a [Program], place: &Place<'a>, passes: usize) -> Result<Self> {
+        let record = Record::open(place.record, names(programs), place.library, place.resume)?;
+        if record.waiting() > 0 {
+            eprintln!("{} recorded passes first", record.waiting());
+        }
+        for program in programs {
+            program.check_that_it_listens(place.library)?;
+        }
+        let progress = ProgressBar::new(passes as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} passes, {elapsed}") {
             progress.set_style(style);
         }
-        Self {
-            program,
-            library: &options.library,
-            reps: options.reps,
-            weights: options.search.weights,
-            learn_runs: Vec::new(),
-            progress,
-            begin: Instant::now(),
-        }
+        let (library, learn_runs, begin) = (place.library, Vec::new(), Instant::now());
+        Ok(Self { programs, library, record, learn_runs, progress, begin })
     }
 
     /// FROZEN and LEARN in turn; what LEARN came to is where the search may start.
-    fn frozen_and_learn(&mut self) -> Result<Option<Change>> {
+    fn frozen_and_learn(&mut self, program: &Program, reps: usize, weights: &Weights) -> Result<Option<Change>> {
         let place = tempfile::tempdir().context("no temporary directory")?;
         let pattern = place.path().join("%p.toml");
-        let subject = || Subject::hakmem(self.library, FrozenPolicy::DEFAULT);
+        let library = self.library;
+        let subject = || Subject::hakmem(library, FrozenPolicy::DEFAULT);
         let mut frozen = Vec::new();
-        for _ in 0..self.reps {
-            frozen.push(self.program.run(&subject())?);
+        for _ in 0..reps {
+            frozen.push(program.run(&subject())?);
             let learn = subject().called("hakmem LEARN").with("HAKMEM_MODE", "LEARN");
-            self.learn_runs.push(self.program.run(&learn.with("HAKMEM_POLICY_OUT", &pattern))?);
+            self.learn_runs.push(program.run(&learn.with("HAKMEM_POLICY_OUT", &pattern))?);
         }
-        if self.reps == 0 {
+        if reps == 0 {
             return Ok(None);
         }
         let base = median_usage(&frozen);
         let ratios = Ratios::of(&median_usage(&self.learn_runs), &base);
-        self.note(&format!("LEARN costs {:.3} of FROZEN ({})", ratios.cost(&self.weights), shown(&ratios)));
+        self.note(&format!("LEARN costs {:.3} of FROZEN ({})", ratios.cost(weights), tables::parts(&ratios)));
         // Each process of the command left one: the one that has seen most is the program.
         let mut files = Vec::new();
         for entry in std::fs::read_dir(place.path())? {
@@ -110,54 +188,67 @@ impl<'a> Runs<'a> {
 }
 
 impl Bench for Runs<'_> {
-    fn run(&mut self, change: &Change) -> Result<Usage> {
-        let usage = self.program.run(&Subject::hakmem(self.library, policy_of(change)?))?;
+    fn run(&mut self, change: &Change) -> Result<Pass> {
         self.progress.inc(1);
-        Ok(usage)
+        let name = named(change);
+        if let Some(pass) = self.record.take(&name) {
+            return Ok(pass);
+        }
+        let subject = Subject::hakmem(self.library, policy_of(change)?);
+        let mut pass = Pass::new();
+        for program in self.programs {
+            let mut usage = program.run(&subject)?;
+            // A plot has room for the curves of one program.
+            if self.programs.len() > 1 {
+                usage.curve = Vec::new();
+            }
+            pass.push(usage);
+        }
+        self.record.add(&name, &pass)?;
+        Ok(pass)
     }
 
     fn note(&mut self, text: &str) {
         let elapsed = Duration::from_secs(self.begin.elapsed().as_secs());
         self.progress.suspend(|| eprintln!("[{:>4} s] {text}", elapsed.as_secs()));
     }
+
+    fn name_breach(&self, breach: &Breach) -> String {
+        tables::breach(breach, &names(self.programs))
+    }
 }
 
-fn shown(ratios: &Ratios) -> String {
-    let Ratios { wall, cpu, faults, memory } = ratios;
-    format!("wall {wall:.3}, cpu {cpu:.3}, faults {faults:.3}, memory {memory:.3}")
-}
-
-fn summary(outcome: &Outcome) -> String {
+fn summary(outcome: &Outcome, programs: &[Program]) -> String {
     let Some(verdict) = &outcome.verdict else {
         let noise = outcome.noise * 100.0;
         return format!("No step beat the defaults by more than runs differ ({noise:.1} %): the defaults stay.\n");
     };
-    let found = named(&outcome.candidate);
-    let figures = format!(
-        "cost {:.3} ({}), cheaper in {} of {} pairs",
-        verdict.cost,
-        shown(&verdict.ratios),
-        verdict.wins,
-        verdict.pairs
-    );
-    match &verdict.refusal {
-        None => format!("Found: {found}\n{figures}\n"),
-        Some(why) => format!("Not taken: {found}\n{figures}: {why}. The defaults stay.\n"),
-    }
+    let (found, names) = (named(&outcome.candidate), names(programs));
+    let head = if verdict.refusal.is_none() { "Found" } else { "Not taken" };
+    let table = if programs.len() > 1 { format!("\n{}", tables::programs(verdict, &names)) } else { String::new() };
+    format!("{head}: {found}\n{}\n{table}", tables::verdict(verdict, &names))
 }
 
-fn document(program: &Program, options: &Options, outcome: &Outcome) -> Result<Document> {
-    let mut evidence = rejected(outcome);
+fn document(programs: &[Program], options: &Options, outcome: &Outcome) -> Result<Document> {
+    let names = names(programs);
+    let is_for_many = programs.len() > 1;
+    let mut evidence = rejected(outcome, &names);
     for proof in &outcome.proofs {
         for field in proof.fields.iter().filter(|field| outcome.change.contains_key(*field)) {
             let before = value_of(&FrozenPolicy::DEFAULT, field);
             let now = outcome.change.get(field).cloned().unwrap_or_default();
             let buys = effect(field, &before, &now).unwrap_or("what the search was for");
+            let (best, worst) = tables::extremes(&proof.programs, &names);
+            let whom = if is_for_many && !best.is_empty() {
+                format!(" Most for {}, least for {}.", best.join(", "), worst.join(", "))
+            } else {
+                String::new()
+            };
             evidence.insert(
                 (*field).to_owned(),
                 Evidence {
                     reason: format!(
-                        "Left out, a run costs {:.3} instead of {:.3}; it buys {buys}.",
+                        "Left out, a run costs {:.3} instead of {:.3}; it buys {buys}.{whom}",
                         proof.without, proof.with
                     ),
                     before,
@@ -171,23 +262,30 @@ fn document(program: &Program, options: &Options, outcome: &Outcome) -> Result<D
         }
     }
     let accepted = outcome.verdict.as_ref().filter(|verdict| verdict.refusal.is_none());
+    let costs: Vec<f64> =
+        accepted.map_or_else(Vec::new, |verdict| verdict.programs.iter().map(|program| program.cost).collect());
+    let (best, worst) = if is_for_many { tables::extremes(&costs, &names) } else { Default::default() };
+    let clocks = if options.search.limits.clocks { "" } else { ", time not looked at" };
     let source = Source {
         tool: format!("hakmem-tune run {}", env!("CARGO_PKG_VERSION")),
-        command: program.shown(),
+        command: shown(programs),
+        programs: if is_for_many { names } else { Vec::new() },
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
         runs: outcome.log.len() as u64,
         cost: accepted.map_or(0.0, |verdict| verdict.cost),
         pairs: accepted.map_or(0, |verdict| verdict.pairs as u64),
         wins: accepted.map_or(0, |verdict| verdict.wins as u64),
-        weights: options.search.weights.to_string(),
+        best,
+        worst,
+        weights: format!("{}{clocks}", options.search.weights),
         ..Source::default()
     };
     Ok(Document { policy: policy_of(&outcome.change)?, source, evidence, sites: Vec::new() })
 }
 
 /// What was tried of the knobs that keep their defaults.
-fn rejected(outcome: &Outcome) -> BTreeMap<String, Evidence> {
+fn rejected(outcome: &Outcome, names: &[String]) -> BTreeMap<String, Evidence> {
     let mut evidence = BTreeMap::new();
     for dimension in DIMENSIONS {
         let fields: Vec<&str> = dimension.steps.iter().copied().flatten().map(|(field, _)| *field).collect();
@@ -201,8 +299,11 @@ fn rejected(outcome: &Outcome) -> BTreeMap<String, Evidence> {
             continue;
         }
         let before = value_of(&FrozenPolicy::DEFAULT, first);
-        let costs: Vec<String> =
-            tried.iter().map(|step| format!("{} cost {:.3}", named(&step.change), step.cost)).collect();
+        let said = |step: &search::Rejected| {
+            let breach = step.breach.as_ref().map(|breach| format!(" ({})", tables::breach(breach, names)));
+            format!("{} cost {:.3}{}", named(&step.change), step.cost, breach.unwrap_or_default())
+        };
+        let costs: Vec<String> = tried.iter().map(|step| said(step)).collect();
         evidence.insert(
             (*first).to_owned(),
             Evidence {
@@ -219,7 +320,7 @@ fn rejected(outcome: &Outcome) -> BTreeMap<String, Evidence> {
     evidence
 }
 
-fn draw(path: &Path, program: &Program, outcome: &Outcome, learn: &[Usage], options: &Options) -> Result<()> {
+fn draw(path: &Path, programs: &[Program], outcome: &Outcome, learn: &[Usage], options: &Options) -> Result<()> {
     let kind = |change: &Change| {
         if change.is_empty() {
             Kind::Defaults
@@ -229,11 +330,14 @@ fn draw(path: &Path, program: &Program, outcome: &Outcome, learn: &[Usage], opti
             Kind::Other
         }
     };
-    let cost = |usage: &Usage| Ratios::of(usage, &outcome.base).cost(&options.search.weights);
+    let cost = |pass: &Pass| cost_of(pass, &outcome.base, &options.search.weights);
     let dots: Vec<Dot> =
-        outcome.log.iter().map(|(change, usage)| Dot { kind: kind(change), cost: cost(usage) }).collect();
+        outcome.log.iter().map(|(change, pass)| Dot { kind: kind(change), cost: cost(pass) }).collect();
+    if programs.len() > 1 {
+        return plot::dots(path, &shown(programs), &dots);
+    }
     let runs_of = |wanted: Kind| -> Vec<Usage> {
-        outcome.log.iter().filter(|(change, _)| kind(change) == wanted).map(|(_, usage)| usage.clone()).collect()
+        outcome.log.iter().filter(|(change, _)| kind(change) == wanted).flat_map(|(_, pass)| pass.clone()).collect()
     };
     let mut curves = vec![("defaults".to_owned(), typical_curve(&runs_of(Kind::Defaults)))];
     let others = [("LEARN", learn.to_vec()), ("result", runs_of(Kind::Result))];
@@ -243,5 +347,5 @@ fn draw(path: &Path, program: &Program, outcome: &Outcome, learn: &[Usage], opti
             .filter(|(_, runs)| !runs.is_empty())
             .map(|(name, runs)| ((*name).to_owned(), typical_curve(runs))),
     );
-    plot::search(path, &program.shown(), &dots, &curves)
+    plot::search(path, &shown(programs), &dots, &curves)
 }

@@ -53,11 +53,31 @@ impl Subject {
     }
 }
 
+/// How a program comes by the allocator's library.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Library {
+    /// It is preloaded into the command and all that this starts.
+    #[default]
+    Preloaded,
+    /// The command finds the path in this variable, and preloads the library into what is to be measured.
+    Named(String),
+    /// hakmem is linked into the program.
+    Inside,
+}
+
 /// A program and its arguments, to be run many times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Program {
+    /// What tables call it; where it is empty, its command does.
+    pub name: String,
     /// Program and arguments; not empty.
     pub command: Vec<OsString>,
+    /// Its variables.
+    pub variables: Vec<(String, String)>,
+    /// How it comes by the library.
+    pub library: Library,
+    /// Each run has an empty directory of its own to work in.
+    pub scratch: bool,
     /// The longest that a run may take.
     pub limit: Duration,
 }
@@ -80,8 +100,17 @@ impl Program {
             }
         }
         if let Some(library) = &subject.library {
-            command.env("LD_PRELOAD", library);
+            match &self.library {
+                Library::Preloaded => _ = command.env("LD_PRELOAD", library),
+                Library::Named(variable) => _ = command.env(variable, library),
+                Library::Inside => {}
+            }
         }
+        let scratch = if self.scratch { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
+        if let Some(scratch) = &scratch {
+            command.current_dir(scratch.path()).env("TMPDIR", scratch.path());
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let file = subject.policy.as_ref().map(file_of).transpose()?;
         if let Some(file) = &file {
             command.env("HAKMEM_POLICY", file.path());
@@ -96,9 +125,14 @@ impl Program {
         if let Some(trouble) = finished.trouble() {
             let lines: Vec<&str> = said.lines().collect();
             let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default();
-            bail!("{} under {}: {trouble}\n{}", self.shown(), subject.name, last.join("\n"));
+            bail!("{} under {}: {trouble}\n{}", self.called(), subject.name, last.join("\n"));
         }
         Ok((finished.usage, said))
+    }
+
+    /// What tables call it.
+    pub fn called(&self) -> String {
+        if self.name.is_empty() { self.shown() } else { self.name.clone() }
     }
 
     /// The command as somebody would type it, about.
@@ -122,7 +156,7 @@ impl Program {
         ensure!(
             said.contains("hakmem: ") || std::fs::read_dir(reports.path())?.next().is_some(),
             "{} did not use {}: is it linked statically, or does it clear its environment?",
-            self.shown(),
+            self.called(),
             library.display()
         );
         if let Some(complaint) = said.lines().find(|line| line.contains("HAKMEM_POLICY")) {

@@ -66,6 +66,15 @@ fn a_program_that_ignores_the_library_or_fails_is_refused() {
     assert!(said(&output).contains("exit status 3") && said(&output).contains("broken"), "{}", said(&output));
     let output = tune(at, &["run", "--", "true"]);
     assert!(!output.status.success() && said(&output).contains("name it with --library"), "{}", said(&output));
+    let judge = |policy: &str| tune(at, &["judge", "--library", "libhakmem.so", "--policy", policy, "--", "true"]);
+    assert!(said(&judge("absent.toml")).contains("cannot read absent.toml"));
+    file(at, "nothing.toml", "version = 1\n");
+    assert!(said(&judge("nothing.toml")).contains("nothing.toml is the defaults"));
+    file(at, "none.toml", "program = []\n");
+    let output = tune(at, &["run", "--library", "libhakmem.so", "--programs", "none.toml"]);
+    assert!(said(&output).contains("none.toml is no list of programs: it has none"), "{}", said(&output));
+    let output = tune(at, &["run", "--library", "libhakmem.so", "--programs", "none.toml", "--", "true"]);
+    assert!(!output.status.success() && said(&output).contains("cannot be used with"), "{}", said(&output));
     let output = tune(at, &["run", "--only", "speed", "--", "true"]);
     assert!(said(&output).contains("no dimension `speed`; there are purge_delay_ms"), "{}", said(&output));
 }

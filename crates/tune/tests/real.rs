@@ -40,7 +40,7 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
     let few = ["--reps", "1", "--budget", "24", "--pairs", "2", "--only", "refill_bytes", "--", "sort", "/dev/null"];
     let output = tune(at, &library, "run", &few);
     assert!(output.status.success(), "{}", said(&output));
-    for part in ["LEARN costs", "LEARN came to", "screen 3/3", "Written: policy.toml"] {
+    for part in ["LEARN costs", "LEARN came to", "screen 4/4", "Written: policy.toml"] {
         assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
     }
     let policy = std::fs::read_to_string(at.join("policy.toml")).unwrap();
@@ -60,6 +60,29 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
     let complaint = start("wrong.toml");
     assert!(complaint.contains("started\n") && complaint.contains("did you mean refill_bytes?"), "{complaint}");
     assert!(start("absent.toml").contains("cannot read"), "a file that is not there is said to be");
+
+    // One policy for two programs; what was run is not run again.
+    let two = "[[program]]\nname = 'one'\ncommand = ['sort', '/dev/null']\nscratch = true\n\
+               [[program]]\nname = 'two'\ncommand = 'cat </dev/null | sort'\nvariables = { LC_ALL = 'C' }\n";
+    std::fs::write(at.join("two.toml"), two).unwrap();
+    let both = ["--busy", "--budget", "24", "--pairs", "2", "--only", "refill_bytes", "--out", "both.toml"];
+    let search = |more: &[&str]| tune(at, &library, "run", &[&both, more, &["--programs", "two.toml"]].concat());
+    let output = search(&[]);
+    assert!(output.status.success() && said(&output).contains("screen 4/4"), "{}", said(&output));
+    let (policy, passes) = (at.join("both.toml"), at.join("both.csv"));
+    assert!(std::fs::read_to_string(&policy).unwrap().contains("programs = [\"one\", \"two\"]"));
+    let first = std::fs::read_to_string(&passes).unwrap();
+    let output = search(&["--resume"]);
+    assert!(output.status.success() && said(&output).contains("recorded passes first"), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(&passes).unwrap(), first, "the same search needed no further pass");
+
+    std::fs::write(at.join("try.toml"), "version = 1\n[knobs]\npurge_delay_ms = 1000\n").unwrap();
+    let judged = ["--policy", "try.toml", "--pairs", "2", "--programs", "two.toml"];
+    let output = tune(at, &library, "judge", &judged);
+    assert!(!output.status.success(), "two pairs are chance at best: {}", said(&output));
+    for part in ["| one |", "| two |", "| geometric mean |", "purge_delay_ms=1000: cost", "The defaults stay."] {
+        assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
+    }
 
     let output =
         tune(at, &library, "evaluate", &["--rounds", "1", "--policy", "policy.toml", "--", "sort", "/dev/null"]);

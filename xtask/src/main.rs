@@ -142,12 +142,9 @@ enum Task {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
-    /// Search a policy for a program: `hakmem-tune run` with a fresh library; write policy.toml with its evidence.
-    Tune {
-        /// Options of `hakmem-tune run`, then `--`, then the program and its arguments.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "[OPTIONS] -- CMD")]
-        arguments: Vec<OsString>,
-    },
+    /// Search a policy for a program, or one for all benchmarks of a suite: `hakmem-tune run` with a fresh library; write policy.toml
+    /// with its evidence.
+    Tune(tune::Options),
     /// Long-running programs in phases under hakmem's modes, policies found for them, and other allocators: tables and plots.
     LearnReport(tune::ReportOptions),
     /// Put libhakmem.so and hakmem.h into target/dist.
@@ -284,7 +281,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             checking::valgrind(&project, &checking::ValgrindOptions { share, allow_missing })
         }
         Task::Loom { weaken, long, only } => loom::loom(&project, &loom::Options { weaken, long, only }),
-        Task::Tune { arguments } => tune::tune(&project, &arguments),
+        Task::Tune(options) => tune::tune(&project, &options),
         Task::LearnReport(options) => tune::report(&project, &options),
         Task::Dist => dist::dist(&project),
         Task::Tidy { fix } => tidy::tidy(&project, fix),

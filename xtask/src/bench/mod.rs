@@ -20,6 +20,7 @@ mod preload;
 mod programs;
 mod results;
 mod rust;
+pub mod searched;
 mod session;
 mod stats;
 mod summary;

@@ -36,6 +36,9 @@ const SOURCES: [(&str, Source); 7] = [
     ("rpmalloc", Source::Crate("rpmalloc", "rpmalloc-sys")),
 ];
 
+/// The variable in which a program that preloads by itself finds the library.
+pub const LIBRARY: &str = "BENCH_LIBRARY";
+
 const PEER_PACKAGE: &str = "hakmem-peer-library";
 
 /// An allocator as a library.
@@ -185,7 +188,7 @@ pub fn job(
     all.extend(command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))));
     if let Some(path) = &library.path {
         let path = text(path.as_os_str());
-        all.push(("BENCH_LIBRARY".to_owned(), path.clone()));
+        all.push((LIBRARY.to_owned(), path.clone()));
         if program.preload == Preload::Everything {
             all.push(("LD_PRELOAD".to_owned(), path));
         }

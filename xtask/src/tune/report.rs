@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Tools;
+use crate::bench::searched;
 use crate::launch;
 use crate::project::Project;
 
@@ -24,6 +25,8 @@ struct Program {
     /// Its last argument, a file of `benches/programs/phases`; what `after` says comes behind it.
     script: &'static str,
     after: &'static [&'static str],
+    /// Texts of the script with what stands for them where a search runs it some hundred times.
+    less: &'static [(&'static str, &'static str)],
 }
 
 const PROGRAMS: &[Program] = &[
@@ -34,6 +37,7 @@ const PROGRAMS: &[Program] = &[
         command: &["bash"],
         script: "redis.sh",
         after: &[],
+        less: &[("200000", "50000"), ("60000", "20000"), ("seq 30", "seq 10")],
     },
     Program {
         name: "compiler",
@@ -42,6 +46,11 @@ const PROGRAMS: &[Program] = &[
         command: &["env", "PYTHONMALLOC=malloc", "/usr/bin/python3"],
         script: "compiler.py",
         after: &[],
+        less: &[
+            ("* 40 : branch * 40 + 80", "* 40 : branch * 40 + 30"),
+            ("range(40)", "range(10)"),
+            ("range(25)", "range(10)"),
+        ],
     },
     Program {
         name: "batch",
@@ -50,6 +59,7 @@ const PROGRAMS: &[Program] = &[
         command: &["sqlite3", ":memory:", "-init"],
         script: "batch.sql",
         after: &[".quit"],
+        less: &[("sleep 3", "sleep 1"), ("sleep 2", "sleep 1"), ("300000", "80000"), ("200000", "80000")],
     },
     Program {
         name: "pages",
@@ -58,6 +68,7 @@ const PROGRAMS: &[Program] = &[
         command: &["ruby"],
         script: "pages.rb",
         after: &[],
+        less: &[("1500, 120", "500, 120"), ("3000, 30, 3000", "1000, 30, 1000"), ("quiet * 10", "quiet * 4")],
     },
 ];
 
@@ -130,6 +141,25 @@ pub fn report(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(if missing.is_empty() || options.allow_missing { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// These programs for a search, with less work and shorter nights, and what is missing.
+pub fn entries(project: &Project, is_wanted: &dyn Fn(&str) -> bool) -> Result<(Vec<searched::Entry>, Vec<String>)> {
+    let inputs = project.target().join("tune");
+    std::fs::create_dir_all(&inputs)?;
+    let (mut entries, mut missing) = (Vec::new(), Vec::new());
+    for program in PROGRAMS.iter().filter(|program| is_wanted(program.name)) {
+        if let Some((what, package)) = program.needs.iter().find(|(name, _)| launch::find_program(name).is_none()) {
+            missing.push(format!("{} ({what}, Debian package {package})", program.name));
+            continue;
+        }
+        let mut words = searched::texts(program.words(project).iter().map(|word| word.as_os_str()))?;
+        for (from, to) in program.less {
+            searched::replace(&mut words, from, to, &inputs).with_context(|| program.name)?;
+        }
+        entries.push(searched::Entry::new(&format!("phases-{}", program.name), words, "LD_PRELOAD"));
+    }
+    Ok((entries, missing))
+}
+
 impl Program {
     fn measure(
         &self,
@@ -188,5 +218,12 @@ mod tests {
         found.sort();
         known.sort();
         assert_eq!(found, known);
+    }
+
+    #[test]
+    fn what_a_search_replaces_is_still_there() {
+        let project = Project::load().unwrap();
+        let (entries, missing) = entries(&project, &|_| true).unwrap();
+        assert_eq!(entries.len() + missing.len(), PROGRAMS.len());
     }
 }

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use hakmem_base::HEAP_RECORD_BYTES;
 
-use crate::global::{GLOBAL, Global};
+use crate::global::{GLOBAL, Global, UNTOLD};
 use crate::hardened;
 use crate::hooks;
 use crate::record::HeapRecord;
@@ -79,7 +79,7 @@ impl Global {
         };
         // A published snapshot is picked up at the first slow path: reading it may allocate.
         record.heap.stir(sampler::seed(record));
-        record.set_policy(self.policy.boot());
+        record.set_policy(self.policy.boot_or(&UNTOLD.policy));
         record.heap.open(self.front.view());
         let live = self.registry.live.add_relaxed(1) + 1;
         self.registry.peak.max_relaxed(live);

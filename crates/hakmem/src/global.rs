@@ -65,6 +65,10 @@ pub(crate) struct Global {
     pub hardened: Hardened,
 }
 
+/// What holds where the environment says nothing. Named, so that it lies with what every process reads (`layout.ld`).
+#[unsafe(link_section = ".rodata.hot.hakmem")]
+pub(crate) static UNTOLD: Settings<'static> = Settings::DEFAULT;
+
 /// Bytes of runs that threads without a heap have taken and given back, for the statistics.
 pub(crate) struct HeaplessRuns {
     pub allocated: Shared64,
@@ -191,7 +195,7 @@ impl Global {
         self.physical_bytes.store_relaxed(physical_bytes());
         self.learning.begin();
         let said = read_environment();
-        let settings = said.as_ref().unwrap_or(const { &Settings::DEFAULT });
+        let settings = said.as_ref().unwrap_or(&UNTOLD);
         // A cell without a boot policy says the default one.
         let is_boot_policy = match &said {
             Some(said) => self.policy.set_boot(said.policy.clone()).is_ok(),

@@ -85,7 +85,12 @@ impl PolicyCell {
     /// The boot policy, whatever was published since.
     #[must_use]
     pub fn boot(&self) -> &FrozenPolicy {
-        self.boot.get().unwrap_or(&FrozenPolicy::DEFAULT)
+        self.boot_or(&FrozenPolicy::DEFAULT)
+    }
+
+    /// [`PolicyCell::boot`], or the caller's own copy of the default where none was set.
+    pub fn boot_or<'a>(&'a self, default: &'a FrozenPolicy) -> &'a FrozenPolicy {
+        self.boot.get().unwrap_or(default)
     }
 
     /// Calls `read` with the current policy. Remember [`FrozenPolicy::generation`] of what you got, not

@@ -13,6 +13,8 @@ use support::{compile, library, preload};
 const MORE_ANONYMOUS_KIB: u64 = 300;
 /// KiB of the library that are in memory afterwards. A debug build has more code for the same work.
 const RESIDENT_KIB: u64 = if cfg!(debug_assertions) { 900 } else { 350 };
+/// KiB of that which may be constants, unwinding tables and what the dynamic linker reads (`layout.ld` sets apart what nobody reads).
+const CONSTANT_KIB: u64 = if cfg!(debug_assertions) { 400 } else { 120 };
 /// No mapping of a process without hakmem's window is this large (KiB).
 const WINDOW_KIB: u64 = 32 << 10;
 
@@ -37,6 +39,7 @@ fn a_process_with_little_memory_pays_little_for_the_library() {
     assert!(with["largest"] >= WINDOW_KIB, "the window has been reserved: {with:?}");
     assert!(with["anonymous"] <= without["anonymous"] + MORE_ANONYMOUS_KIB, "{with:?}, without {without:?}");
     assert!(with["library"] <= RESIDENT_KIB, "{with:?}");
+    assert!(with["constants"] <= CONSTANT_KIB, "{with:?}");
 }
 
 #[test]

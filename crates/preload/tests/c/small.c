@@ -1,5 +1,5 @@
 // What a small process pays for the library. With an argument it first allocates that many bytes, in mixed sizes.
-// Prints its anonymous memory, what is resident of the library EXPECT_LIBRARY, and its largest mapping, in KiB.
+// Prints its anonymous memory, what is resident of the library EXPECT_LIBRARY, how much of that is read-only, and its largest mapping, in KiB.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,23 +43,26 @@ static void allocate(size_t wanted) {
 int main(int count, char **arguments) {
     if (count > 1) allocate((size_t)atol(arguments[1]));
     const char *library = getenv("EXPECT_LIBRARY");
-    long anonymous = 0, resident = 0, largest = 0;
-    int is_library = 0;
+    long anonymous = 0, resident = 0, constants = 0, largest = 0;
+    int is_library = 0, is_constant = 0;
     read_all("/proc/self/smaps");
     for (char *line = text; *line != 0; line = strchr(line, '\n') + 1) {
         char *end = strchr(line, '\n');
         unsigned long from, to;
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
+        char access[5];
+        if (sscanf(line, "%lx-%lx %4s ", &from, &to, access) == 3) {
             if ((long)((to - from) >> 10) > largest) largest = (long)((to - from) >> 10);
             char *name = library == 0 ? 0 : strstr(line, library);
             is_library = name != 0 && name < end;
+            is_constant = strcmp(access, "r--p") == 0;
         } else if (strncmp(line, "Anonymous:", 10) == 0) {
             anonymous += atol(line + 10);
         } else if (strncmp(line, "Rss:", 4) == 0 && is_library) {
             resident += atol(line + 4);
+            if (is_constant) constants += atol(line + 4);
         }
     }
     char answer[128];
-    int length = snprintf(answer, sizeof answer, "anonymous=%ld library=%ld largest=%ld\n", anonymous, resident, largest);
+    int length = snprintf(answer, sizeof answer, "anonymous=%ld library=%ld constants=%ld largest=%ld\n", anonymous, resident, constants, largest);
     return write(1, answer, (size_t)length) == length ? 0 : 1;
 }

@@ -1,6 +1,6 @@
-//! How the shared library is linked: what runs always lies together, and libgcc's unwinder is inside.
+//! How the shared library is linked: what runs always lies together, libgcc's unwinder is inside, and calls within it stay within it.
 //!
-//! Both are for small processes, which pay for every page of a library that they touch, and for every library (the numbers
+//! The first two are for small processes, which pay for every page of a library that they touch, and for every library (the numbers
 //! are in the comments of `layout.ld`). Elsewhere than on Linux with glibc and the GNU linker's options nothing is asked for.
 
 use std::env;
@@ -15,6 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let layout = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("layout.ld");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{}", layout.display());
+
+    // What the library calls of itself is its own: `hak_realloc` must not become the program's `realloc` where the library was loaded
+    // with `dlopen` and the program has another one.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic-functions");
 
     // The standard library asks for libgcc_s.so. The linker meets this text of that name first, which sends it to the static
     // libraries: their symbols stay inside, so that programs and the C++ runtime go on using their own unwinder.

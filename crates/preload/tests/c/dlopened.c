@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 static void *(*allocate)(size_t);
+static void *(*resize)(void *, size_t);
 static void (*release)(void *);
 static void (*check_invariants)(void);
 static pthread_barrier_t used, unloaded;
@@ -18,6 +19,8 @@ static void use(void) {
         blocks[index] = allocate(bytes);
         CHECK(blocks[index] != NULL);
         blocks[index][bytes - 1] = 1;
+        blocks[index] = resize(blocks[index], bytes * 2);
+        CHECK(blocks[index] != NULL && blocks[index][bytes - 1] == 1);
     }
     for (int index = 0; index < 100; index++) {
         release(blocks[index]);
@@ -56,6 +59,7 @@ static void load_use_unload(const char *path, int learning_round) {
         return;
     }
     *(void **)&allocate = dlsym(library, "hak_malloc");
+    *(void **)&resize = dlsym(library, "hak_realloc");
     *(void **)&release = dlsym(library, "hak_free");
     *(void **)&check_invariants = dlsym(library, "hak_check_invariants");
     use();

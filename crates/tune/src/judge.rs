@@ -6,7 +6,7 @@
 
 use crate::measure::Usage;
 use crate::score::{
-    Part, Pass, Ratios, Watched, Weights, cost_of, least_pass, median, median_pass, median_usage, sign_test,
+    Part, Pass, Ratios, Watched, Weights, cost_of, least_pass, median, median_pass, median_usage, most_pass, sign_test,
 };
 
 /// How many times in a hundred chance may do what a policy did.
@@ -78,20 +78,24 @@ impl Limits {
         Watched { wall: with_wall && self.clocks, cpu: self.clocks, peak: weights.has_peak() }
     }
 
-    /// The limit that a few passes break beside the median of the defaults. Of a single program the best run has to break it: of
-    /// many programs one always had bad luck.
-    pub fn broken(&self, passes: &[Pass], base: &[Usage], weights: &Weights) -> Option<Breach> {
+    /// The limit that a few passes break, beside those of the defaults. Of a single program its best run has to break it, and to be
+    /// worse than the worst that it had with the defaults: of many programs one always has bad luck, and threads that race each
+    /// other may hold twice as much memory in one run as in the next.
+    pub fn broken(&self, passes: &[Pass], defaults: &[Pass], weights: &Weights) -> Option<Breach> {
         if passes.is_empty() {
             return None;
         }
-        let watched = self.watched(weights, false);
-        let mean = Ratios::mean_of(&median_pass(passes), base).worse_than(1.0 + self.mean, &watched);
+        let (base, watched) = (median_pass(defaults), self.watched(weights, false));
+        let mean = Ratios::mean_of(&median_pass(passes), &base).worse_than(1.0 + self.mean, &watched);
         if let Some((part, ratio)) = mean {
             return Some(Breach { program: None, part, ratio });
         }
-        let least = least_pass(passes);
-        let singles = least.iter().zip(base).map(|(run, base)| Ratios::of(run, base));
-        self.worst(singles, &watched, |_, _| true)
+        let (least, most) = (least_pass(passes), most_pass(defaults));
+        let singles = least.iter().zip(&base).map(|(run, base)| Ratios::of(run, base));
+        let is_sure = |place: usize, part: Part| {
+            least.get(place).zip(most.get(place)).is_some_and(|(run, most)| Ratios::of(run, most).part(part) > 1.0)
+        };
+        self.worst(singles, &watched, is_sure)
     }
 
     /// The single program that breaks its limit most, if there are several programs.
@@ -104,11 +108,12 @@ impl Limits {
         if programs.clone().count() < 2 {
             return None;
         }
-        let broken = programs.enumerate().filter_map(|(place, ratios)| {
-            let (part, ratio) = ratios.worse_than(1.0 + self.each, watched)?;
-            is_sure(place, part).then_some(Breach { program: Some(place), part, ratio })
+        let broken = programs.enumerate().flat_map(|(place, ratios)| {
+            let worse = ratios.all_worse_than(1.0 + self.each, watched);
+            worse.map(move |(part, ratio)| Breach { program: Some(place), part, ratio })
         });
-        broken.max_by(|left, right| left.ratio.total_cmp(&right.ratio))
+        let is_sure = |breach: &Breach| breach.program.is_some_and(|place| is_sure(place, breach.part));
+        broken.filter(is_sure).max_by(|left, right| left.ratio.total_cmp(&right.ratio))
     }
 }
 
@@ -223,11 +228,26 @@ mod tests {
 
     #[test]
     fn in_a_few_passes_the_best_run_of_a_program_has_to_break_the_limit() {
-        let base = [run(1.0, 1.0, 1.0), run(1.0, 1.0, 1.0)];
+        let base = [vec![run(1.0, 1.0, 1.0), run(1.0, 1.0, 1.0)]];
         let passes = |last: f64| [1.4, 1.3, last].map(|cpu| vec![run(0.6, 1.0, 1.0), run(cpu, 1.0, 1.0)]);
         assert_eq!(LIMITS.broken(&passes(1.05), &base, &Weights::SEVERAL), None);
         let breach = LIMITS.broken(&passes(1.2), &base, &Weights::SEVERAL).unwrap();
         assert_eq!((breach.program, breach.part), (Some(1), Part::Cpu));
         assert_eq!(LIMITS.broken(&[], &base, &Weights::SEVERAL), None);
+    }
+
+    #[test]
+    fn what_a_program_does_with_the_defaults_now_and_then_breaks_no_limit() {
+        // Two programs have no mean to speak of.
+        let limits = Limits { mean: 1.0, ..LIMITS };
+        let steady = run(1.0, 1.0, 1.0);
+        let defaults = [1.0, 1.0, 2.3].map(|peak| vec![steady.clone(), run(1.0, 1.0, peak)]);
+        let with =
+            |peak: f64| limits.broken(&[vec![run(0.5, 1.0, 1.0), run(1.0, 1.0, peak)]], &defaults, &Weights::SEVERAL);
+        assert_eq!(with(2.2), None);
+        assert_eq!(with(2.5).unwrap().part, Part::Peak);
+        // A part that is worse for sure is seen beside one that is worse still, but by luck.
+        let both = limits.broken(&[vec![run(0.3, 0.7, 1.0), run(1.0, 1.2, 2.2)]], &defaults, &Weights::SEVERAL);
+        assert_eq!(both.unwrap().part, Part::Memory);
     }
 }

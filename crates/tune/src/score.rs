@@ -154,12 +154,20 @@ impl Ratios {
         }
     }
 
-    /// The watched part that is worst, if it is worse than `limit`.
-    pub fn worse_than(&self, limit: f64, watched: &Watched) -> Option<(Part, f64)> {
+    /// The watched parts that are worse than `limit`.
+    pub fn all_worse_than(&self, limit: f64, watched: &Watched) -> impl Iterator<Item = (Part, f64)> + use<> {
         let parts =
             [(Part::Wall, watched.wall), (Part::Cpu, watched.cpu), (Part::Memory, true), (Part::Peak, watched.peak)];
-        let worse = parts.into_iter().filter(|(_, is_watched)| *is_watched).map(|(part, _)| (part, self.part(part)));
-        worse.filter(|(_, ratio)| *ratio > limit).max_by(|left, right| left.1.total_cmp(&right.1))
+        let worse = parts.map(|(part, is_watched)| (part, self.part(part), is_watched));
+        worse
+            .into_iter()
+            .filter(move |(_, ratio, is_watched)| *is_watched && *ratio > limit)
+            .map(|(part, ratio, _)| (part, ratio))
+    }
+
+    /// The worst of them.
+    pub fn worse_than(&self, limit: f64, watched: &Watched) -> Option<(Part, f64)> {
+        self.all_worse_than(limit, watched).max_by(|left, right| left.1.total_cmp(&right.1))
     }
 }
 
@@ -231,6 +239,11 @@ pub fn median_pass(passes: &[Pass]) -> Pass {
 /// The least of each part, for each program.
 pub fn least_pass(passes: &[Pass]) -> Pass {
     each_program(passes, |values| values.iter().copied().fold(f64::INFINITY, f64::min))
+}
+
+/// The most of each part, for each program.
+pub fn most_pass(passes: &[Pass]) -> Pass {
+    each_program(passes, |values| values.iter().copied().fold(0.0, f64::max))
 }
 
 fn each_program(passes: &[Pass], of: impl Fn(&[f64]) -> f64) -> Pass {

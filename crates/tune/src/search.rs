@@ -187,7 +187,7 @@ impl Search<'_> {
     }
 
     fn breach(&self, passes: &[Pass]) -> Option<Breach> {
-        self.options.limits.broken(passes, &self.base, &self.options.weights)
+        self.options.limits.broken(passes, self.passes(&Change::new()), &self.options.weights)
     }
 
     fn described(&self, breach: Option<Breach>) -> String {

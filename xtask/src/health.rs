@@ -43,6 +43,9 @@ const WITH_FEATURE: &[(&str, &str, &str)] = &[
     ("hakmem", "ablation-object-header", "stress"),
 ];
 
+/// Tests that are run once more as a release is built: the compiler may make a jump through the dynamic linker of a call only there.
+const AS_RELEASE: &[(&str, &str)] = &[("hakmem-preload", "life_cycle")];
+
 /// All tests of the workspace, package by package: in one cargo call the packages' features would add up, and tests of
 /// the facade would run on boxes that panic where the real ones abort.
 pub fn test(project: &Project, release: bool) -> Result<ExitCode> {
@@ -75,6 +78,10 @@ pub fn test(project: &Project, release: bool) -> Result<ExitCode> {
                 command.arg("--release");
             }
             steps.take_command(&format!("{package_name} {test} ({features})"), &mut command);
+        }
+        for &(_, test) in AS_RELEASE.iter().filter(|(package, _)| *package == package_name && !release) {
+            let mut command = project.cargo(["test", "--release", "--package", package_name, "--test", test]);
+            steps.take_command(&format!("{package_name} {test} (release)"), &mut command);
         }
     }
     Ok(steps.end("Tests"))

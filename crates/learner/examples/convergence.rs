@@ -1,23 +1,33 @@
-//! How many windows each controller needs, as CSV: `cargo run --release -p hakmem-learner --example convergence [-- --curves]`.
+//! How many windows each controller needs, as CSV: `cargo run --release -p hakmem-learner --example convergence`, with
+//! `-- --curves` or `-- --account` for a part.
 //!
 //! Programs are the synthetic ones of the tests: stationary, with 2 % noise in CPU time, a tenth of a second per window. Each row
 //! is the median of 21 seeds. `near`: windows until the best policy known stays within a fifth of what there is to gain;
 //! `rested`: until nothing was left to try; `gained`: part of what there is to gain, in percent; `mean_cost`: over the first 3000
 //! windows, trials included, in percent of the boot policy's. With `--curves`: the mean cost of each window, in percent.
+//!
+//! With `--account`, and at the end: the same programs in turn, twenty seconds each, as seasons of one program with an account of what other
+//! purge delays would have led to. `set`: windows of the season until the delay was another one than it began with; `near`: until
+//! its cost was for good within a fifth of what there is to gain, which is what the delay gains that the season has at last.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use hakmem_learner::{CapController, CapOptions, Demand, Method, Options, Random};
-use support::{DAY, NIGHT, Program, settle};
+use hakmem_learner::{CapController, CapOptions, Demand, Learner, Method, Options, Random};
+use hakmem_policy::FrozenPolicy;
+use support::{DAY, NIGHT, Program, Run, settle};
 
 const SEEDS: u64 = 21;
 const WINDOWS: u32 = 3000;
 
 fn main() {
-    let wants_curves = std::env::args().any(|argument| argument == "--curves");
+    let wants = |name: &str| std::env::args().any(|argument| argument == name);
+    if wants("--account") {
+        return account();
+    }
+    let wants_curves = wants("--curves");
     if wants_curves {
         println!("learner,program,window,cost_percent");
     } else {
@@ -28,6 +38,9 @@ fn main() {
         for (name, options) in learners() {
             row(&name, program_name, &program, &options, wants_curves);
         }
+    }
+    if !wants_curves {
+        account();
     }
 }
 
@@ -65,17 +78,6 @@ fn row(name: &str, program_name: &str, program: &Program, options: &Options, wan
         }
         return;
     }
-    let windows = |reached: Vec<Option<u32>>| {
-        let mut reached: Vec<_> = reached.into_iter().map(|windows| windows.unwrap_or(u32::MAX)).collect();
-        reached.sort_unstable();
-        let median = reached.get(reached.len() / 2).copied().unwrap_or(u32::MAX);
-        if median == u32::MAX { "never".to_owned() } else { median.to_string() }
-    };
-    let percent = |values: Vec<f64>| {
-        let mut values = values;
-        values.sort_unstable_by(f64::total_cmp);
-        100.0 * values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
     println!(
         "{name},{program_name},{},{},{:.0},{:.1}",
         windows(lives.iter().map(|life| life.near).collect()),
@@ -83,6 +85,71 @@ fn row(name: &str, program_name: &str, program: &Program, options: &Options, wan
         percent(lives.iter().map(|life| life.gained).collect()),
         percent(lives.iter().map(|life| life.mean_cost).collect()),
     );
+}
+
+/// The median of what some lives reached.
+fn windows(reached: Vec<Option<u32>>) -> String {
+    let mut reached: Vec<_> = reached.into_iter().map(|windows| windows.unwrap_or(u32::MAX)).collect();
+    reached.sort_unstable();
+    let median = reached.get(reached.len() / 2).copied().unwrap_or(u32::MAX);
+    if median == u32::MAX { "never".to_owned() } else { median.to_string() }
+}
+
+fn percent(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    100.0 * values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Windows of a season, and how often each comes.
+const SEASON: u32 = 200;
+const VISITS: usize = 4;
+
+/// What a visit to a season was like: the policy of each of its windows, the one before them first.
+type Visit = Vec<FrozenPolicy>;
+
+/// Purge delays by account, season by season.
+fn account() {
+    println!("season,visit,set,near,mean_cost_percent");
+    let programs = [("day", DAY), ("night", NIGHT)];
+    let lives: Vec<Vec<Visit>> =
+        (1..=SEEDS).map(|seed| live_through(&programs.map(|(_, program)| program), seed)).collect();
+    for (place, (name, program)) in programs.iter().enumerate() {
+        for visit in 0..VISITS {
+            let (mut set, mut near, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+            for visits in &lives {
+                let Some(seen) = visits.get(visit * programs.len() + place) else { continue };
+                let last = visits.get((VISITS - 1) * programs.len() + place).and_then(|seen| seen.last());
+                let least = last.map_or(f64::NAN, |policy| program.cost(policy));
+                let of_windows: Vec<f64> =
+                    seen.iter().take(SEASON as usize).map(|policy| program.cost(policy)).collect();
+                let begins = seen.first().map(|policy| policy.purge_delay_ms);
+                let other = |policy: &FrozenPolicy| Some(policy.purge_delay_ms) != begins;
+                set.push(seen.iter().position(other).map(|window| window as u32));
+                let is_far = |cost: &f64| *cost > least + 0.2 * (1.0 - least);
+                near.push(Some(of_windows.iter().rposition(is_far).map_or(0, |window| window as u32 + 1)));
+                costs.push(of_windows.iter().sum::<f64>() / of_windows.len() as f64);
+            }
+            println!("{name},{},{},{},{:.1}", visit + 1, windows(set), windows(near), percent(costs));
+        }
+    }
+}
+
+/// All visits to all programs, in the order in which they come.
+fn live_through(programs: &[Program], seed: u64) -> Vec<Visit> {
+    let learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::default(), seed);
+    let mut run = Run { has_account: true, ..Run::new(learner, seed) };
+    let mut visits = Vec::new();
+    for _ in 0..VISITS {
+        for program in programs {
+            let mut seen = vec![run.policy.clone()];
+            for _ in 0..SEASON {
+                run.step(program);
+                seen.push(run.policy.clone());
+            }
+            visits.push(seen);
+        }
+    }
+    visits
 }
 
 /// The controllers of capacities: windows until the hit rate of a cache with hit rate `1 - exp(-capacity / 60)` is on target.

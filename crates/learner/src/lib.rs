@@ -61,6 +61,7 @@ pub use learner::{Decision, Learner, Phase};
 pub use ledger::{Evidence, Reason};
 pub use moves::{Move, Moves};
 pub use options::Options;
+pub use outlook::Bill;
 pub use p2::Quantile;
 pub use random::Random;
 pub use score::{Rates, Tally, Weights};

@@ -33,10 +33,9 @@ pub(crate) struct Setting {
 impl Setting {
     /// What is on the lists and nearest to what a policy says.
     pub(crate) fn of(policy: &FrozenPolicy) -> Self {
-        let bytes = policy.thp_heap_bytes as u64;
         Self {
             delay: DELAYS_MS.iter().filter(|listed| **listed < policy.purge_delay_ms).count().min(DELAYS - 1),
-            size: HUGE_FROM_BYTES.iter().filter(|listed| **listed < bytes).count(),
+            size: size_of(policy.thp_heap_bytes as u64),
         }
     }
 
@@ -58,10 +57,28 @@ const fn is_huge(size: usize, level: usize) -> bool {
 
 /// What something costs, or would have.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub(crate) struct Bill {
-    pub(crate) cpu_ns: f64,
-    pub(crate) faults: f64,
-    pub(crate) byte_ms: f64,
+pub struct Bill {
+    /// The kernel's time.
+    pub cpu_ns: f64,
+    /// Page faults.
+    pub faults: f64,
+    /// Memory kept, over time.
+    pub byte_ms: f64,
+}
+
+impl Bill {
+    /// What the account of one delay comes to, where superslabs have huge pages from this heap size on.
+    #[must_use]
+    pub fn of(flow: &Flow, huge_from_bytes: u64) -> Self {
+        let mut sums = Sums::default();
+        sums.add(flow, 0.0);
+        sums.bill(size_of(huge_from_bytes))
+    }
+}
+
+/// The place on the list of a heap size.
+fn size_of(huge_from_bytes: u64) -> usize {
+    HUGE_FROM_BYTES.iter().filter(|listed| **listed < huge_from_bytes).count()
 }
 
 /// What a part of each is worth.

@@ -11,7 +11,8 @@ use clap::{Parser, Subcommand};
 use hakmem_learner::{Knob, Options, Weights};
 use hakmem_policy::{FrozenPolicy, parse_environment};
 use hakmem_simulator::evaluate::{
-    Cost, DEFAULT_VARIANT, Judged, KnownMarks, NOTHING, Report, Scale, Subject, learned, search, settled, variants,
+    Cost, DEFAULT_VARIANT, Judged, KnownMarks, NOTHING, Report, Scale, Subject, account, learned, search, settled,
+    variants,
 };
 use hakmem_simulator::model::{Costs, Machine};
 use hakmem_simulator::trace::Trace;
@@ -69,6 +70,11 @@ enum Task {
     },
     /// What the policy that the variables HAKMEM_* say scores on traces, as a whole and by phase.
     Score {
+        /// Trace files, or names of workloads.
+        traces: Vec<String>,
+    },
+    /// What the account says of each purge delay while the policy of the variables HAKMEM_* runs, beside replays under them.
+    Account {
         /// Trace files, or names of workloads.
         traces: Vec<String>,
     },
@@ -179,6 +185,10 @@ fn run(task: Task) -> Result<()> {
                 show_score(trace(name)?, &policy);
                 Ok(())
             })
+        }
+        Task::Account { traces } => {
+            let policy = policy_of_environment()?;
+            traces.iter().try_for_each(|name| show_account(trace(name)?, &policy))
         }
         Task::Log { trace: name, rounds, seed, learner } => {
             let variant = variants().into_iter().find(|variant| variant.name == learner);
@@ -356,6 +366,24 @@ fn show_round(name: &str, scale: &Scale, phases: &[Cost]) {
     print!("{name}: {:.3}, cpu {cpu:.3} faults {faults:.3} memory {memory:.3}, by phase:", scale.score(phases));
     phases.iter().for_each(|phase| print!(" {:.3}", scale.share(phase)));
     println!();
+}
+
+/// Prints what the account says and what is so; 1 is the policy that runs.
+fn show_account(trace: Trace, policy: &FrozenPolicy) -> Result<()> {
+    let subject = Subject::new(trace);
+    let rows = account(&subject, policy, &Costs::MEASURED);
+    let runs = rows.iter().find(|row| row.delay_ms == policy.purge_delay_ms);
+    let runs = runs.with_context(|| format!("no account is kept of {} ms", policy.purge_delay_ms))?.is;
+    let scale = Scale::new(&[runs], Weights::default());
+    println!("{}, {} ms running: said | so", subject.trace.name, policy.purge_delay_ms);
+    for row in &rows {
+        let [said, is] = [row.said, row.is].map(|cost| {
+            let [cpu, faults, memory] = scale.ratios(&[cost]);
+            format!("{:.3}, cpu {cpu:.3} faults {faults:.3} memory {memory:.3}", scale.score(&[cost]))
+        });
+        println!("{:6} ms: {said} | {is}", row.delay_ms);
+    }
+    Ok(())
 }
 
 /// Prints what a search finds.

@@ -9,10 +9,12 @@
 //! round, beside the defaults' second one; learners by their last ones, when they have had the time to converge, beside the
 //! defaults' last ones, and by all of them for the curve.
 
+mod account;
 mod report;
 mod runs;
 mod search;
 
+pub use account::{Said, account};
 pub use report::{DEFAULT_VARIANT, Judged, NOTHING, Report, Row, Variant, variants};
 pub use runs::{Learned, Step, Subject, learned, settled};
 pub use search::{Best, BestOfPhase, KnownMarks, Marks, search};

@@ -29,7 +29,7 @@ impl Subject {
         Self { trace, tail }
     }
 
-    fn round(&self) -> impl Iterator<Item = &Event> {
+    pub(super) fn round(&self) -> impl Iterator<Item = &Event> {
         // A border at the very end is none.
         let events = self.trace.events();
         let whole = events.iter().rposition(|event| event.what != What::Phase).map_or(0, |last| last + 1);

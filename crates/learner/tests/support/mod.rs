@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test and example uses a part")]
 
+use hakmem_base::{DELAYS_MS, Flow, Hindsight, SLAB_BYTES};
 use hakmem_learner::{Decision, Knob, Learner, Options, Phase, Random, Rates, Tally, Weights, Window};
 use hakmem_policy::FrozenPolicy;
 
@@ -58,7 +59,7 @@ impl Program {
         let refills = 0.03 * allocs * small_cache * (4096.0 / f64::from(policy.refill_bytes)).sqrt();
         let spills = 0.03 * allocs * small_cache;
         // Memory that waits longer than the delay is purged, and its pages are faulted in again.
-        let purged_share = (-f64::from(policy.purge_delay_ms) / self.reuse_ms).exp();
+        let purged_share = self.purged_share(policy.purge_delay_ms);
         let faults = self.idle / OS_PAGE / (self.reuse_ms / 1000.0).max(0.1) * purged_share * seconds;
         let resident =
             self.live + 20.0 * cache + self.idle * (1.0 - purged_share) + f64::from(policy.warm_superslabs) * 2e6;
@@ -93,6 +94,23 @@ impl Program {
         window
     }
 
+    /// Of the memory that idles, what has lost its pages.
+    fn purged_share(&self, delay_ms: u32) -> f64 {
+        (-f64::from(delay_ms) / self.reuse_ms).exp()
+    }
+
+    /// What each delay would have led to in a tenth of a second.
+    pub fn hindsight(&self) -> Hindsight {
+        let units = self.idle / SLAB_BYTES as f64;
+        let here = DELAYS_MS.map(|delay_ms| {
+            let purged_share = self.purged_share(delay_ms);
+            let refaults = (units / (self.reuse_ms / 1000.0).max(0.1) * purged_share * 0.1) as u64;
+            let kept_unit_ms = (units * (1.0 - purged_share) * 100.0) as u64;
+            Flow { refaults, purged: refaults, purges: refaults / 8, kept_unit_ms, ..Flow::EMPTY }
+        });
+        Hindsight { elapsed_ms: 100, here, ..Hindsight::EMPTY }
+    }
+
     /// The same without noise.
     pub fn rates(&self, policy: &FrozenPolicy) -> Rates {
         let mut tally = Tally::default();
@@ -116,18 +134,23 @@ pub struct Run {
     pub rested: Option<u32>,
     /// Sum of the true costs of all windows.
     pub cost: f64,
+    /// Whether windows have an account of other delays.
+    pub has_account: bool,
 }
 
 impl Run {
     pub fn new(learner: Learner, seed: u64) -> Self {
         let policy = FrozenPolicy::DEFAULT;
-        Self { learner, policy, random: Random::new(seed), windows: 0, rested: None, cost: 0.0 }
+        Self { learner, policy, random: Random::new(seed), windows: 0, rested: None, cost: 0.0, has_account: false }
     }
 
     /// One window of a program.
     pub fn step(&mut self, program: &Program) -> Phase {
         self.cost += program.cost(&self.policy);
-        let window = program.window(&self.policy, &mut self.random);
+        let mut window = program.window(&self.policy, &mut self.random);
+        if self.has_account {
+            window.hindsight = program.hindsight();
+        }
         let Decision { publish, phase, .. } = self.learner.observe(&window);
         self.windows += 1;
         if let Some(published) = publish {

@@ -131,8 +131,9 @@ pub fn policy() -> FrozenPolicy {
 /// or big block that should hold it, and the counted bytes against the blocks. Reports the first contradiction and aborts.
 /// For tests and for a suspicion: it walks all tables, which takes milliseconds per GiB in use.
 ///
-/// No other thread may be inside the allocator meanwhile (the one of OBSERVE and LEARN ends after [`set_mode`] to FROZEN), nor may this be the child of a fork in a program with threads:
-/// heaps that stayed behind may be half-changed.
+/// No other thread may be inside the allocator meanwhile, nor may this be the child of a fork in a program with threads:
+/// heaps that stayed behind may be half-changed. The one of OBSERVE and LEARN is another thread, too: it ends soon after
+/// [`set_mode`] to FROZEN.
 pub fn check_invariants() {
     check::check_invariants();
 }

@@ -23,6 +23,7 @@ use hakmem_policy::{FrozenPolicy, Mode, Settings};
 use crate::background::Background;
 use crate::global::{self, GLOBAL};
 use crate::observe;
+use crate::pages;
 use crate::policy_file;
 use crate::watcher;
 
@@ -34,6 +35,8 @@ const WINDOW_MIN_MS: u32 = 10;
 const COST_FACTOR: u64 = 250;
 /// How long (ms) it stays parked, when nothing is allocated, before it looks whether the mode is still the same.
 const PARK_MS: u32 = 10_000;
+/// The shortest sleep (ms) while memory waits to be given back.
+const NAP_MIN_MS: u32 = 20;
 /// Windows from one look at the sizes of live blocks to the next.
 const WINDOWS_PER_LIVE_BLOCKS: u32 = 4;
 /// Windows after which the evidence is laid open again though no policy was published.
@@ -333,6 +336,7 @@ fn look_again_and_again() {
     while wanted().is_some() {
         session.wait();
         let Some(mode) = wanted() else { break };
+        give_back_if_learning();
         session.look(mode);
         seen += 1;
         if seen % WINDOWS_PER_REPORT == 0 {
@@ -340,6 +344,30 @@ fn look_again_and_again() {
         }
     }
     session.lay_open();
+}
+
+/// Under LEARN there is a second thread in any case, so it gives back what is due, however little: the scavenger stands by for
+/// programs that hold much, and a program that rests runs no slow path. OBSERVE changes nothing.
+fn give_back_if_learning() {
+    if mode() == Mode::Learn {
+        while GLOBAL.front.os.purge_due() > 0 {}
+        pages::maintain();
+    }
+}
+
+/// Sleeps until the bell rings or [`PARK_MS`] have passed, and gives back what falls due meanwhile. True if the bell was rung.
+fn doze() -> bool {
+    let mut left_ms = PARK_MS;
+    while left_ms > 0 {
+        let due_ms = GLOBAL.front.os.next_due_ms().filter(|_| mode() == Mode::Learn);
+        let nap_ms = due_ms.map_or(left_ms, |due_ms| due_ms.clamp(NAP_MIN_MS, left_ms.max(NAP_MIN_MS)));
+        if GLOBAL.learning.bell.wait(nap_ms) {
+            return true;
+        }
+        give_back_if_learning();
+        left_ms = left_ms.saturating_sub(nap_ms);
+    }
+    false
 }
 
 /// What the thread knows. It lives on its stack and on the heap, and ends with it: the next one starts from the policy that is
@@ -409,7 +437,7 @@ impl Session {
         let state = &GLOBAL.learning;
         // ORDERING: a hint; who misses it rings at its next slow path.
         state.is_parked.store_release(true);
-        while wanted().is_some() && !state.bell.wait(PARK_MS) && observe::totals().allocs == self.before.allocs {
+        while wanted().is_some() && !doze() && observe::totals().allocs == self.before.allocs {
             self.fall_silent();
         }
         // ORDERING: as above.
@@ -466,8 +494,8 @@ impl Session {
             Ok(generation) => {
                 self.generation = generation;
                 state.published.add_relaxed(1);
-                // Who shortens a delay purges what is due by the new one: while the program rests nobody else does.
-                while GLOBAL.front.os.purge_due() > 0 {}
+                // Who shortens a delay purges what is due by the new one.
+                give_back_if_learning();
             }
             Err(error) => {
                 if state.refused.add_relaxed(1) == 0 {

@@ -14,7 +14,7 @@ use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hakmem::{FrozenPolicy, Mode};
 use hakmem_atomic_ops::{Flag, Shared32};
@@ -281,6 +281,37 @@ fn an_idle_program_has_an_idle_thread() {
         thread::sleep(Duration::from_millis(1500));
         assert_eq!(windows(), measured, "windows in which nothing was allocated");
         work.until(|| windows() > measured);
+    });
+}
+
+/// Frees 12 MiB, of which nobody asks for a part again, and waits for it to go back: at most so long.
+fn rests_with_little_waiting(longest: Duration) -> u64 {
+    let mut work = Work::new(8);
+    work.until(|| windows() > 3);
+    drop(work);
+    let blocks: Vec<Vec<u8>> = (0..12_000).map(|_| black_box(vec![1; 1000])).collect();
+    drop(blocks);
+    let begin = Instant::now();
+    while hakmem::stats().free_dirty_bytes > 4 << 20 && begin.elapsed() < longest {
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(hakmem::stats().scavenger_starts, 0, "for so little the scavenger does not stand by");
+    hakmem::stats().free_dirty_bytes
+}
+
+#[test]
+fn who_learns_gives_the_little_back_that_a_resting_program_leaves() {
+    alone("who_learns_gives_the_little_back_that_a_resting_program_leaves", &[LEARN], || {
+        let left = rests_with_little_waiting(Duration::from_secs(60));
+        assert!(left <= 4 << 20, "{left} bytes still wait");
+    });
+}
+
+#[test]
+fn who_observes_leaves_a_resting_programs_memory_alone() {
+    alone("who_observes_leaves_a_resting_programs_memory_alone", &[OBSERVE], || {
+        let left = rests_with_little_waiting(Duration::from_secs(2));
+        assert!(left > 8 << 20, "{left} bytes wait: somebody has purged");
     });
 }
 

@@ -29,8 +29,8 @@ pub use life::{Frames, Life, SITE_FRAMES};
 pub use mark::{MARKED_MIN_BYTES, MarkKey};
 pub use request::{Door, Request};
 pub use size_class::{
-    BIN_COUNT, BinPlace, CLASS_COUNT, DYNAMIC_CLASS_COUNT, FINE_ENTRIES, Geometry, MAX_SLAB_BLOCK_BYTES, SizeClass,
-    fine_bytes, fine_entry,
+    BIN_COUNT, BinPlace, CLASS_COUNT, DYNAMIC_CLASS_COUNT, FINE_ENTRIES, Geometry, MAX_SLAB_BLOCK_BYTES,
+    MAX_SLAB_UNITS, SizeClass, fine_bytes, fine_entry,
 };
 pub use slab_index::SlabIndex;
 pub use zero_valid::ZeroValid;

@@ -357,7 +357,7 @@ const fn dynamic_cut(place: usize) -> Cut {
     let part = (above - below) / (PER_GAP + 1);
     let least = below + part * (place % PER_GAP + 1);
     let mut units = 1;
-    while units <= MAX_UNITS {
+    while units <= MAX_SLAB_UNITS {
         let count = bytes_for_blocks(units) / least;
         let block_bytes = (bytes_for_blocks(units) / count) >> FINE_SHIFT << FINE_SHIFT;
         if count >= MIN_BLOCKS && block_bytes < least + part {
@@ -415,7 +415,8 @@ const fn finest_table() -> [u8; FINE_ENTRIES] {
 
 /// Fewest blocks of a slab, and most units.
 const MIN_BLOCKS: usize = 8;
-const MAX_UNITS: usize = 8;
+/// Most units of a slab.
+pub const MAX_SLAB_UNITS: usize = 8;
 
 /// Units per slab: the fewest that hold eight blocks (or fill one unit) and waste at most 1/32.
 const fn units_for(block_bytes: usize) -> usize {
@@ -423,7 +424,7 @@ const fn units_for(block_bytes: usize) -> usize {
     loop {
         let bytes = bytes_for_blocks(units);
         let waste = bytes % block_bytes;
-        if bytes / block_bytes >= MIN_BLOCKS && waste * 32 <= bytes || units == MAX_UNITS {
+        if bytes / block_bytes >= MIN_BLOCKS && waste * 32 <= bytes || units == MAX_SLAB_UNITS {
             return units;
         }
         units += 1;

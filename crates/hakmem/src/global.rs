@@ -22,6 +22,7 @@ use crate::policy_file;
 use crate::record::HeapRecord;
 use crate::scavenger;
 use crate::sites;
+use crate::unread;
 use crate::watcher;
 
 pub(crate) static GLOBAL: Global = Global::new();
@@ -36,6 +37,7 @@ pub(crate) struct Global {
     ready: Flag,
     pub hooks: Hooks,
     pub scavenger: scavenger::State,
+    pub unread: unread::State,
     pub company: Company,
     pub learning: learning::State,
     pub setup: Lock<()>,
@@ -170,6 +172,7 @@ impl Global {
             ready: Flag::new(false),
             hooks: Hooks::new(),
             scavenger: scavenger::State::new(),
+            unread: unread::State::new(),
             company: Company::new(),
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
@@ -299,6 +302,7 @@ impl Global {
             madvise_guard_abort: policy.madvise_guard_abort,
             memory_limit_bytes: policy.memory_limit_bytes,
         });
+        self.unread.delay_ms.store_relaxed(policy.purge_delay_ms);
         self.big_retain_bytes.store_relaxed(policy.big_retain_bytes);
         self.big_retain_ms.store_relaxed(policy.big_retain_ms);
         self.scavenge_min_bytes.store_relaxed(policy.scavenge_min_bytes);

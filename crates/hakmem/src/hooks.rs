@@ -96,12 +96,15 @@ extern "C" fn before_fork() {
     GLOBAL.arena.lock_for_fork();
     GLOBAL.sampled.lock_for_fork();
     GLOBAL.watcher.pool.lock_for_fork();
+    GLOBAL.unread.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
 }
 
 fn release_fork_locks() {
     // SAFETY: `before_fork` took it in this thread or in the thread that this one is a copy of; so for all of them.
     unsafe { GLOBAL.front.os.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.unread.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.watcher.pool.unlock_after_fork() };
     // SAFETY: as above.

@@ -43,6 +43,7 @@ mod scavenger;
 mod segv;
 mod sites;
 mod tls;
+mod unread;
 mod watcher;
 mod writer;
 

@@ -7,6 +7,7 @@ use crate::large::big_policy_of;
 use crate::record::HeapRecord;
 use crate::scavenger;
 use crate::tls::{self, Holder};
+use crate::unread;
 
 /// What is due now: purges, kept big blocks that have become old.
 #[unsafe(link_section = ".text.hot.hakmem")]
@@ -20,6 +21,7 @@ pub(crate) fn maintain() {
         };
         GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(record)));
     }
+    unread::sort_due();
     watch_purgeable();
 }
 
@@ -29,12 +31,19 @@ pub(crate) fn waiting_bytes() -> usize {
     GLOBAL.front.os.purgeable_bytes() + GLOBAL.big.cached_bytes()
 }
 
-/// Wakes the scavenger if much memory waits to be purged: a process that goes idle runs no slow path.
+/// Wakes the scavenger if much memory waits to be purged, or to be found in unread mail: a process that goes idle runs no slow path.
 #[inline]
 pub(crate) fn watch_purgeable() {
-    if waiting_bytes() >= GLOBAL.scavenge_min_bytes.load_relaxed() {
+    let waiting = if unread::waits() { held_bytes() } else { waiting_bytes() };
+    if waiting >= GLOBAL.scavenge_min_bytes.load_relaxed() {
         scavenger::wake();
     }
+}
+
+/// Bytes of the window that a program uses or that wait to be purged.
+#[inline]
+pub(crate) fn held_bytes() -> usize {
+    GLOBAL.front.os.in_use_bytes() + waiting_bytes()
 }
 
 /// A heap has taken a slab: if it was memory that the process had to ask for, runs that have idled since the last time go back.
@@ -71,5 +80,6 @@ pub(crate) fn reclaim_for(record: Option<&HeapRecord>) {
         record.runs.flush(&GLOBAL.run_context(tables, record.run_policy.get()));
     }
     hardened::collect();
+    unread::sort_all();
     GLOBAL.big.flush(&GLOBAL.big_context(tables, big_policy_of(record)));
 }

@@ -12,7 +12,7 @@ use hakmem_policy::Scavenger;
 use crate::background::Background;
 use crate::global::GLOBAL;
 use crate::large::big_policy_of;
-use crate::pages;
+use crate::{pages, unread};
 
 /// Looks without anything purged after which it parks, whatever still waits.
 const IDLE_LOOKS: u32 = 20;
@@ -92,22 +92,21 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     let least = GLOBAL.scavenge_min_bytes.load_relaxed();
     let mut idle_looks = 0;
     while !GLOBAL.scavenger.background.is_to_stop() {
-        if pages::waiting_bytes() <= least / LEFT_SHARE || idle_looks >= IDLE_LOOKS {
+        let little_waits = pages::waiting_bytes() <= least / LEFT_SHARE && !unread::waits();
+        if little_waits || idle_looks >= IDLE_LOOKS {
             idle_looks = 0;
-            let is_needed =
-                GLOBAL.scavenger.work.wait(PARK_MS) || GLOBAL.front.os.in_use_bytes() + pages::waiting_bytes() >= least;
+            let is_needed = GLOBAL.scavenger.work.wait(PARK_MS) || pages::held_bytes() >= least;
             if !is_needed {
                 break;
             }
             continue;
         }
-        GLOBAL
-            .scavenger
-            .end
-            .wait(GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
+        let next_purge_ms = GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS);
+        let next_sort_ms = if unread::waits() { GLOBAL.unread.delay_ms.load_relaxed() } else { SLEEP_MAX_MS };
+        GLOBAL.scavenger.end.wait(next_purge_ms.min(next_sort_ms).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
-        let purged = GLOBAL.front.os.purge_due();
+        let purged = GLOBAL.front.os.purge_due() + unread::sort_due();
         idle_looks = if evicted + purged == 0 { idle_looks + 1 } else { 0 };
     }
     GLOBAL.scavenger.background.ended();

@@ -1,6 +1,6 @@
 //! After a spike of small blocks is freed, resident memory returns to within 10 % + 16 MiB of where it began: at once by
-//! `collect()`, in band after a second of ordinary activity, and by itself in a multi-threaded program that stays idle. What a
-//! spike of runs leaves in a thread's cache serves the small blocks that come after it.
+//! `collect()`, in band after a second of ordinary activity, and by itself in a multi-threaded program that stays idle. That goes for
+//! a spike of one thread that another one has freed, too, while the first sleeps. What a spike of runs leaves in a thread's cache serves the small blocks that come after it.
 //!
 //! Seconds of activity are those that the thread really ran, and an idle program gets more of them on a busy machine, up to
 //! [`LOOKS`]: what is judged is the memory, not the machine.
@@ -68,6 +68,27 @@ fn a_spike_of_a_thread_that_ended_returns_to_the_system() {
 }
 
 #[test]
+fn a_spike_that_others_freed_returns_while_its_thread_sleeps() {
+    Child::alone("a_spike_that_others_freed_returns_while_its_thread_sleeps", || {
+        let spike = Spike::prepare();
+        thread::scope(|scope| {
+            let (to_freer, from_sleeper) = channel();
+            let (wake, asleep) = channel::<()>();
+            let spike = &spike;
+            scope.spawn(move || {
+                to_freer.send(spike.rise()).unwrap();
+                let _hung_up = asleep.recv();
+            });
+            spike.fall(from_sleeper.recv().unwrap());
+            activity(Duration::from_secs(1));
+            spike.wait_idle();
+            spike.judge();
+            drop(wake);
+        });
+    });
+}
+
+#[test]
 fn runs_that_idle_serve_small_blocks_when_the_heap_grows() {
     Child::alone("runs_that_idle_serve_small_blocks_when_the_heap_grows", || {
         let runs: Vec<Box<[u8]>> = (0..8).map(|_| vec![1; 250_000].into_boxed_slice()).collect();
@@ -93,6 +114,10 @@ impl Spike {
     }
 
     fn rise_and_fall(&self) {
+        self.fall(self.rise());
+    }
+
+    fn rise(&self) -> Vec<Box<[u8]>> {
         let mut random = Random::new(1);
         let mut blocks: Vec<Box<[u8]>> = Vec::new();
         let mut bytes = 0;
@@ -103,6 +128,11 @@ impl Spike {
         }
         let risen = Memory::now().resident_kib - self.start_kib;
         assert!(risen * 1024 > self.height_bytes * 9 / 10, "the spike rose to {risen} KiB only");
+        blocks
+    }
+
+    fn fall(&self, mut blocks: Vec<Box<[u8]>>) {
+        let mut random = Random::new(3);
         // Not in the order of allocation: slabs empty late, as in life.
         for index in (1..blocks.len()).rev() {
             blocks.swap(index, random.below(index + 1));

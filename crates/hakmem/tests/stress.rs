@@ -35,6 +35,47 @@ fn random_threads_free_random_blocks_for_a_minute() {
     stress(number_from_env("HAKMEM_STRESS_SECONDS", 60, 60));
 }
 
+/// Hunts: a slab whose contents go although a block of it is in use, because its owner woke up or ended while its mail was sorted.
+#[test]
+fn slabs_that_come_back_whole_keep_what_comes_into_them_next() {
+    const BLOCKS: usize = 2000;
+    let end = Instant::now() + Duration::from_secs(2);
+    let batches: [Mutex<Vec<Filled>>; 2] = Default::default();
+    let batches = &batches;
+    // Fills one batch, and releases what the other line has filled, so that most slabs come back whole, by strangers.
+    let one_life = move |line: usize, seed: u64| -> Result<usize, Damage> {
+        let mut random = Random::new(seed);
+        let (bytes, mut released) = (16 << random.below(7), 0);
+        for _ in 0..1 + random.below(20) {
+            let filled = (0..BLOCKS).filter_map(|_| Filled::new(bytes, 8, random.next())).collect();
+            let before = std::mem::replace(&mut *batches[line].lock().unwrap(), filled);
+            let others = std::mem::take(&mut *batches[1 - line].lock().unwrap());
+            released += before.len() + others.len();
+            before.into_iter().chain(others).try_for_each(Filled::release)?;
+            thread::sleep(Duration::from_micros(random.below(300) as u64));
+        }
+        Ok(released)
+    };
+    let released: usize = thread::scope(|scope| {
+        let lines = [0, 1].map(|line| {
+            scope.spawn(move || {
+                let lives = (0..).take_while(|_| Instant::now() < end);
+                let released = lives.map(|life| {
+                    let life = thread::scope(|scope| scope.spawn(|| one_life(line, life)).join());
+                    life.unwrap().unwrap_or_else(|damage| panic!("line {line}: {damage}"))
+                });
+                released.sum::<usize>()
+            })
+        });
+        while Instant::now() < end {
+            hakmem::collect();
+        }
+        lines.into_iter().map(|line| line.join().unwrap()).sum()
+    });
+    eprintln!("whole slabs: {released} blocks released; {:?}", hakmem::stats());
+    assert!(released > 10 * BLOCKS, "only {released} blocks were released");
+}
+
 fn stress(seconds: u64) {
     let clock = Instant::now();
     let random_seed = u64::from(std::process::id()) << 20 | u64::from(clock_nanoseconds());

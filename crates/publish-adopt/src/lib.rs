@@ -5,7 +5,8 @@
 //! **Invariants.** A slab stands in at most one mailbox or list: only the holder of its token (see remote-queue) links
 //! it, and a slab that is fetched comes with its token. A closed mailbox takes nothing. Nothing is dropped: a token is
 //! always in somebody's hands, in an open mailbox, or in a published list.
-//! **Access.** Everything here is shared; any thread posts and publishes, only a heap's own thread fetches its mailbox.
+//! **Access.** Everything here is shared; any thread posts and publishes, a heap's own thread fetches its mailbox, and at times somebody
+//! who sorts what it leaves unread.
 //! **Orderings.** `post`/`publish` (release) → `fetch`/`adopt_candidate` (acquire): the slabs' link words travel.
 //! **Why.** docs/decisions/0003-remote-word-with-count-and-token.md
 

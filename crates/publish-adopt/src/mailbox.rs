@@ -7,7 +7,8 @@ use hakmem_base::SlabIndex;
 const EMPTY: u32 = 0;
 const CLOSED: u32 = u32::MAX;
 
-/// Stack of slabs, linked through their remote heads. Strangers push, the heap's own thread takes all at once.
+/// Stack of slabs, linked through their remote heads. Strangers push, the heap's own thread takes all at once; while it sleeps,
+/// somebody else may.
 ///
 /// All zero is open and empty. Has its own cache line, because strangers write it.
 #[derive(Debug, Default)]
@@ -72,6 +73,20 @@ impl Mailbox {
         let head = self.head.swap_acq_rel(EMPTY);
         hakmem_base::invariant!(head != CLOSED, "mail fetched from a closed mailbox");
         Mail { words, next: SlabIndex::from_link(head) }
+    }
+
+    /// Takes everything out of a mailbox that its heap's thread does not come to, on behalf of whoever sorts it; nothing if the
+    /// thread has left. The slabs' tokens are the caller's, who posts them again.
+    pub fn fetch_unread<'a, W: SlabWords>(&self, words: &'a W) -> Mail<'a, W> {
+        let mut head = self.head.load_relaxed();
+        while head != EMPTY && head != CLOSED {
+            // ORDERING: pairs with `post`.
+            match self.head.cas_weak_acq_rel(head, EMPTY) {
+                Ok(_) => return Mail { words, next: SlabIndex::from_link(head) },
+                Err(found) => head = found,
+            }
+        }
+        Mail { words, next: None }
     }
 
     /// Takes everything out and refuses further posts. Called by the heap's thread after it has released all its slabs.

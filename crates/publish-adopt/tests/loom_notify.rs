@@ -182,6 +182,40 @@ fn a_slab_that_is_posted_is_fetched_once_with_what_its_poster_did() {
 }
 
 #[test]
+fn mail_that_somebody_else_fetches_is_fetched_once_with_what_its_poster_did() {
+    // Hunts: a sorter that fetches what the owner is fetching, or a slab without the link to the one below; mail that is lost or
+    // refused for ever because the owner closes its mailbox meanwhile.
+    Model::preemptions(2, 4).check(|| {
+        let world = World::new();
+        let poster = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                for index in 1..=2 {
+                    world.touch(slab(index));
+                    assert_eq!(world.mailboxes[0].post(&*world, slab(index)), Posted::Accepted);
+                }
+            })
+        };
+        let fetch = |world: &World| -> Vec<u32> {
+            let mail = world.mailboxes[0].fetch_unread(world);
+            mail.inspect(|slab| world.touch(*slab)).map(SlabIndex::get).collect()
+        };
+        let sorter = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || fetch(&world))
+        };
+        let mut seen: Vec<u32> =
+            world.mailboxes[0].fetch(&*world).inspect(|slab| world.touch(*slab)).map(SlabIndex::get).collect();
+        poster.join().unwrap();
+        seen.extend(sorter.join().unwrap());
+        seen.extend(world.mailboxes[0].close(&*world).map(SlabIndex::get));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+        assert!(fetch(&world).is_empty(), "mail from a closed mailbox");
+    });
+}
+
+#[test]
 fn a_refused_poster_sees_the_released_route() {
     // Hunts: a poster that finds the mailbox closed, looks at the route again, and still finds the owner that has left:
     // it would post for ever.

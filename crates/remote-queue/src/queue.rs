@@ -1,26 +1,29 @@
 //! The head of one slab's queue: first block, exact count and token in a single word.
 
 use hakmem_atomic_ops::Shared32;
-use hakmem_base::{SUPERSLAB_BYTES, SlabIndex, invariant, read_link, write_link};
+use hakmem_base::{MAX_SLAB_UNITS, SLAB_BYTES, SlabIndex, fatal, invariant, read_link, write_link};
 use static_assertions::const_assert;
 
 /// Blocks are eight-byte aligned, so offsets are kept in units of eight bytes.
 const GRANULE_SHIFT: u32 = 3;
-const OFFSET_BITS: u32 = 18;
+const OFFSET_BITS: u32 = 17;
 const COUNT_BITS: u32 = 13;
 const OFFSET_MASK: u32 = (1 << OFFSET_BITS) - 1;
-const COUNT_ONE: u32 = 1 << OFFSET_BITS;
+/// The queued blocks are all that the slab has, and are not linked: their contents are gone.
+const BARE: u32 = 1 << OFFSET_BITS;
+const COUNT_SHIFT: u32 = OFFSET_BITS + 1;
+const COUNT_ONE: u32 = 1 << COUNT_SHIFT;
 const COUNT_MAX: u32 = (1 << COUNT_BITS) - 1;
 const TOKEN: u32 = 1 << 31;
 
-const_assert!(OFFSET_BITS + COUNT_BITS + 1 == 32);
-const_assert!(SUPERSLAB_BYTES >> GRANULE_SHIFT == 1 << OFFSET_BITS);
+const_assert!(COUNT_SHIFT + COUNT_BITS + 1 == 32);
+const_assert!(MAX_SLAB_UNITS * SLAB_BYTES <= 1 << (OFFSET_BITS + GRANULE_SHIFT));
 
 /// The remote head of one slab. All zero means empty, token free.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct RemoteHead {
-    /// `TOKEN | count << 18 | offset of the first block in the superslab / 8`. Written by strangers.
+    /// `TOKEN | count << 18 | BARE | offset of the first block in the slab / 8`. Written by strangers.
     word: Shared32,
     /// Next slab in the mailbox or published list that this slab stands in.
     link: Shared32,
@@ -47,13 +50,22 @@ pub struct Pushed {
     pub count: u32,
 }
 
-/// What a drain took out: `count` blocks linked from `first`, the last one's link being null.
+/// What a drain took out: `count` blocks linked from `first`, the last one's link being null, unless they are bare.
 #[derive(Clone, Copy, Debug)]
 pub struct Drained {
     /// First block, or null.
     pub first: *mut u8,
     /// Number of blocks.
     pub count: u32,
+}
+
+impl Drained {
+    /// Whether these are all blocks of the slab, their links gone with their contents ([`RemoteHead::put_back_bare`]).
+    #[inline]
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.count != 0 && self.first.is_null()
+    }
 }
 
 /// Outcome of [`RemoteHead::release_token`].
@@ -79,17 +91,17 @@ impl RemoteHead {
     /// Hands a chain over to whoever owns the slab.
     ///
     /// # Safety
-    /// - All blocks of `chain` belong to this queue's slab, are linked from `first` to `last`, and are held by the caller
-    ///   (freed by it and on no list).
+    /// - All blocks of `chain` belong to this queue's slab, which begins at `slab_base`, are linked from `first` to `last`, and
+    ///   are held by the caller (freed by it and on no list).
     #[inline]
-    pub unsafe fn push(&self, chain: Chain, superslab_base: *mut u8) -> Pushed {
-        let offset = chain.first.addr().wrapping_sub(superslab_base.addr());
-        invariant!(offset < SUPERSLAB_BYTES, "remote free outside its superslab");
+    pub unsafe fn push(&self, chain: Chain, slab_base: *mut u8) -> Pushed {
+        let offset = chain.first.addr().wrapping_sub(slab_base.addr());
+        invariant!(offset < MAX_SLAB_UNITS * SLAB_BYTES, "remote free outside its slab");
         let mut word = self.word.load_relaxed();
         loop {
             let count = count_of(word) + chain.count;
             invariant!(count <= COUNT_MAX, "more remote frees than a slab has blocks");
-            let next = first_of(word, superslab_base);
+            let next = first_of(word, slab_base);
             // SAFETY: the caller holds the chain until the exchange below wins.
             unsafe { write_link(chain.last, next) };
             let new = TOKEN | (count * COUNT_ONE) | ((offset >> GRANULE_SHIFT) as u32 & OFFSET_MASK);
@@ -107,10 +119,34 @@ impl RemoteHead {
     /// Only the slab's owner calls this, or the token's holder while the slab has no owner.
     #[inline]
     #[must_use]
-    pub fn drain(&self, superslab_base: *mut u8) -> Drained {
-        // ORDERING: pairs with `push`: the blocks' links and their users' last writes are visible afterwards.
+    pub fn drain(&self, slab_base: *mut u8) -> Drained {
+        // ORDERING: pairs with `push`: the blocks' links and their users' last writes are visible afterwards; and with
+        // `put_back_bare`: whoever took the contents away is done.
         let word = self.word.and_acq_rel(TOKEN);
-        Drained { first: first_of(word, superslab_base), count: count_of(word) }
+        Drained { first: first_of(word, slab_base), count: count_of(word) }
+    }
+
+    /// Takes the queued blocks out if they are all `capacity` blocks of the slab and linked. The token stays where it is.
+    ///
+    /// Called by the token's holder, who may be a stranger: without the token the owner does not drain, and there is no block left
+    /// that somebody could push. So the slab is the caller's until [`RemoteHead::put_back_bare`] or a push of the same blocks.
+    #[must_use]
+    pub fn take_whole(&self, capacity: u32, slab_base: *mut u8) -> Option<Drained> {
+        let word = self.word.load_relaxed();
+        if count_of(word) != capacity || word & BARE != 0 {
+            return None;
+        }
+        // ORDERING: pairs with `push`: the users' last writes come before the contents go.
+        self.word.cas_acq_rel(word, TOKEN).ok()?;
+        Some(Drained { first: first_of(word, slab_base), count: capacity })
+    }
+
+    /// Puts the `capacity` blocks that [`RemoteHead::take_whole`] took back, without their contents.
+    pub fn put_back_bare(&self, capacity: u32) {
+        // ORDERING: pairs with `drain`: the contents are gone before the owner uses the blocks again.
+        if self.word.cas_acq_rel(TOKEN, TOKEN | (capacity * COUNT_ONE) | BARE).is_err() {
+            fatal("double free by another thread: more blocks of a slab came back than it has");
+        }
     }
 
     /// Number of queued blocks at this moment.
@@ -181,15 +217,15 @@ impl Chain {
 
 #[inline]
 fn count_of(word: u32) -> u32 {
-    (word & !TOKEN) >> OFFSET_BITS
+    (word & !TOKEN) >> COUNT_SHIFT
 }
 
 #[inline]
-fn first_of(word: u32, superslab_base: *mut u8) -> *mut u8 {
-    if count_of(word) == 0 {
+fn first_of(word: u32, slab_base: *mut u8) -> *mut u8 {
+    if count_of(word) == 0 || word & BARE != 0 {
         core::ptr::null_mut()
     } else {
-        superslab_base.wrapping_add(((word & OFFSET_MASK) as usize) << GRANULE_SHIFT)
+        slab_base.wrapping_add(((word & OFFSET_MASK) as usize) << GRANULE_SHIFT)
     }
 }
 
@@ -198,7 +234,7 @@ mod tests {
     use super::*;
     use hakmem_atomic_ops::SharedPtr;
 
-    /// Blocks of 64 bytes at the start of an imaginary superslab.
+    /// Blocks of 64 bytes at the start of an imaginary slab.
     struct Slab(Vec<[u64; 8]>);
 
     impl Slab {
@@ -263,6 +299,27 @@ mod tests {
         assert_eq!(head.drain(base).count, 1);
         assert_eq!(head.release_token(), TokenReleased::Released);
         assert!(head.try_take_token());
+    }
+
+    #[test]
+    fn a_whole_slab_is_taken_and_put_back_bare() {
+        let mut slab = Slab::new();
+        let base = slab.base();
+        let head = RemoteHead::new();
+        for index in 0..3 {
+            assert!(head.take_whole(3, base).is_none(), "{index} of 3 are not all");
+            // SAFETY: the block is the test's and pushed once.
+            let _pushed = unsafe { head.push(single(slab.block(index)), base) };
+        }
+        let taken = head.take_whole(3, base).unwrap();
+        assert_eq!((addresses(taken).len(), taken.is_bare(), head.count()), (3, false, 0));
+        head.put_back_bare(3);
+        assert!(head.take_whole(3, base).is_none(), "there is nothing left to let go");
+        assert_eq!((head.count(), head.release_token()), (3, TokenReleased::MoreFrees));
+        let drained = head.drain(base);
+        assert_eq!((drained.count, drained.is_bare()), (3, true));
+        assert!(!head.drain(base).is_bare(), "nothing is not bare");
+        assert_eq!(head.release_token(), TokenReleased::Released);
     }
 
     #[test]

@@ -140,6 +140,32 @@ fn a_taken_token_shows_what_its_last_holder_did() {
 }
 
 #[test]
+fn contents_go_after_the_last_use_of_every_block() {
+    // Hunts: a holder of the token that takes the whole slab without having seen what the users of its blocks wrote last.
+    Model::preemptions(3, 5).check(|| {
+        let slab = Slab::new();
+        assert!(slab.head.try_take_token());
+        let users: Vec<_> = (0..2)
+            .map(|index| {
+                let slab = Arc::clone(&slab);
+                thread::spawn(move || slab.free(index))
+            })
+            .collect();
+        let is_bare = slab.head.take_whole(2, slab.base()).is_some();
+        if is_bare {
+            (0..2).for_each(|index| writes(slab.block(index)));
+            slab.head.put_back_bare(2);
+        }
+        for user in users {
+            assert!(!user.join().unwrap(), "the token was out");
+        }
+        let drained = slab.head.drain(slab.base());
+        assert_eq!((drained.count, drained.is_bare()), (2, is_bare));
+        assert_eq!(slab.head.release_token(), TokenReleased::Released);
+    });
+}
+
+#[test]
 fn a_quiet_slab_is_its_owners_alone() {
     // Hunts: an owner that retires a slab whose token's last holder is still busy with it.
     Model::exhaustive().check(|| {

@@ -343,6 +343,18 @@ impl SuperslabOs {
         self.reservation.discard(first, 0, bytes)
     }
 
+    /// Drops the contents of units that the caller holds. True: they read as zero now, and hold no memory until they are
+    /// written. False: the kernel refused, nothing has changed.
+    #[must_use]
+    pub fn discard_units(&self, first: SlabIndex, units: u32) -> bool {
+        let bytes = (units as usize) << SLAB_SHIFT;
+        let is_done = self.reservation.discard(first, 0, bytes);
+        if is_done {
+            self.reservation.counters.purged_bytes.add_relaxed(bytes as u64);
+        }
+        is_done
+    }
+
     fn check_extent(pool: &Pool, first: SlabIndex, superslabs: u32) {
         let head = pool.read(first.superslab());
         if first.slot() != 0 || head.kind != Kind::ExtentHead || head.extent_superslabs != superslabs {

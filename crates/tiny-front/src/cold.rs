@@ -30,6 +30,9 @@ impl Front {
             let state = tables.state(slab);
             // Drain.
             self.drain_orphan(tables, class, slab);
+            if !state.has_free() && state.carved() == 0 && self.retire_orphan(tables, class, slab) {
+                continue;
+            }
             if !state.has_free() && state.carved() == u32::from(class.geometry().capacity) {
                 heap.counters.adopt_misses.add(1);
                 if tables.remote(slab).release_token() == TokenReleased::MoreFrees {
@@ -164,9 +167,7 @@ impl Front {
             for _ in 0..self.published.count(class) {
                 let Some(slab) = self.published.take(tables, class) else { break };
                 self.drain_orphan(tables, class, slab);
-                if tables.state(slab).used() == 0 && tables.remote(slab).release_token() == TokenReleased::Released {
-                    self.orphan_slabs.sub_relaxed(1);
-                    self.give_back(tables, class, slab);
+                if self.retire_orphan(tables, class, slab) {
                     reaped += 1;
                 } else {
                     // Not yet back: the published slabs are a stack, whose next one would be this one again.
@@ -182,6 +183,16 @@ impl Front {
         // ORDERING: pairs with the claim above.
         self.reaping.store_release(false);
         reaped
+    }
+
+    /// Gives an orphan, whose token the caller holds, back if none of its blocks is out. False: the caller still holds the token.
+    fn retire_orphan(&self, tables: &Tables, class: SizeClass, slab: SlabIndex) -> bool {
+        if tables.state(slab).used() != 0 || tables.remote(slab).release_token() == TokenReleased::MoreFrees {
+            return false;
+        }
+        self.orphan_slabs.sub_relaxed(1);
+        self.give_back(tables, class, slab);
+        true
     }
 
     /// Moves the remote frees of an orphan, whose token the caller holds, to its free list.

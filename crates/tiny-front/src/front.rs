@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex};
+use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SizeClass, SlabIndex};
 use hakmem_ownership::{BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
@@ -62,6 +62,8 @@ pub struct Front {
     /// Bytes freed to orphan slabs since the last reap.
     pub(crate) orphan_freed: Shared64,
     pub(crate) reaping: Flag,
+    /// A slab has come back as a whole, and its owner may not know. A hint.
+    pub(crate) has_unread: Flag,
     /// Blocks handed over for which the pusher had no heap to count in.
     pub(crate) heapless_frees: Shared64,
     labels: Labels,
@@ -86,6 +88,7 @@ impl Front {
             orphan_bytes: Shared64::new(0),
             orphan_freed: Shared64::new(0),
             reaping: Flag::new(false),
+            has_unread: Flag::new(false),
             heapless_frees: Shared64::new(0),
             labels: Labels::new(),
         }
@@ -269,12 +272,6 @@ impl Tables {
     #[must_use]
     pub fn address_of(&self, slab: SlabIndex) -> *mut u8 {
         self.window.base.wrapping_add(slab.to_usize() * SLAB_BYTES)
-    }
-
-    /// Start of the superslab that a unit lies in.
-    #[inline]
-    pub(crate) fn superslab_base(&self, slab: SlabIndex) -> *mut u8 {
-        self.window.base.wrapping_add(slab.superslab() as usize * SUPERSLAB_BYTES)
     }
 
     /// First unit of the slab of `class` that `unit` is part of.

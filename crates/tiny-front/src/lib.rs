@@ -25,6 +25,7 @@ mod raw;
 mod remote;
 mod ring;
 mod slab_state;
+mod unread;
 mod warm;
 
 pub use bin::{Bin, BinCounts};
@@ -36,3 +37,4 @@ pub use leave::Beat;
 pub use policy::FrontPolicy;
 pub use ring::{Ring, RingEvent};
 pub use slab_state::SlabState;
+pub use unread::{Look, Unread};

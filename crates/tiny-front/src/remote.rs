@@ -63,16 +63,22 @@ impl Front {
     /// Pushes a chain to its slab's remote queue, and notifies when the push took the token.
     fn hand_over(&self, tables: &Tables, slab: SlabIndex, chain: Chain) {
         // SAFETY: chains come from an outbox, or are a single checked block: they belong to this slab.
-        let pushed = unsafe { tables.remote(slab).push(chain, tables.superslab_base(slab)) };
+        let pushed = unsafe { tables.remote(slab).push(chain, tables.address_of(slab)) };
         self.ring.record(RingEvent::RemotePush, slab, chain.count);
         if pushed.token_taken {
             self.announce(tables, slab);
         }
-        let word = tables.route_word(slab);
-        if word.owner().is_none()
-            && let Route::Orphan(class) = word.route()
-        {
-            self.freed_to_orphan(tables, u64::from(chain.count) * class.block_bytes() as u64);
+        match tables.route_word(slab).route() {
+            Route::Owned(bin) => {
+                let class = hakmem_ownership::class_of_bin(bin);
+                if class.is_some_and(|class| pushed.count == u32::from(class.geometry().capacity)) {
+                    self.note_unread();
+                }
+            }
+            Route::Orphan(class) => {
+                self.freed_to_orphan(tables, u64::from(chain.count) * class.block_bytes() as u64);
+            }
+            _ => {}
         }
     }
 
@@ -129,7 +135,8 @@ impl Front {
         self.ring.record(RingEvent::RemoteDrain, slab, count);
         bin.delivered.sub(count);
         heap.counters.drained_blocks.add(u64::from(count));
-        if was_full {
+        // One that has come back without its contents has none to offer.
+        if was_full && tables.state(slab).has_free() {
             full_to_partial(tables, bin, slab);
         }
     }
@@ -157,14 +164,21 @@ fn own_slab<'h>(tables: &Tables, heap: &'h Heap, slab: SlabIndex) -> Option<(&'h
     Some((bin, hakmem_ownership::class_of_bin(word)?))
 }
 
-/// Drain: all queued blocks of a slab move to its free list, by whoever owns it or holds an orphan's token. The only
-/// place where remote frees are merged. Returns how many they were.
+/// Drain: all queued blocks of a slab move to its free list, by whoever owns it or holds an orphan's token; a slab whose blocks
+/// are bare is one that has carved none. The only place where remote frees are merged. Returns how many they were.
 pub(crate) fn drain_to_free_list(tables: &Tables, slab: SlabIndex) -> u32 {
-    let drained = tables.remote(slab).drain(tables.superslab_base(slab));
+    let drained = tables.remote(slab).drain(tables.address_of(slab));
     if drained.count == 0 {
         return 0;
     }
     let state = tables.state(slab);
+    if drained.is_bare() {
+        if state.take_back(drained.count) != Some(0) {
+            hakmem_base::fatal_ptr("double free by another thread", tables.address_of(slab).addr());
+        }
+        state.uncarve();
+        return drained.count;
+    }
     let first = tables.first_free(slab);
     if !first.is_null() {
         // SAFETY: the drained chain is this thread's now, `count` blocks long.

@@ -1,12 +1,13 @@
-//! What a heap counts of the blocks that go through it.
+//! What a heap counts of the blocks that go through it, and what becomes of those that come back while it is not looked after.
 
 #![allow(clippy::unwrap_used, reason = "test helpers: a panic is the test's failure")]
 
 mod common;
 
 use common::{give, new_front, new_heap, take};
-use hakmem_base::SizeClass;
-use hakmem_tiny_front::{ClassFlow, FrontPolicy};
+use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_tiny_front::{ClassFlow, Front, FrontPolicy, Heap, Unread};
+use std::ptr::NonNull;
 
 /// What learners read must add up with what the program did: every allocation and every refill of the class and of no other
 /// one, and the blocks that the cache had no room for.
@@ -27,4 +28,110 @@ fn what_goes_through_a_class_is_counted_by_its_slow_paths() {
     assert_eq!(u64::from(flow.spills), left + 1000 - cached, "{flow:?}");
     assert_eq!(u64::from(flow.spills), heap.counters.spills.get());
     assert_eq!(heap.flow(other), ClassFlow::default());
+}
+
+/// Slabs of one unit that a sleeper has filled, and all of whose blocks a stranger frees.
+const SLABS: usize = 5;
+
+/// A slab that keeps its words among its blocks keeps its contents.
+const CAN_LET_GO: bool = !cfg!(feature = "ablation-slab-tail");
+
+fn let_go(bytes: usize) -> usize {
+    if CAN_LET_GO { bytes } else { 0 }
+}
+
+/// An owner and a stranger who has freed all that the owner allocated.
+struct Sleeper {
+    front: &'static Front,
+    owner: &'static Heap,
+    stranger: &'static Heap,
+    class: SizeClass,
+}
+
+impl Sleeper {
+    fn new(class: SizeClass) -> Self {
+        let front = new_front(256 << 20);
+        let policy = FrontPolicy { keep_empty_slabs: false, ..FrontPolicy::DEFAULT };
+        let sleeper = Self { front, owner: new_heap(front, policy), stranger: new_heap(front, policy), class };
+        let blocks = sleeper.take_slabs();
+        blocks.into_iter().for_each(|block| give(front, Some(sleeper.stranger), block));
+        front.flush_outbox(sleeper.stranger);
+        sleeper
+    }
+
+    /// All blocks of some slabs, written to their last byte.
+    fn take_slabs(&self) -> Vec<NonNull<u8>> {
+        let blocks: Vec<_> = (0..SLABS * usize::from(self.class.geometry().capacity))
+            .map(|_| take(self.front, self.owner, self.class))
+            .collect();
+        for block in &blocks {
+            // SAFETY: the block is the test's.
+            unsafe { block.write_bytes(1, self.class.block_bytes()) };
+        }
+        blocks
+    }
+
+    fn sort(&self, which: Unread) -> (usize, bool) {
+        let look = self.front.sort_unread([self.owner, self.stranger].into_iter(), which);
+        (look.bytes, look.is_to_go_on)
+    }
+
+    /// The owner wakes up, uses its slabs again, and gives everything back.
+    fn wakes_up(&self) {
+        let blocks = self.take_slabs();
+        let mut addresses: Vec<_> = blocks.iter().map(|block| block.addr()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), blocks.len(), "a block was handed out twice");
+        self.front.check_invariants(self.owner);
+        blocks.into_iter().for_each(|block| give(self.front, Some(self.owner), block));
+        self.front.collect(self.owner);
+        self.front.check_invariants(self.owner);
+        assert_eq!(self.front.os.stats().in_use_bytes, 0, "a slab was lost");
+    }
+}
+
+/// Hunts: a slab that is let go though its owner reads its mail, twice, or not at all; an owner that takes a slab without contents
+/// for one with a free list.
+#[test]
+fn slabs_that_come_back_to_a_sleeper_lose_their_contents_at_the_second_look() {
+    for bytes in [8, 64, 1000, 8192, 20_000] {
+        let sleeper = Sleeper::new(SizeClass::for_bytes(bytes).unwrap());
+        let slab_bytes = usize::from(sleeper.class.geometry().units) * SLAB_BYTES;
+        assert!(sleeper.front.has_unread());
+        assert_eq!(sleeper.sort(Unread::SinceLastLook), (0, CAN_LET_GO), "{bytes}: only a note of it");
+        assert_eq!(sleeper.sort(Unread::SinceLastLook), (let_go(SLABS * slab_bytes), false), "{bytes}");
+        assert_eq!(sleeper.sort(Unread::All), (0, false), "{bytes}: nothing is left");
+        sleeper.wakes_up();
+    }
+}
+
+#[test]
+fn an_owner_that_reads_its_mail_between_two_looks_is_awake() {
+    let sleeper = Sleeper::new(SizeClass::for_tiny(64));
+    assert_eq!(sleeper.sort(Unread::SinceLastLook), (0, CAN_LET_GO));
+    let block = take(sleeper.front, sleeper.owner, sleeper.class);
+    give(sleeper.front, Some(sleeper.stranger), block);
+    sleeper.front.flush_outbox(sleeper.stranger);
+    assert_eq!(sleeper.sort(Unread::SinceLastLook).0, 0);
+    sleeper.wakes_up();
+}
+
+/// Hunts: an orphan without contents that an adopter takes for one with blocks, or that nobody gives back.
+#[test]
+fn an_owner_may_end_while_its_slabs_are_without_contents() {
+    for adopts in [false, true] {
+        let sleeper = Sleeper::new(SizeClass::for_tiny(256));
+        assert_eq!(sleeper.sort(Unread::All).0, let_go(SLABS * SLAB_BYTES));
+        sleeper.front.leave(sleeper.owner);
+        sleeper.owner.open(sleeper.front.view());
+        if adopts {
+            let block = take(sleeper.front, sleeper.stranger, sleeper.class);
+            sleeper.front.check_invariants(sleeper.stranger);
+            give(sleeper.front, Some(sleeper.stranger), block);
+        }
+        sleeper.front.collect(sleeper.stranger);
+        assert_eq!(sleeper.front.orphans(), (0, 0));
+        sleeper.wakes_up();
+    }
 }

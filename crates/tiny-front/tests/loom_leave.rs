@@ -13,7 +13,7 @@ use common::{give, take};
 use hakmem_atomic_ops::model::{Model, thread, writes};
 use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SLAB_BYTES, SUPERSLAB_BYTES, SizeClass};
 use hakmem_superslab_os::OsPolicy;
-use hakmem_tiny_front::{Front, FrontPolicy, Heap};
+use hakmem_tiny_front::{Front, FrontPolicy, Heap, Unread};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -71,6 +71,21 @@ impl World {
     fn free(&self, heap: Option<usize>, block: Block) {
         writes(block.0.as_ptr());
         give(&self.front, heap.map(|index| self.heap(index)), block.0);
+    }
+
+    /// A slab of heap 0 all of whose blocks a stranger has freed.
+    fn with_whole_slab() -> Arc<Self> {
+        let world = Self::new();
+        let blocks = [(); 8].map(|()| world.take(0));
+        assert_eq!(blocks.len(), usize::from(class().geometry().capacity));
+        blocks.into_iter().for_each(|block| world.free(None, block));
+        world
+    }
+
+    /// Sorts all mail, as somebody in the background does.
+    fn sort(&self) {
+        let heaps = self.heaps.iter().map(|record| &record.0);
+        let _look = self.front.sort_unread(heaps, Unread::All);
     }
 
     /// Nothing is out any more: every slab goes back.
@@ -206,6 +221,39 @@ fn two_reapers_give_each_orphan_back_once() {
         world.free(None, blocks[1]);
         world.front.collect(world.heap(1));
         other.join().unwrap();
+        world.assert_nothing_is_lost();
+    });
+}
+
+#[test]
+fn an_owner_reads_its_mail_while_somebody_sorts_it() {
+    // Hunts: a slab that its owner carves anew or gives back while the sorter drops its contents; a slab that neither posts again.
+    model().check(|| {
+        let world = World::with_whole_slab();
+        let sorter = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.sort())
+        };
+        let again = world.take(0);
+        sorter.join().unwrap();
+        world.free(Some(0), again);
+        world.front.collect(world.heap(0));
+        world.front.check_invariants(world.heap(0));
+        assert_eq!(world.front.os.stats().in_use_bytes, 0, "a slab was lost");
+    });
+}
+
+#[test]
+fn an_owner_leaves_while_somebody_sorts_its_mail() {
+    // Hunts: a sorter that posts to a closed mailbox, or to an orphan whose token somebody else has.
+    model().check(|| {
+        let world = World::with_whole_slab();
+        let sorter = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.sort())
+        };
+        world.front.leave(world.heap(0));
+        sorter.join().unwrap();
         world.assert_nothing_is_lost();
     });
 }

@@ -13,6 +13,9 @@ use crate::front::{Front, Tables};
 use crate::raw;
 use crate::slab_state::SlabState;
 
+/// Whether a slab none of whose blocks is out may lose its contents.
+pub(crate) const MAY_BE_BARE: bool = true;
+
 /// What the window's tables hold beside the three of them.
 #[derive(Debug)]
 pub(crate) struct OfSlabs;

@@ -18,6 +18,6 @@ pub(crate) use by_header::{Label, Labels, WATCHES_SMALL, is_own, place_at};
 #[cfg(not(feature = "ablation-object-header"))]
 pub(crate) use by_route::{Label, Labels, WATCHES_SMALL, is_own, place_at};
 #[cfg(not(feature = "ablation-slab-tail"))]
-pub(crate) use flat::{OfSlabs, Words, begin, end, remote, route, route_of_unit, state};
+pub(crate) use flat::{MAY_BE_BARE, OfSlabs, Words, begin, end, remote, route, route_of_unit, state};
 #[cfg(feature = "ablation-slab-tail")]
-pub(crate) use tail::{OfSlabs, Words, begin, end, remote, route, route_of_unit, state};
+pub(crate) use tail::{MAY_BE_BARE, OfSlabs, Words, begin, end, remote, route, route_of_unit, state};

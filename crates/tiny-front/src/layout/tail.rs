@@ -35,6 +35,9 @@ struct HasTail(Flag);
 // SAFETY: zero is "no", and nothing is dropped.
 unsafe impl ZeroValid for HasTail {}
 
+/// Whether a slab none of whose blocks is out may lose its contents: its words are among them.
+pub(crate) const MAY_BE_BARE: bool = false;
+
 /// What the window's tables hold beside the three of them.
 #[derive(Debug)]
 pub(crate) struct OfSlabs {

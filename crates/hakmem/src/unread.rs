@@ -1,0 +1,69 @@
+//! When mail is looked at that owners leave unread (see tiny-front's `unread`): beside purges, and as often as their delay allows.
+
+use hakmem_atomic_ops::{Lock, Shared32};
+use hakmem_tiny_front::{Look, Unread};
+
+use crate::global::GLOBAL;
+use crate::observe;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What is known of looks.
+pub(crate) struct State {
+    /// Held during a look, whose hands are full of tokens: a fork waits for it. When (ms) the last one was.
+    looked_at: Lock<u64>,
+    /// The policy's purge delay (ms): mail that has waited for so long is old enough to be sorted. `u32::MAX`: none is.
+    pub delay_ms: Shared32,
+}
+
+impl State {
+    pub const fn new() -> Self {
+        Self { looked_at: Lock::new(0), delay_ms: Shared32::new(u32::MAX) }
+    }
+
+    pub fn lock_for_fork(&self) {
+        self.looked_at.lock_for_fork();
+    }
+
+    /// # Safety
+    /// - This thread (or the thread that it is a forked copy of) called [`State::lock_for_fork`].
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.looked_at.unlock_after_fork() };
+    }
+}
+
+/// Whether there is something for [`sort_due`] to do, now or after a while.
+#[inline]
+pub(crate) fn waits() -> bool {
+    GLOBAL.front.has_unread() && GLOBAL.unread.delay_ms.load_relaxed() != u32::MAX
+}
+
+/// Looks, if the last time was long enough ago. Returns the bytes let go.
+#[inline]
+pub(crate) fn sort_due() -> usize {
+    if waits() { sort_due_slow() } else { 0 }
+}
+
+#[cold]
+#[inline(never)]
+fn sort_due_slow() -> usize {
+    let Some(mut looked_at) = GLOBAL.unread.looked_at.try_lock() else { return 0 };
+    let now = observe::monotonic_ns() / NS_PER_MS;
+    if now < *looked_at + u64::from(GLOBAL.unread.delay_ms.load_relaxed()) {
+        return 0;
+    }
+    *looked_at = now;
+    look(Unread::SinceLastLook).bytes
+}
+
+/// Sorts all mail, however young.
+pub(crate) fn sort_all() {
+    let _held = GLOBAL.unread.looked_at.lock();
+    let _look = look(Unread::All);
+}
+
+/// Called with the lock held.
+fn look(which: Unread) -> Look {
+    GLOBAL.front.sort_unread(GLOBAL.records().map(|record| &record.heap), which)
+}

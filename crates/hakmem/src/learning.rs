@@ -25,6 +25,7 @@ use crate::global::{self, GLOBAL};
 use crate::observe;
 use crate::pages;
 use crate::policy_file;
+use crate::unread;
 use crate::watcher;
 
 /// Slow paths of allocations that a process has to show before a thread is worth its start.
@@ -351,6 +352,7 @@ fn look_again_and_again() {
 fn give_back_if_learning() {
     if mode() == Mode::Learn {
         while GLOBAL.front.os.purge_due() > 0 {}
+        unread::sort_due();
         pages::maintain();
     }
 }
@@ -359,7 +361,8 @@ fn give_back_if_learning() {
 fn doze() -> bool {
     let mut left_ms = PARK_MS;
     while left_ms > 0 {
-        let due_ms = GLOBAL.front.os.next_due_ms().filter(|_| mode() == Mode::Learn);
+        let sort_ms = unread::waits().then(unread::pause_ms);
+        let due_ms = GLOBAL.front.os.next_due_ms().into_iter().chain(sort_ms).min().filter(|_| mode() == Mode::Learn);
         let nap_ms = due_ms.map_or(left_ms, |due_ms| due_ms.clamp(NAP_MIN_MS, left_ms.max(NAP_MIN_MS)));
         if GLOBAL.learning.bell.wait(nap_ms) {
             return true;

@@ -21,7 +21,10 @@ pub(crate) fn maintain() {
         };
         GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(record)));
     }
-    unread::sort_due();
+    // Who holds more has somebody in the background, or does not want it: as much as that is not sorted in passing.
+    if held_bytes() < GLOBAL.scavenge_min_bytes.load_relaxed() {
+        unread::sort_due();
+    }
     watch_purgeable();
 }
 
@@ -64,6 +67,7 @@ pub(crate) fn collect() -> usize {
         pick_up_policy(record);
     }
     reclaim_for(record);
+    unread::sort_all();
     GLOBAL.front.os.purge_all()
 }
 
@@ -75,11 +79,12 @@ pub(crate) fn reclaim(record: &HeapRecord) {
 /// As [`reclaim`], for a thread that may have no heap.
 pub(crate) fn reclaim_for(record: Option<&HeapRecord>) {
     let Some(tables) = GLOBAL.front.tables() else { return };
+    // This thread's mail may be in a sorter's hands.
+    unread::wait_for_sorter();
     if let Some(record) = record {
         GLOBAL.front.collect(&record.heap);
         record.runs.flush(&GLOBAL.run_context(tables, record.run_policy.get()));
     }
     hardened::collect();
-    unread::sort_all();
     GLOBAL.big.flush(&GLOBAL.big_context(tables, big_policy_of(record)));
 }

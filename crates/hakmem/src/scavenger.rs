@@ -102,7 +102,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
             continue;
         }
         let next_purge_ms = GLOBAL.front.os.next_due_ms().unwrap_or(SLEEP_MAX_MS);
-        let next_sort_ms = if unread::waits() { GLOBAL.unread.delay_ms.load_relaxed() } else { SLEEP_MAX_MS };
+        let next_sort_ms = if unread::waits() { unread::pause_ms() } else { SLEEP_MAX_MS };
         GLOBAL.scavenger.end.wait(next_purge_ms.min(next_sort_ms).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));

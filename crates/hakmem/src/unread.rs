@@ -7,6 +7,8 @@ use crate::global::GLOBAL;
 use crate::observe;
 
 const NS_PER_MS: u64 = 1_000_000;
+/// Least time (ms) between two looks: an owner that reads no mail for so long has had the time to.
+const LEAST_PAUSE_MS: u32 = 20;
 
 /// What is known of looks.
 pub(crate) struct State {
@@ -39,6 +41,11 @@ pub(crate) fn waits() -> bool {
     GLOBAL.front.has_unread() && GLOBAL.unread.delay_ms.load_relaxed() != u32::MAX
 }
 
+/// How long (ms) from one look to the next.
+pub(crate) fn pause_ms() -> u32 {
+    GLOBAL.unread.delay_ms.load_relaxed().max(LEAST_PAUSE_MS)
+}
+
 /// Looks, if the last time was long enough ago. Returns the bytes let go.
 #[inline]
 pub(crate) fn sort_due() -> usize {
@@ -50,7 +57,7 @@ pub(crate) fn sort_due() -> usize {
 fn sort_due_slow() -> usize {
     let Some(mut looked_at) = GLOBAL.unread.looked_at.try_lock() else { return 0 };
     let now = observe::monotonic_ns() / NS_PER_MS;
-    if now < *looked_at + u64::from(GLOBAL.unread.delay_ms.load_relaxed()) {
+    if now < *looked_at + u64::from(pause_ms()) {
         return 0;
     }
     *looked_at = now;
@@ -59,8 +66,15 @@ fn sort_due_slow() -> usize {
 
 /// Sorts all mail, however young.
 pub(crate) fn sort_all() {
-    let _held = GLOBAL.unread.looked_at.lock();
-    let _look = look(Unread::All);
+    while {
+        let _held = GLOBAL.unread.looked_at.lock();
+        look(Unread::All).is_cut_short
+    } {}
+}
+
+/// Waits until no mail is in a sorter's hands.
+pub(crate) fn wait_for_sorter() {
+    drop(GLOBAL.unread.looked_at.lock());
 }
 
 /// Called with the lock held.

@@ -1,7 +1,7 @@
 //! One heap's mailbox: a stack of its slabs that have remote frees.
 
 use crate::SlabWords;
-use hakmem_atomic_ops::Shared32;
+use hakmem_atomic_ops::{Flag, Shared32};
 use hakmem_base::SlabIndex;
 
 const EMPTY: u32 = 0;
@@ -15,6 +15,8 @@ const CLOSED: u32 = u32::MAX;
 #[repr(C, align(64))]
 pub struct Mailbox {
     head: Shared32,
+    /// Every block of a slab of the heap has come back, and nobody has sorted the mail since. A hint.
+    has_whole: Flag,
 }
 
 /// Outcome of [`Mailbox::post`].
@@ -39,14 +41,31 @@ impl Mailbox {
     /// An open, empty mailbox.
     #[must_use]
     pub const fn new() -> Self {
-        Self { head: Shared32::new(EMPTY) }
+        Self { head: Shared32::new(EMPTY), has_whole: Flag::new(false) }
     }
 
-    /// Whether something has been posted.
+    /// Whether something has been posted that nobody has fetched.
     #[inline]
     #[must_use]
     pub fn has_mail(&self) -> bool {
-        self.head.load_relaxed() != EMPTY
+        // One compare for both: closed is the last number, empty the first.
+        const { assert!(CLOSED.wrapping_add(1) == EMPTY) };
+        self.head.load_relaxed().wrapping_add(1) > EMPTY + 1
+    }
+
+    /// Whether a slab of the heap has come back as a whole since the mail was last sorted.
+    #[inline]
+    #[must_use]
+    pub fn has_whole(&self) -> bool {
+        self.has_whole.is_set_relaxed()
+    }
+
+    /// Takes note of it, or forgets it before the mail is sorted.
+    pub fn set_has_whole(&self, has_whole: bool) {
+        if self.has_whole.is_set_relaxed() != has_whole {
+            // ORDERING: a hint; release only because flags have no relaxed store.
+            self.has_whole.store_release(has_whole);
+        }
     }
 
     /// Puts `slab`, whose token the caller holds, into the mailbox.

@@ -129,19 +129,15 @@ impl RemoteHead {
     /// Takes the queued blocks out if they are all `capacity` blocks of the slab and linked. The token stays where it is.
     ///
     /// Called by the token's holder, who may be a stranger: without the token the owner does not drain, and there is no block left
-    /// that somebody could push. So the slab is the caller's until [`RemoteHead::put_back_bare`] or a push of the same blocks.
+    /// that somebody could push. So the slab is the caller's until [`RemoteHead::put_back_bare`].
     #[must_use]
-    pub fn take_whole(&self, capacity: u32, slab_base: *mut u8) -> Option<Drained> {
+    pub fn take_whole(&self, capacity: u32) -> bool {
         let word = self.word.load_relaxed();
-        if count_of(word) != capacity || word & BARE != 0 {
-            return None;
-        }
         // ORDERING: pairs with `push`: the users' last writes come before the contents go.
-        self.word.cas_acq_rel(word, TOKEN).ok()?;
-        Some(Drained { first: first_of(word, slab_base), count: capacity })
+        count_of(word) == capacity && word & BARE == 0 && self.word.cas_acq_rel(word, TOKEN).is_ok()
     }
 
-    /// Puts the `capacity` blocks that [`RemoteHead::take_whole`] took back, without their contents.
+    /// Puts the `capacity` blocks that [`RemoteHead::take_whole`] took back, without their links: the contents may be gone.
     pub fn put_back_bare(&self, capacity: u32) {
         // ORDERING: pairs with `drain`: the contents are gone before the owner uses the blocks again.
         if self.word.cas_acq_rel(TOKEN, TOKEN | (capacity * COUNT_ONE) | BARE).is_err() {
@@ -307,14 +303,14 @@ mod tests {
         let base = slab.base();
         let head = RemoteHead::new();
         for index in 0..3 {
-            assert!(head.take_whole(3, base).is_none(), "{index} of 3 are not all");
+            assert!(!head.take_whole(3), "{index} of 3 are not all");
             // SAFETY: the block is the test's and pushed once.
             let _pushed = unsafe { head.push(single(slab.block(index)), base) };
         }
-        let taken = head.take_whole(3, base).unwrap();
-        assert_eq!((addresses(taken).len(), taken.is_bare(), head.count()), (3, false, 0));
+        assert!(head.take_whole(3));
+        assert_eq!(head.count(), 0);
         head.put_back_bare(3);
-        assert!(head.take_whole(3, base).is_none(), "there is nothing left to let go");
+        assert!(!head.take_whole(3), "there is nothing left to let go");
         assert_eq!((head.count(), head.release_token()), (3, TokenReleased::MoreFrees));
         let drained = head.drain(base);
         assert_eq!((drained.count, drained.is_bare()), (3, true));

@@ -151,7 +151,7 @@ fn contents_go_after_the_last_use_of_every_block() {
                 thread::spawn(move || slab.free(index))
             })
             .collect();
-        let is_bare = slab.head.take_whole(2, slab.base()).is_some();
+        let is_bare = slab.head.take_whole(2);
         if is_bare {
             (0..2).for_each(|index| writes(slab.block(index)));
             slab.head.put_back_bare(2);

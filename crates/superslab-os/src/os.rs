@@ -344,15 +344,10 @@ impl SuperslabOs {
     }
 
     /// Drops the contents of units that the caller holds. True: they read as zero now, and hold no memory until they are
-    /// written. False: the kernel refused, nothing has changed.
+    /// written. False: the kernel refused, perhaps after a part (it goes from mapping to mapping, and a locked one ends it).
     #[must_use]
     pub fn discard_units(&self, first: SlabIndex, units: u32) -> bool {
-        let bytes = (units as usize) << SLAB_SHIFT;
-        let is_done = self.reservation.discard(first, 0, bytes);
-        if is_done {
-            self.reservation.counters.purged_bytes.add_relaxed(bytes as u64);
-        }
-        is_done
+        self.reservation.discard(first, 0, (units as usize) << SLAB_SHIFT)
     }
 
     fn check_extent(pool: &Pool, first: SlabIndex, superslabs: u32) {

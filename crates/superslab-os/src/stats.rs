@@ -30,7 +30,7 @@ pub struct OsStats {
     pub parked_superslabs: u32,
     /// Batches purged.
     pub purges: u64,
-    /// Bytes returned: of free dirty memory by purges, and of units in use whose holders dropped their contents.
+    /// Free dirty bytes returned by purges.
     pub purged_bytes: u64,
     /// Takes that were served by a FREE warm superslab.
     pub warm_hits: u64,

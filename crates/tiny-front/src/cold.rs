@@ -30,12 +30,13 @@ impl Front {
             let state = tables.state(slab);
             // Drain.
             self.drain_orphan(tables, class, slab);
-            if !state.has_free() && state.carved() == 0 && self.retire_orphan(tables, class, slab) {
-                continue;
-            }
-            if !state.has_free() && state.carved() == u32::from(class.geometry().capacity) {
+            // One that has carved nothing is no better than a fresh one, and there is one to carve.
+            let is_bare = !state.has_free() && state.carved() == 0 && bin.carve.get() != 0;
+            if is_bare || !state.has_free() && state.carved() == u32::from(class.geometry().capacity) {
                 heap.counters.adopt_misses.add(1);
-                if tables.remote(slab).release_token() == TokenReleased::MoreFrees {
+                let is_settled = is_bare && self.retire_orphan(tables, class, slab)
+                    || tables.remote(slab).release_token() == TokenReleased::Released;
+                if !is_settled {
                     self.published.publish(tables, class, slab);
                 }
                 tries = tries.saturating_sub(1);

@@ -50,7 +50,7 @@ pub struct Heap {
     /// Allocations of the heap at which growth may look for idle classes again.
     pub(crate) next_growth_trim: Cell<u64>,
     /// Mails that the owner had read, plus one, when somebody last looked at mail that waited; 0: none did. Written by who sorts.
-    pub(crate) unread_at: Cell<u64>,
+    pub(crate) unread_at: Owned64,
     /// What slow paths note of each fixed class beside its bin.
     tallies: [ClassTally; CLASS_COUNT],
     /// Dynamic classes whose bins this heap has ever used, one bit each: others need not be looked at. Any thread may read it.
@@ -110,7 +110,7 @@ impl Heap {
             beats_since_trim: Cell::new(0),
             slabs_since_trim: Cell::new(0),
             next_growth_trim: Cell::new(0),
-            unread_at: Cell::new(0),
+            unread_at: Owned64::new(0),
             tallies: [const { ClassTally::new() }; CLASS_COUNT],
             dynamic_used: [const { Owned64::new(0) }; DYNAMIC_CLASS_COUNT.div_ceil(u64::BITS as usize)],
             pace: Pace::new(),

@@ -72,7 +72,7 @@ impl Front {
             Route::Owned(bin) => {
                 let class = hakmem_ownership::class_of_bin(bin);
                 if class.is_some_and(|class| pushed.count == u32::from(class.geometry().capacity)) {
-                    self.note_unread();
+                    self.note_whole(tables.mailbox_of(bin));
                 }
             }
             Route::Orphan(class) => {

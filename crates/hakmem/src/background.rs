@@ -11,6 +11,7 @@ use core::ptr;
 use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
 use hakmem_base::keeping_errno;
 
+use crate::confined::is_confined;
 use crate::global::GLOBAL;
 
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
@@ -53,10 +54,11 @@ impl Background {
         self.starts.load_relaxed()
     }
 
-    /// Starts the thread unless it runs or the library is about to go. False: the system has no thread to give.
+    /// Starts the thread unless it runs, the library is about to go, or the program is confined. False: the system has no thread to
+    /// give.
     pub fn start(&self, body: Body) -> bool {
         // ORDERING: one starter; pairs with the store at the thread's end.
-        if self.is_to_stop() || !self.running.try_set_acq_rel() {
+        if self.is_to_stop() || is_confined() || !self.running.try_set_acq_rel() {
             return true;
         }
         GLOBAL.company.expect_own_thread();

@@ -16,6 +16,7 @@ use hakmem_tiny_front::{DynamicSet, Front, Tables};
 
 use crate::asked::Asked;
 use crate::company::Company;
+use crate::confined;
 use crate::hooks::{self, Hooks};
 use crate::learning;
 use crate::policy_file;
@@ -39,6 +40,7 @@ pub(crate) struct Global {
     pub scavenger: scavenger::State,
     pub unread: unread::State,
     pub company: Company,
+    pub confined: confined::State,
     pub learning: learning::State,
     pub setup: Lock<()>,
     /// Numbers that other threads than a policy's publisher need at once.
@@ -174,6 +176,7 @@ impl Global {
             scavenger: scavenger::State::new(),
             unread: unread::State::new(),
             company: Company::new(),
+            confined: confined::State::new(),
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),

@@ -146,6 +146,12 @@ pub fn freeze() {
     GLOBAL.learning.mode.store_relaxed(Mode::Frozen as u32);
 }
 
+/// FROZEN from now on, and the thread, if there is one, ends without waiting for its next look.
+pub(crate) fn end_thread() {
+    freeze();
+    GLOBAL.learning.bell.ring();
+}
+
 /// What the process has done and holds: the window from its start to now, in any mode. A heap's numbers are as of its last slow
 /// path, and each heap counts refills and spills of a class modulo 2^32.
 #[must_use]

@@ -22,6 +22,7 @@ mod background;
 mod blocks;
 mod check;
 mod company;
+mod confined;
 mod dump;
 mod finding;
 mod gates;
@@ -48,6 +49,7 @@ mod watcher;
 mod writer;
 
 pub use blocks::dump_blocks;
+pub use confined::expect_confinement;
 pub use dump::{dump_dot, dump_json};
 pub use hakmem_learner as learner;
 pub use hakmem_policy::file::{FileError, FileProblem, parse_policy};

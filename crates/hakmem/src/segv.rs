@@ -11,6 +11,7 @@ use hakmem_atomic_ops::{Flag, SetOnce};
 use hakmem_base::keeping_errno;
 use hakmem_ownership::Route;
 
+use crate::confined::is_confined;
 use crate::finding::{self, Access};
 use crate::global::GLOBAL;
 use crate::tls::{self, Holder};
@@ -40,7 +41,7 @@ type InfoHandler = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void
 /// from then on, and loses the reports of accesses, unless it calls ours.
 pub(crate) fn install() {
     let [first, later] = &FORMERS;
-    if cfg!(miri) || later.action.get().is_some() {
+    if cfg!(miri) || is_confined() || later.action.get().is_some() {
         return;
     }
     // ORDERING: decides who installs; nothing travels.

@@ -13,6 +13,7 @@
 #[cfg(test)]
 extern crate self as hakmem_preload;
 
+pub mod confinement;
 pub mod cplusplus;
 pub mod family;
 mod foreign;

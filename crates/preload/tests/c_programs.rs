@@ -52,6 +52,32 @@ fn blocks_live_from_before_main_to_after_it() {
     passes_with_and_without("early_late.c", &[]);
 }
 
+/// Hunts: a system call that glibc's malloc does not make, after the program has said that it allows no others.
+#[test]
+fn a_program_that_confines_itself_goes_on() {
+    passes_with_and_without("confined.c", &[]);
+}
+
+/// The threads that measure and learn end, and nobody takes samples or watches blocks by means that a filter does not know.
+#[test]
+fn a_program_that_confines_itself_goes_on_at_every_level_and_in_every_mode() {
+    let program = compile("confined.c");
+    for (name, value) in [
+        ("HAKMEM_MODE", "OBSERVE"),
+        ("HAKMEM_MODE", "LEARN"),
+        ("HAKMEM_SAMPLE", "100"),
+        ("HAKMEM_HARDENED", "1"),
+        ("HAKMEM_SCAVENGER", "on"),
+    ] {
+        let mut command = Command::new(&program);
+        preload(&mut command);
+        command.env(name, value);
+        let ended = Child::of(command).run();
+        eprint!("{name}={value}: {}{}", ended.stdout, ended.stderr);
+        ended.assert_success();
+    }
+}
+
 /// A tiny, a mid, a large and a big block.
 const SIZES: [&str; 4] = ["64", "5000", "300000", "5242880"];
 

@@ -8,7 +8,7 @@ use crate::residence;
 use crate::stats::OsStats;
 use crate::sys;
 use crate::window::{Reservation, Window};
-use hakmem_atomic_ops::{Lock, LockGuard, Shared64};
+use hakmem_atomic_ops::{Flag, Lock, LockGuard, Shared64};
 use hakmem_base::{
     Hindsight, OS_PAGE_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex,
     fatal,
@@ -58,6 +58,8 @@ pub struct SuperslabOs {
     /// Held by whoever has units in a purger's hands, so that a fork can wait for them. Taken before `pool`.
     purger: Lock<Batch>,
     reservation: Reservation,
+    /// Nobody may ask the kernel what is in memory any more.
+    is_blind: Flag,
     /// Coarse time (ms) at which a purge is due. Written under `pool`; relaxed, because a purger looks again under it.
     due_at_ms: Shared64,
 }
@@ -93,6 +95,7 @@ impl SuperslabOs {
             pool: Lock::new(Pool::empty()),
             purger: Lock::new(Batch::new()),
             reservation: Reservation::new(),
+            is_blind: Flag::new(false),
             due_at_ms: Shared64::new(NEVER),
         }
     }
@@ -333,7 +336,13 @@ impl SuperslabOs {
     /// Thousandths of the first `bytes` bytes of an extent that are in memory, by a sample. `None`: the kernel does not say.
     #[must_use]
     pub fn resident_permille(&self, first: SlabIndex, bytes: usize) -> Option<u32> {
-        residence::permille(self.address_of(first), bytes)
+        if self.is_blind.is_set_relaxed() { None } else { residence::permille(self.address_of(first), bytes) }
+    }
+
+    /// From now on the kernel is not asked what is in memory: the process is about to be confined to other system calls.
+    pub fn stop_looking(&self) {
+        // ORDERING: a switch that is read relaxed; no data travels.
+        self.is_blind.store_release(true);
     }
 
     /// Drops the contents of the first `bytes` bytes (whole OS pages) of an extent that the caller holds. True: they read

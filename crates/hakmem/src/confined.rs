@@ -1,0 +1,39 @@
+//! A program that confines itself, and what the library leaves alone from then on.
+//!
+//! A filter of system calls (seccomp) ends a process for a call that is not on its list, and such lists name what the program does
+//! and what glibc's malloc does: `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `brk`, `futex`. So a confined process is not looked
+//! at with `mincore`, gets no handlers, and no thread is started. One that runs already ends if it learns; the scavenger makes
+//! calls of the list only.
+
+use hakmem_atomic_ops::Flag;
+
+use crate::global::GLOBAL;
+use crate::learning;
+
+/// Whether the program has said so.
+pub(crate) struct State {
+    is_confined: Flag,
+}
+
+impl State {
+    pub const fn new() -> Self {
+        Self { is_confined: Flag::new(false) }
+    }
+}
+
+/// The program is about to confine itself, for good: from now on hakmem makes no system call that glibc's malloc does not make, and
+/// policy is frozen. Threads that measure or learn end at their next step; give them a moment if the filter is for all threads.
+///
+/// The preload library calls this by itself when a program asks `prctl` for `PR_SET_SECCOMP` or `PR_SET_NO_NEW_PRIVS`. A Rust program
+/// calls it before it installs a filter.
+pub fn expect_confinement() {
+    // ORDERING: a switch that is read relaxed; no data travels.
+    GLOBAL.confined.is_confined.store_release(true);
+    GLOBAL.front.os.stop_looking();
+    learning::end_thread();
+}
+
+#[inline]
+pub(crate) fn is_confined() -> bool {
+    GLOBAL.confined.is_confined.is_set_relaxed()
+}

@@ -54,11 +54,14 @@ impl Background {
         self.starts.load_relaxed()
     }
 
-    /// Starts the thread unless it runs, the library is about to go, or the program is confined. False: the system has no thread to
-    /// give.
+    /// Starts the thread unless it runs or the library is about to go. False: there is none, because the system has no thread to give
+    /// or the program is confined.
     pub fn start(&self, body: Body) -> bool {
+        if is_confined() {
+            return self.is_running();
+        }
         // ORDERING: one starter; pairs with the store at the thread's end.
-        if self.is_to_stop() || is_confined() || !self.running.try_set_acq_rel() {
+        if self.is_to_stop() || !self.running.try_set_acq_rel() {
             return true;
         }
         GLOBAL.company.expect_own_thread();

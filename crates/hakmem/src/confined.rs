@@ -6,6 +6,7 @@
 //! calls of the list only.
 
 use hakmem_atomic_ops::Flag;
+use hakmem_policy::Mode;
 
 use crate::global::GLOBAL;
 use crate::learning;
@@ -22,7 +23,7 @@ impl State {
 }
 
 /// The program is about to confine itself, for good: from now on hakmem makes no system call that glibc's malloc does not make, and
-/// policy is frozen. Threads that measure or learn end at their next step; give them a moment if the filter is for all threads.
+/// policy is frozen and stays so. The thread that measures or learns ends at its next step; give it a moment if the filter is for all threads.
 ///
 /// The preload library calls this by itself when a program asks `prctl` for `PR_SET_SECCOMP` or `PR_SET_NO_NEW_PRIVS`. A Rust program
 /// calls it before it installs a filter.
@@ -30,7 +31,8 @@ pub fn expect_confinement() {
     // ORDERING: a switch that is read relaxed; no data travels.
     GLOBAL.confined.is_confined.store_release(true);
     GLOBAL.front.os.stop_looking();
-    learning::end_thread();
+    // Frozen is what it can always be.
+    let _is_frozen = learning::set_mode(Mode::Frozen);
 }
 
 #[inline]

@@ -125,7 +125,8 @@ pub fn mode() -> Mode {
 
 /// Changes the mode. What has been published stays in force, whatever the mode; see [`learned`] for what was found out.
 ///
-/// True, unless the mode needs a thread and the system has none to give: then FROZEN runs.
+/// True, unless the mode needs a thread and there is none to be had, from the system or in a confined program
+/// ([`expect_confinement`](crate::expect_confinement)): then FROZEN runs.
 pub fn set_mode(mode: Mode) -> bool {
     if mode == Mode::Frozen {
         freeze();
@@ -144,12 +145,6 @@ pub fn set_mode(mode: Mode) -> bool {
 /// publish [`Learned::policy`] if the best one known is to.
 pub fn freeze() {
     GLOBAL.learning.mode.store_relaxed(Mode::Frozen as u32);
-}
-
-/// FROZEN from now on, and the thread, if there is one, ends without waiting for its next look.
-pub(crate) fn end_thread() {
-    freeze();
-    GLOBAL.learning.bell.ring();
 }
 
 /// What the process has done and holds: the window from its start to now, in any mode. A heap's numbers are as of its last slow

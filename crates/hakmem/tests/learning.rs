@@ -284,6 +284,19 @@ fn an_idle_program_has_an_idle_thread() {
     });
 }
 
+#[test]
+fn a_program_that_is_to_be_confined_has_no_thread_from_then_on() {
+    alone("a_program_that_is_to_be_confined_has_no_thread_from_then_on", &[LEARN], || {
+        let mut work = Work::new(9);
+        work.until(|| windows() > 3);
+        hakmem::expect_confinement();
+        work.until(|| !has_learner());
+        assert_eq!((hakmem::set_mode(Mode::Learn), hakmem::mode()), (false, Mode::Frozen));
+        (0..500).for_each(|_| work.some());
+        assert!(!has_learner());
+    });
+}
+
 /// Frees 12 MiB, of which nobody asks for a part again, and waits for it to go back: at most so long.
 fn rests_with_little_waiting(longest: Duration) -> u64 {
     let mut work = Work::new(8);

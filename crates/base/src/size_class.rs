@@ -413,7 +413,7 @@ const fn finest_table() -> [u8; FINE_ENTRIES] {
     table
 }
 
-/// Fewest blocks of a slab, and most units.
+/// Fewest blocks of a slab, unless it has as many units as one may have.
 const MIN_BLOCKS: usize = 8;
 /// Most units of a slab.
 pub const MAX_SLAB_UNITS: usize = 8;

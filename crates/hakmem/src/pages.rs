@@ -9,7 +9,7 @@ use crate::scavenger;
 use crate::tls::{self, Holder};
 use crate::unread;
 
-/// What is due now: purges, kept big blocks that have become old.
+/// What is due now: purges, kept big blocks that have become old, in small programs what waits in unread mail.
 #[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn maintain() {
     let front = &GLOBAL.front;

@@ -1,4 +1,5 @@
-//! The scavenger: a thread that purges when the program has gone idle and runs no slow path itself.
+//! The scavenger: a thread that purges when the program has gone idle and runs no slow path itself, and sorts the mail of threads that
+//! sleep while others go on.
 //!
 //! It exists only while the program holds much memory and has more than one thread anyway (a single-threaded program may
 //! fork, unshare or sandbox itself and is not surprised with a thread). It is started by allocations and parked; frees only

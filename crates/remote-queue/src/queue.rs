@@ -116,7 +116,7 @@ impl RemoteHead {
 
     /// Takes all queued blocks out. The token stays where it is.
     ///
-    /// Only the slab's owner calls this, or the token's holder while the slab has no owner.
+    /// Only the token's holder calls this: the slab's owner, or anybody while it has none.
     #[inline]
     #[must_use]
     pub fn drain(&self, slab_base: *mut u8) -> Drained {

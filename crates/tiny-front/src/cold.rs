@@ -34,8 +34,11 @@ impl Front {
             let is_bare = !state.has_free() && state.carved() == 0 && bin.carve.get() != 0;
             if is_bare || !state.has_free() && state.carved() == u32::from(class.geometry().capacity) {
                 heap.counters.adopt_misses.add(1);
-                let is_settled = is_bare && self.retire_orphan(tables, class, slab)
-                    || tables.remote(slab).release_token() == TokenReleased::Released;
+                let is_settled = if is_bare {
+                    self.retire_orphan(tables, class, slab)
+                } else {
+                    tables.remote(slab).release_token() == TokenReleased::Released
+                };
                 if !is_settled {
                     self.published.publish(tables, class, slab);
                 }

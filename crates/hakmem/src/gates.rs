@@ -393,7 +393,7 @@ unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
 #[inline(never)]
 unsafe extern "C" fn free_large_slow(block: NonNull<u8>, claim: Request) {
     let address = block.addr().get();
-    if GLOBAL.front.unit_of(address).is_some_and(|(index, word)| large::free_again(address, index, word)) {
+    if GLOBAL.front.unit_at(address).is_some_and(|(index, word)| large::free_again(address, index, word)) {
         return;
     }
     // SAFETY: passed on to the caller.
@@ -419,7 +419,7 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
-    if let Some((index, word)) = GLOBAL.front.unit_of(address) {
+    if let Some((index, word)) = GLOBAL.front.unit_at(address) {
         if let Some(bin) = word.owner() {
             // SAFETY: passed on to the caller.
             return unsafe { free_owned_slow(block, bin, claim) };

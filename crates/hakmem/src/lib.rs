@@ -31,6 +31,7 @@ mod hardened;
 mod hooks;
 mod large;
 mod learning;
+mod limited;
 mod modules;
 mod observe;
 mod operators;
@@ -55,6 +56,7 @@ pub use hakmem_learner as learner;
 pub use hakmem_policy::file::{FileError, FileProblem, parse_policy};
 pub use hakmem_policy::{FieldError, FrozenPolicy, Mode, Profile};
 pub use learning::{Learned, freeze, learned, mode, observed, observed_since, set_mode};
+pub use limited::expect_address_limit;
 pub use report::{Stats, stats};
 pub use watcher::{ObservedBlocks, observed_blocks};
 

@@ -19,6 +19,7 @@ pub mod family;
 mod foreign;
 pub mod glibc;
 pub mod hak;
+pub mod limits;
 #[cfg(test)]
 mod model_tests;
 mod next;

@@ -78,6 +78,13 @@ fn a_program_that_confines_itself_goes_on_at_every_level_and_in_every_mode() {
     }
 }
 
+/// Hunts: a reserved window that leaves the program's own mappings no room under a limit, and a block that is not known where the
+/// window has been released.
+#[test]
+fn a_program_that_limits_its_address_space_goes_on() {
+    passes_with_and_without("address_limit.c", &[]);
+}
+
 /// A tiny, a mid, a large and a big block.
 const SIZES: [&str; 4] = ["64", "5000", "300000", "5242880"];
 

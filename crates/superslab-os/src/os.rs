@@ -120,6 +120,20 @@ impl SuperslabOs {
         self.reservation.window()
     }
 
+    /// The process is about to have an address space of at most so many bytes. If more than half of them are reserved, what is not
+    /// committed is released; the window then grows into what it needs, as long as nobody else has mapped anything there.
+    pub fn fit(&self, limit_bytes: usize) {
+        let _pool = self.pool.lock();
+        self.reservation.fit(limit_bytes);
+    }
+
+    /// Whether the address lies in the window, where it is reserved. Elsewhere in it there is somebody else's memory, or nothing.
+    #[inline]
+    #[must_use]
+    pub fn has_reserved(&self, address: usize) -> bool {
+        self.reservation.has_reserved(address)
+    }
+
     /// Replaces the policy. What the warm pool keeps waits for a purge anew.
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: OsPolicy) {
@@ -616,7 +630,7 @@ impl SuperslabOs {
     fn read(&self, pool: &Pool) -> OsStats {
         let mut stats = OsStats::default();
         self.reservation.counters.fill(&mut stats);
-        stats.window_bytes = (pool.superslab_count() as usize) << SUPERSLAB_SHIFT;
+        stats.window_bytes = self.reservation.reserved_bytes();
         stats.committed_bytes = ((pool.committed - 1) as usize) << SUPERSLAB_SHIFT;
         stats.in_use_bytes = pool.units_in_use as usize * SLAB_BYTES;
         stats.in_use_peak_bytes = pool.peak_units_in_use as usize * SLAB_BYTES;
@@ -662,7 +676,7 @@ impl SuperslabOs {
         self.reservation.address_of(index)
     }
 
-    /// The unit that the address lies in, if it lies in the window.
+    /// The unit that the address lies in, if it lies in the window, where it is reserved.
     #[inline]
     #[must_use]
     pub fn index_of(&self, address: usize) -> Option<SlabIndex> {

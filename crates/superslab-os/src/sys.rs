@@ -101,6 +101,18 @@ pub(crate) fn reserve_aligned(bytes: usize, align: usize) -> Result<NonNull<u8>,
     NonNull::new(base).ok_or(Refusal(libc::ENOMEM))
 }
 
+/// As [`reserve_aligned`], at this place and nowhere else. Refused where anything is mapped in it already.
+pub(crate) fn reserve_at(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
+    let mapped = map_pages(start, bytes, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE)?;
+    if mapped.as_ptr() == start {
+        return Ok(());
+    }
+    // A kernel older than the flag (Linux 4.17) takes the place for a wish.
+    // SAFETY: mapped just now, and nobody knows it.
+    unsafe { unmap(mapped.as_ptr(), bytes) };
+    Err(Refusal(libc::EEXIST))
+}
+
 /// Gives a mapping (or a part of one) back; nothing happens for 0 bytes.
 ///
 /// # Safety

@@ -38,6 +38,11 @@ pub(crate) fn reserve_aligned(bytes: usize, _align: usize) -> Result<NonNull<u8>
     map_memory(bytes)
 }
 
+/// A part of a mapping cannot be given up here, nor taken again.
+pub(crate) fn reserve_at(_start: *mut u8, _bytes: usize) -> Result<(), Refusal> {
+    Err(Refusal)
+}
+
 /// # Safety
 /// - The range is a whole mapping of this module, and nobody uses it any more.
 pub(crate) unsafe fn unmap(start: *mut u8, bytes: usize) {

@@ -1,6 +1,7 @@
 //! The reserved address range: how it is obtained, committed, and kept from every address that is not in it.
 //!
-//! **Invariants.** No advice reaches the kernel for a range that is not inside the committed part of the window.
+//! **Invariants.** No advice reaches the kernel for a range that is not inside the committed part of the window. What is committed is
+//! reserved, and so is a superslab behind it. Only what is behind that may be released: others' mappings may lie there then.
 //! **Orderings.** `publish` (release of `base`) → `window` (acquire): whoever sees the base sees the size.
 
 use crate::policy::WindowConfig;
@@ -46,6 +47,9 @@ pub(crate) struct Reservation {
     /// Bytes from the base that are writable; only grows, under the pool's lock. Relaxed: whoever asks about a range holds
     /// it, so its commit happened before in this thread or in the thread that handed it over.
     committed_bytes: SharedUsize,
+    /// Bytes from the base that are reserved, without the superslab behind them; all of the window, unless something was released.
+    /// Written under the pool's lock. Relaxed: of its own address everybody knows more than this says.
+    reserved_bytes: SharedUsize,
     pub(crate) counters: Counters,
     /// Whether a range outside the window aborts.
     pub(crate) guard_abort: Flag,
@@ -65,10 +69,9 @@ fn wanted_bytes(config: WindowConfig) -> usize {
     }
 }
 
-/// The most bytes that a window may have: half of a limited address space, so that others find some too.
-fn allowed_bytes() -> usize {
-    let half = sys::address_space_limit().map_or(usize::MAX, |limit| limit / 2);
-    half.max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+/// The most bytes that a window may have: half of an address space of so many bytes, so that others find some too.
+fn allowed_bytes(limit_bytes: usize) -> usize {
+    (limit_bytes / 2).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
 }
 
 /// Tells the operator about a window that limits made small. Once, because a window is reserved once.
@@ -85,6 +88,7 @@ impl Reservation {
             base: SharedPtr::new(core::ptr::null_mut()),
             slab_count: Shared32::new(0),
             committed_bytes: SharedUsize::new(0),
+            reserved_bytes: SharedUsize::new(0),
             counters: Counters::new(),
             guard_abort: Flag::new(false),
             guard_reported: Flag::new(false),
@@ -103,7 +107,7 @@ impl Reservation {
     /// holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
         let wanted = wanted_bytes(config);
-        let mut bytes = wanted.min(allowed_bytes());
+        let mut bytes = wanted.min(allowed_bytes(sys::address_space_limit().unwrap_or(usize::MAX)));
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
             if let Ok(base) = sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
@@ -125,12 +129,56 @@ impl Reservation {
     fn publish(&self, window: Window) {
         self.slab_count.store_relaxed(window.slab_count);
         self.committed_bytes.store_relaxed(SUPERSLAB_BYTES);
+        self.reserved_bytes.store_relaxed((window.slab_count as usize) << SLAB_SHIFT);
         // ORDERING: pairs with `window`; the slab count travels.
         self.base.store_release(window.base);
     }
 
+    /// Releases what is reserved and not committed, unless all that is reserved fits beside others' into an address space of so many
+    /// bytes. The caller holds the pool's lock.
+    pub(crate) fn fit(&self, limit_bytes: usize) {
+        let (committed, reserved) = (self.committed_bytes.load_relaxed(), self.reserved_bytes.load_relaxed());
+        if committed < reserved && reserved > allowed_bytes(limit_bytes) {
+            // First what others read, so that a mapping which comes to lie there is not taken for the window's.
+            self.reserved_bytes.store_relaxed(committed);
+            let behind = self.base.load_relaxed().wrapping_add(committed + SUPERSLAB_BYTES);
+            // SAFETY: reserved, never committed, so nothing was ever there. One superslab stays behind what is committed.
+            unsafe { sys::unmap(behind, reserved - committed) };
+        }
+    }
+
+    /// Reserves the superslabs below `end` again, if they were released and nobody else has mapped anything there.
+    fn regain(&self, end: u32) -> bool {
+        let (wanted, reserved) = ((end as usize) << SUPERSLAB_SHIFT, self.reserved_bytes.load_relaxed());
+        if wanted <= reserved {
+            return true;
+        }
+        let behind = self.base.load_relaxed().wrapping_add(reserved + SUPERSLAB_BYTES);
+        let is_done = sys::reserve_at(behind, wanted - reserved).is_ok();
+        if is_done {
+            self.reserved_bytes.store_relaxed(wanted);
+        }
+        is_done
+    }
+
+    /// Bytes from the base that are reserved.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes.load_relaxed()
+    }
+
+    /// Whether the address lies in the window, where it is reserved.
+    #[inline]
+    pub(crate) fn has_reserved(&self, address: usize) -> bool {
+        let base = self.base.load_relaxed();
+        // Before the reservation it is 0 bytes; both may only be missing together for an address that is not ours.
+        address.wrapping_sub(base.addr()) < self.reserved_bytes.load_relaxed() && !base.is_null()
+    }
+
     /// Makes the superslabs from `committed` up to `end` writable.
     pub(crate) fn commit(&self, committed: u32, end: u32) -> bool {
+        if !self.regain(end) {
+            return false;
+        }
         let base = self.base.load_relaxed();
         let start = base.wrapping_add((committed as usize) << SUPERSLAB_SHIFT);
         let bytes = ((end - committed) as usize) << SUPERSLAB_SHIFT;
@@ -149,10 +197,8 @@ impl Reservation {
 
     #[inline]
     pub(crate) fn index_of(&self, address: usize) -> Option<SlabIndex> {
-        let base = self.base.load_relaxed();
-        let index = address.wrapping_sub(base.addr()) >> SLAB_SHIFT;
-        // Before the reservation the count is 0; both may only be missing together for an address that is not ours.
-        (index < self.slab_count.load_relaxed() as usize && !base.is_null()).then(|| SlabIndex::new(index as u32))
+        let offset = address.wrapping_sub(self.base.load_relaxed().addr());
+        self.has_reserved(address).then(|| SlabIndex::new((offset >> SLAB_SHIFT) as u32))
     }
 
     /// The start of the range if all of it is committed memory of the window; else the range is counted and reported.
@@ -275,8 +321,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(window) = self.window() {
-            let bytes = (window.slab_count as usize) << SLAB_SHIFT;
-            // SAFETY: `reserve` mapped these bytes and the superslab behind them; the owner gives the whole box up.
+            let bytes = self.reserved_bytes.load_relaxed();
+            // SAFETY: these bytes are reserved, and the superslab behind them; the owner gives the whole box up.
             unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
         }
     }

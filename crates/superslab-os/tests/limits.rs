@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{bytes_at, never, os_with};
+use common::{WINDOW, bytes_at, never, os_with};
 use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES};
 use hakmem_superslab_os::{OsPolicy, Purge, SuperslabOs, WindowConfig};
 use std::os::unix::process::CommandExt;
@@ -85,6 +85,43 @@ fn memory_of_a_fragmented_superslab_falls_too() {
     assert_eq!(os.purge_all(), 32 * SUPERSLAB_BYTES / 2);
     assert!(resident_bytes() + 31 * SUPERSLAB_BYTES / 2 < before);
     assert!(runs.iter().skip(1).step_by(2).all(|&run| bytes_at(&os, run, SLAB_BYTES).iter().all(|&byte| byte == 1)));
+    os.check_invariants();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
+fn a_window_that_does_not_fit_is_released_and_taken_again_bit_by_bit() {
+    let _alone = alone();
+    let os = os_with(never());
+    let (window, run) = (os.window().unwrap(), os.take_run(1, 1).unwrap());
+    let end = window.base.addr() + window.slab_count as usize * SLAB_BYTES;
+    bytes_at(&os, run.first, SLAB_BYTES).fill(1);
+    os.fit(2 * WINDOW.bytes);
+    assert_eq!(os.stats().window_bytes, WINDOW.bytes, "it fits");
+    os.fit(2 * WINDOW.bytes - 1);
+    let left = os.stats();
+    assert_eq!(left.window_bytes, left.committed_bytes + SUPERSLAB_BYTES);
+    assert!(os.has_reserved(window.base.addr() + left.window_bytes - 1) && !os.has_reserved(end - 1));
+    assert!(os.index_of(end - 1).is_none() && os.index_of(os.address_of(run.first).addr()) == Some(run.first));
+    let extent = os.take_extent(20, 0, 1).unwrap();
+    assert!(extent.zeroed && bytes_at(&os, extent.first, 20 * SUPERSLAB_BYTES).iter().all(|&byte| byte == 0));
+    let grown = os.stats();
+    assert!(left.window_bytes < grown.window_bytes && grown.window_bytes < WINDOW.bytes);
+    os.fit(0);
+    // Somebody else maps what lies behind the one superslab that stays reserved.
+    let behind = window.base.wrapping_add(os.stats().window_bytes + SUPERSLAB_BYTES).cast::<libc::c_void>();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: a new mapping where nothing is mapped.
+    let theirs = unsafe { libc::mmap(behind, 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    assert_eq!(theirs, behind);
+    assert!(os.take_extent(60, 0, 1).is_none() && os.take_run(1, 1).is_some());
+    // SAFETY: mapped above.
+    assert_eq!(unsafe { theirs.cast::<u64>().read() }, 0);
+    // SAFETY: mapped above, and nobody uses it.
+    assert_eq!(unsafe { libc::munmap(theirs, 4096) }, 0);
+    let all = os.take_extent(60, 0, 1).unwrap();
+    bytes_at(&os, all.first, 60 * SUPERSLAB_BYTES).fill(2);
+    assert!(bytes_at(&os, run.first, SLAB_BYTES).iter().all(|&byte| byte == 1));
     os.check_invariants();
 }
 

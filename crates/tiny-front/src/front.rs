@@ -144,17 +144,25 @@ impl Front {
         })
     }
 
-    /// Route word of the unit that `address` lies in; `None` outside the window. One subtraction, one compare.
-    #[inline(always)]
+    /// Route word of the unit that `address` lies in; `None` outside the window, and where the window is not reserved.
+    #[inline]
     #[must_use]
     pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
         self.unit_of(address).map(|(_, word)| word)
     }
 
     /// As [`Front::route_of`], with the unit's index.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn unit_of(&self, address: usize) -> Option<(SlabIndex, &RouteWord)> {
+        self.unit_at(address).filter(|_| self.os.has_reserved(address))
+    }
+
+    /// As [`Front::unit_of`], for whoever does nothing to a unit that is unused, as each is where the window is not reserved. One
+    /// subtraction, one compare.
+    #[inline(always)]
+    #[must_use]
+    pub fn unit_at(&self, address: usize) -> Option<(SlabIndex, &RouteWord)> {
         let index = self.place_of(address)?;
         // SAFETY: the index is below the table's length.
         Some((SlabIndex::new(index as u32), unsafe { layout::route_of_unit(self, index) }))
@@ -183,11 +191,11 @@ impl Front {
         unsafe { raw::entry(word, 0) }.bits()
     }
 
-    /// Index of the unit that `address` lies in.
+    /// Index of the unit that `address` lies in, if that is reserved.
     #[inline]
     #[must_use]
     pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
-        self.place_of(address).map(|index| SlabIndex::new(index as u32))
+        self.unit_of(address).map(|(index, _)| index)
     }
 
     #[inline(always)]

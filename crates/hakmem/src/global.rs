@@ -19,7 +19,6 @@ use crate::company::Company;
 use crate::confined;
 use crate::hooks::{self, Hooks};
 use crate::learning;
-use crate::limited;
 use crate::policy_file;
 use crate::record::HeapRecord;
 use crate::scavenger;
@@ -42,7 +41,6 @@ pub(crate) struct Global {
     pub unread: unread::State,
     pub company: Company,
     pub confined: confined::State,
-    pub limited: limited::State,
     pub learning: learning::State,
     pub setup: Lock<()>,
     /// Numbers that other threads than a policy's publisher need at once.
@@ -179,7 +177,6 @@ impl Global {
             unread: unread::State::new(),
             company: Company::new(),
             confined: confined::State::new(),
-            limited: limited::State::new(),
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),

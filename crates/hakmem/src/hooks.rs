@@ -10,7 +10,6 @@ use crate::dump;
 use crate::global::GLOBAL;
 use crate::hardened;
 use crate::learning;
-use crate::limited;
 use crate::record::HeapRecord;
 use crate::report;
 use crate::sampler;
@@ -79,7 +78,6 @@ pub(crate) fn install_once() {
     }
     // SAFETY: the handlers take and release locks of this library and are unregistered with it.
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
-    limited::note_process();
     if GLOBAL.boot().dump_signal {
         install_dump_signal();
     }
@@ -134,7 +132,6 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    limited::note_process();
     scavenger::forget_in_child();
     learning::forget_in_child();
     GLOBAL.front.forget_in_child();

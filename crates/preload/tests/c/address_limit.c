@@ -105,7 +105,7 @@ int main(void) {
     char *small = malloc(100);
     memset(small, 5, 100);
 
-    /* A child that shares the memory: what it does to its own limit is nothing to the parent. */
+    /* A child that shares the memory: it releases the parent's window, which goes on. */
     pid_t child = vfork();
     if (child == 0) {
         static const struct rlimit none = {1 << 20, 1 << 20};

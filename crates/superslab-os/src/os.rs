@@ -100,8 +100,8 @@ impl SuperslabOs {
         }
     }
 
-    /// Reserves the window, or returns the one that exists. Asks for less after each refusal, down to 32 MiB; takes at most
-    /// half of a limited address space. `None`: nothing could be had.
+    /// Reserves the window, or returns the one that exists. Asks for less after each refusal, down to 32 MiB; of a
+    /// limited address space it reserves next to nothing ahead. `None`: nothing could be had.
     pub fn reserve(&self, config: WindowConfig) -> Option<Window> {
         let mut pool = self.pool.lock();
         if let Some(window) = self.reservation.window() {

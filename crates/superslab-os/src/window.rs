@@ -7,6 +7,7 @@
 use crate::policy::WindowConfig;
 use crate::stats::Counters;
 use crate::sys::{self, Refusal};
+use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::{Line, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal_ptr};
 
@@ -69,9 +70,23 @@ fn wanted_bytes(config: WindowConfig) -> usize {
     }
 }
 
-/// The most bytes that a window may have: half of an address space of so many bytes, so that others find some too.
+/// The most bytes that are reserved ahead: half of an address space of so many bytes, so that others find some too.
 fn allowed_bytes(limit_bytes: usize) -> usize {
     (limit_bytes / 2).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+}
+
+/// Begins a window of `most` bytes that ends where the one of `bytes` bytes at `base` would, with one superslab of it reserved and one
+/// behind that. Since the kernel puts others' mappings at the upper end, and all of them have no more than `most` bytes, it can grow
+/// into all that they leave. Returns base and reserved bytes; those given, if there is no such place.
+fn make_room(base: NonNull<u8>, bytes: usize, most: usize) -> (NonNull<u8>, usize) {
+    let lower = base.as_ptr().wrapping_sub(most.saturating_sub(bytes));
+    let Some(lower) = NonNull::new(lower).filter(|lower| most > bytes && *lower < base) else { return (base, bytes) };
+    if sys::reserve_at(lower.as_ptr(), 2 * SUPERSLAB_BYTES).is_err() {
+        return (base, bytes);
+    }
+    // SAFETY: reserved just now; nobody knows it.
+    unsafe { sys::unmap(base.as_ptr(), bytes + SUPERSLAB_BYTES) };
+    (lower, SUPERSLAB_BYTES)
 }
 
 /// Tells the operator about a window that limits made small. Once, because a window is reserved once.
@@ -103,22 +118,26 @@ impl Reservation {
         (!base.is_null()).then(|| Window { base, slab_count: self.slab_count.load_relaxed() })
     }
 
-    /// Reserves address space, half as much after each refusal. `accept` sees each window and may turn it down. The caller
-    /// holds the pool's lock and found no window.
+    /// Reserves address space, half as much after each refusal; where that is limited, next to none at first, in a window as large
+    /// as the limit. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
         let wanted = wanted_bytes(config);
-        let mut bytes = wanted.min(allowed_bytes(sys::address_space_limit().unwrap_or(usize::MAX)));
+        let limit = sys::address_space_limit().unwrap_or(usize::MAX);
+        let most = wanted.min(limit) & !(SUPERSLAB_BYTES - 1);
+        let mut bytes = wanted.min(allowed_bytes(limit));
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
             if let Ok(base) = sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
-                let window = Window { base: base.as_ptr(), slab_count: (bytes >> SLAB_SHIFT) as u32 };
+                let (base, reserved) = if limit == usize::MAX { (base, bytes) } else { make_room(base, bytes, most) };
+                let window_bytes = if reserved < bytes { most } else { bytes };
+                let window = Window { base: base.as_ptr(), slab_count: (window_bytes >> SLAB_SHIFT) as u32 };
                 if accept(window) {
-                    self.publish(window);
-                    report_small(bytes, wanted);
+                    self.publish(window, reserved);
+                    report_small(window_bytes, most);
                     return Some(window);
                 }
                 // SAFETY: reserved just now; `accept` declined it, so nobody knows it.
-                unsafe { sys::unmap(window.base, bytes + SUPERSLAB_BYTES) };
+                unsafe { sys::unmap(window.base, reserved + SUPERSLAB_BYTES) };
             }
             self.counters.mmap_refused.add_relaxed(1);
             bytes = (bytes / 2) & !(SUPERSLAB_BYTES - 1);
@@ -126,10 +145,10 @@ impl Reservation {
         None
     }
 
-    fn publish(&self, window: Window) {
+    fn publish(&self, window: Window, reserved_bytes: usize) {
         self.slab_count.store_relaxed(window.slab_count);
         self.committed_bytes.store_relaxed(SUPERSLAB_BYTES);
-        self.reserved_bytes.store_relaxed((window.slab_count as usize) << SLAB_SHIFT);
+        self.reserved_bytes.store_relaxed(reserved_bytes);
         // ORDERING: pairs with `window`; the slab count travels.
         self.base.store_release(window.base);
     }

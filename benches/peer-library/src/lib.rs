@@ -1,6 +1,6 @@
 //! The malloc family and the usual C++ operators over another allocator, as a shared library for `LD_PRELOAD`.
 //!
-//! Debian has mimalloc 2, jemalloc and tcmalloc as libraries; of mimalloc 3, snmalloc and rpmalloc there are only crates
+//! Debian has mimalloc 2.0, jemalloc and tcmalloc as libraries; of mimalloc 2.3 and 3, snmalloc and rpmalloc there are only crates
 //! with the C entry points. Each symbol here is one jump to such an entry point, so that what is measured is the peer.
 //!
 //! **Not here.** hakmem, and any repair of a peer: what it refuses is refused.

@@ -1,4 +1,4 @@
-//! mimalloc 3, which looks after its threads itself.
+//! mimalloc 3 or 2.3, which looks after its threads itself.
 
 pub use libmimalloc_sys::{
     mi_calloc as allocate_zeroed, mi_free as free, mi_malloc as allocate, mi_realloc as resize,

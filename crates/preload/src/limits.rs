@@ -14,10 +14,10 @@ unsafe fn limit(pid: libc::pid_t, resource: c_uint, new: *const libc::rlimit64, 
     let set = if result == 0 { unsafe { new.as_ref() } } else { None };
     if let Some(set) = set
         && resource == libc::RLIMIT_AS
-        && set.rlim_cur != libc::RLIM64_INFINITY
         // SAFETY: no preconditions.
         && (pid == 0 || pid == unsafe { libc::getpid() })
     {
+        // No limit is the largest number.
         hakmem::expect_address_limit(usize::try_from(set.rlim_cur).unwrap_or(usize::MAX));
     }
     result

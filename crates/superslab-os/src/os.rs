@@ -121,7 +121,8 @@ impl SuperslabOs {
     }
 
     /// The process is about to have an address space of at most so many bytes. If more than half of them are reserved, what is not
-    /// committed is released; the window then grows into what it needs, as long as nobody else has mapped anything there.
+    /// committed is released; the window then grows into what it needs, up to three quarters of them, as long as nobody else has mapped
+    /// anything there.
     pub fn fit(&self, limit_bytes: usize) {
         let _pool = self.pool.lock();
         self.reservation.fit(limit_bytes);

@@ -9,7 +9,9 @@ use crate::stats::Counters;
 use crate::sys::{self, Refusal};
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{Line, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal_ptr};
+use hakmem_base::{
+    Line, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex, fatal_ptr,
+};
 
 /// The smallest window that is worth having.
 const MIN_WINDOW_BYTES: usize = 32 << 20;
@@ -19,6 +21,8 @@ const AUTO_MIN_BYTES: usize = 64 << 30;
 const MAX_WINDOW_BYTES: usize = 1 << 45;
 /// Below this a window is so small that large blocks soon go elsewhere, and the operator should know.
 const SMALL_WINDOW_BYTES: usize = 1 << 30;
+/// The boxes that keep tables with an entry for each unit take 32 bytes for one.
+const WINDOW_BYTES_PER_TABLE_BYTE: usize = SLAB_BYTES / 32;
 /// Consecutive refusals after which madvise is left alone for [`MADVISE_PAUSE_MS`].
 const MADVISE_PATIENCE: u32 = 8;
 /// How long (ms) madvise is left alone. Free memory stays dirty meanwhile.
@@ -51,6 +55,8 @@ pub(crate) struct Reservation {
     /// Bytes from the base that are reserved, without the superslab behind them; all of the window, unless something was released.
     /// Written under the pool's lock. Relaxed: of its own address everybody knows more than this says.
     reserved_bytes: SharedUsize,
+    /// Bytes from the base beyond which nothing is reserved again. Under the pool's lock.
+    most_bytes: SharedUsize,
     pub(crate) counters: Counters,
     /// Whether a range outside the window aborts.
     pub(crate) guard_abort: Flag,
@@ -73,6 +79,12 @@ fn wanted_bytes(config: WindowConfig) -> usize {
 /// The most bytes that are reserved ahead: half of an address space of so many bytes, so that others find some too.
 fn allowed_bytes(limit_bytes: usize) -> usize {
     (limit_bytes / 2).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+}
+
+/// The most bytes of a limited address space that a window ever takes: what was committed once goes on counting, and after a heap
+/// that filled everything was freed, others have to find some for a thread or a file.
+fn most_bytes(limit_bytes: usize) -> usize {
+    (limit_bytes - limit_bytes / 4).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
 }
 
 /// Begins a window of `most` bytes that ends where the one of `bytes` bytes at `base` would, with one superslab of it reserved and one
@@ -104,6 +116,7 @@ impl Reservation {
             slab_count: Shared32::new(0),
             committed_bytes: SharedUsize::new(0),
             reserved_bytes: SharedUsize::new(0),
+            most_bytes: SharedUsize::new(0),
             counters: Counters::new(),
             guard_abort: Flag::new(false),
             guard_reported: Flag::new(false),
@@ -118,12 +131,12 @@ impl Reservation {
         (!base.is_null()).then(|| Window { base, slab_count: self.slab_count.load_relaxed() })
     }
 
-    /// Reserves address space, half as much after each refusal; where that is limited, next to none at first, in a window as large
-    /// as the limit. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
+    /// Reserves address space, half as much after each refusal; where that is limited, next to none at first, in a window of three
+    /// quarters of the limit. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
         let wanted = wanted_bytes(config);
         let limit = sys::address_space_limit().unwrap_or(usize::MAX);
-        let most = wanted.min(limit) & !(SUPERSLAB_BYTES - 1);
+        let most = wanted.min(most_bytes(limit));
         let mut bytes = wanted.min(allowed_bytes(limit));
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
@@ -149,14 +162,18 @@ impl Reservation {
         self.slab_count.store_relaxed(window.slab_count);
         self.committed_bytes.store_relaxed(SUPERSLAB_BYTES);
         self.reserved_bytes.store_relaxed(reserved_bytes);
+        self.most_bytes.store_relaxed((window.slab_count as usize) << SLAB_SHIFT);
         // ORDERING: pairs with `window`; the slab count travels.
         self.base.store_release(window.base);
     }
 
     /// Releases what is reserved and not committed, unless all that is reserved fits beside others' into an address space of so many
-    /// bytes. The caller holds the pool's lock.
+    /// bytes; and bounds what is reserved again. The caller holds the pool's lock.
     pub(crate) fn fit(&self, limit_bytes: usize) {
         let (committed, reserved) = (self.committed_bytes.load_relaxed(), self.reserved_bytes.load_relaxed());
+        let window = (self.slab_count.load_relaxed() as usize) << SLAB_SHIFT;
+        let beside_tables = limit_bytes.saturating_sub(window / WINDOW_BYTES_PER_TABLE_BYTE);
+        self.most_bytes.store_relaxed(most_bytes(beside_tables).min(window));
         if committed < reserved && reserved > allowed_bytes(limit_bytes) {
             // First what others read, so that a mapping which comes to lie there is not taken for the window's.
             self.reserved_bytes.store_relaxed(committed);
@@ -166,11 +183,15 @@ impl Reservation {
         }
     }
 
-    /// Reserves the superslabs below `end` again, if they were released and nobody else has mapped anything there.
+    /// Reserves the superslabs below `end` again, if they were released, the limit leaves others something beside them, and nobody else has
+    /// mapped anything there.
     fn regain(&self, end: u32) -> bool {
         let (wanted, reserved) = ((end as usize) << SUPERSLAB_SHIFT, self.reserved_bytes.load_relaxed());
         if wanted <= reserved {
             return true;
+        }
+        if wanted > self.most_bytes.load_relaxed() {
+            return false;
         }
         let behind = self.base.load_relaxed().wrapping_add(reserved + SUPERSLAB_BYTES);
         let is_done = sys::reserve_at(behind, wanted - reserved).is_ok();

@@ -108,6 +108,8 @@ fn a_window_that_does_not_fit_is_released_and_taken_again_bit_by_bit() {
     let grown = os.stats();
     assert!(left.window_bytes < grown.window_bytes && grown.window_bytes < WINDOW.bytes);
     os.fit(0);
+    assert!(os.take_extent(60, 0, 1).is_none(), "others have to find some");
+    os.fit(usize::MAX);
     // Somebody else maps what lies behind the one superslab that stays reserved.
     let behind = window.base.wrapping_add(os.stats().window_bytes + SUPERSLAB_BYTES).cast::<libc::c_void>();
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
@@ -155,18 +157,17 @@ fn a_limited_address_space_is_shared_with_whoever_comes_first() {
         return;
     }
     let os = SuperslabOs::new();
-    assert_eq!(os.reserve(WindowConfig::default()).unwrap().slab_count as usize, (1 << 30) / SLAB_BYTES);
+    assert_eq!(os.reserve(WindowConfig::default()).unwrap().slab_count as usize, (3 << 28) / SLAB_BYTES);
     assert_eq!(os.stats().window_bytes, SUPERSLAB_BYTES, "nothing is reserved ahead");
     let run = os.take_run(32, 1).unwrap();
     bytes_at(&os, run.first, 32 * SLAB_BYTES).fill(7);
     assert!(vec![1_u8; 400 << 20].iter().all(|&byte| byte == 1), "others get more than a half");
-    let most = os.take_extent(400, 0, 1).unwrap();
-    bytes_at(&os, most.first, 400 * SUPERSLAB_BYTES).fill(8);
-    assert!(os.take_extent(100, 0, 1).is_none() && Vec::<u8>::new().try_reserve_exact(200 << 20).is_err());
-    let little = os.take_extent(10, 0, 1).unwrap();
-    bytes_at(&os, little.first, 10 * SUPERSLAB_BYTES).fill(9);
+    let most = os.take_extent(370, 0, 1).unwrap();
+    bytes_at(&os, most.first, 370 * SUPERSLAB_BYTES).fill(8);
+    assert!(os.take_extent(20, 0, 1).is_none(), "more than three quarters");
+    assert!(!Vec::<u8>::with_capacity(150 << 20).spare_capacity_mut().is_empty(), "who holds the rest");
     assert!(bytes_at(&os, run.first, 32 * SLAB_BYTES).iter().all(|&byte| byte == 7));
-    assert!(bytes_at(&os, most.first, 400 * SUPERSLAB_BYTES).iter().all(|&byte| byte == 8));
+    assert!(bytes_at(&os, most.first, 370 * SUPERSLAB_BYTES).iter().all(|&byte| byte == 8));
     os.check_invariants();
 }
 

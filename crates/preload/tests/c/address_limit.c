@@ -129,6 +129,10 @@ int main(void) {
     exhaust(3000);
     exhaust(20000);
     exhaust(3 * MIB);
+    /* What a heap that was everywhere has left, others find (glibc's can keep all of it for itself). */
+    if (getenv("EXPECT_LIBRARY") != NULL) {
+        map_start_allocate();
+    }
     CHECK(small[0] == 5 && small[99] == 5);
     limit_address_space(RLIM_INFINITY);
     char *large = malloc(2048 * MIB);

@@ -87,12 +87,13 @@ fn most_bytes(limit_bytes: usize) -> usize {
     (limit_bytes - limit_bytes / 4).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
 }
 
-/// Begins a window of `most` bytes that ends where the one of `bytes` bytes at `base` would, with one superslab of it reserved and one
-/// behind that. Since the kernel puts others' mappings at the upper end, and all of them have no more than `most` bytes, it can grow
-/// into all that they leave. Returns base and reserved bytes; those given, if there is no such place.
-fn make_room(base: NonNull<u8>, bytes: usize, most: usize) -> (NonNull<u8>, usize) {
-    let lower = base.as_ptr().wrapping_sub(most.saturating_sub(bytes));
-    let Some(lower) = NonNull::new(lower).filter(|lower| most > bytes && *lower < base) else { return (base, bytes) };
+/// Begins a window `limit_bytes` below the end of the `bytes` bytes reserved at `base`, with one superslab of it reserved and one
+/// behind that. Since the kernel puts others' mappings at the upper end, and all mappings together have no more than the limit, it can
+/// grow into all that they leave. Returns base and reserved bytes; those given, if there is no such place.
+fn make_room(base: NonNull<u8>, bytes: usize, limit_bytes: usize) -> (NonNull<u8>, usize) {
+    let down = limit_bytes.saturating_sub(bytes) & !(SUPERSLAB_BYTES - 1);
+    let lower = base.as_ptr().wrapping_sub(down);
+    let Some(lower) = NonNull::new(lower).filter(|lower| *lower < base) else { return (base, bytes) };
     if sys::reserve_at(lower.as_ptr(), 2 * SUPERSLAB_BYTES).is_err() {
         return (base, bytes);
     }
@@ -135,13 +136,16 @@ impl Reservation {
     /// quarters of the limit. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
         let wanted = wanted_bytes(config);
-        let limit = sys::address_space_limit().unwrap_or(usize::MAX);
-        let most = wanted.min(most_bytes(limit));
-        let mut bytes = wanted.min(allowed_bytes(limit));
+        let limit = sys::address_space_limit();
+        let most = limit.map_or(wanted, |limit| wanted.min(most_bytes(limit)));
+        let mut bytes = limit.map_or(wanted, |limit| wanted.min(allowed_bytes(limit)));
         while bytes >= MIN_WINDOW_BYTES {
             // The superslab behind the window stays reserved too: so something is mapped behind every block.
             if let Ok(base) = sys::reserve_aligned(bytes + SUPERSLAB_BYTES, SUPERSLAB_BYTES) {
-                let (base, reserved) = if limit == usize::MAX { (base, bytes) } else { make_room(base, bytes, most) };
+                let (base, reserved) = match limit {
+                    Some(limit) if most > bytes => make_room(base, bytes, limit),
+                    _ => (base, bytes),
+                };
                 let window_bytes = if reserved < bytes { most } else { bytes };
                 let window = Window { base: base.as_ptr(), slab_count: (window_bytes >> SLAB_SHIFT) as u32 };
                 if accept(window) {

@@ -75,8 +75,7 @@ impl Front {
         let slabs = heap.slabs_since_trim.get() + 1;
         heap.slabs_since_trim.set(slabs);
         if heap.policy().idle_trim && (slabs >= SLABS_PER_TRIM || self.os.purgeable_bytes() == 0) {
-            self.settle_counts(heap);
-            let allocs: u64 = heap.classes().map(|(_, bin)| bin.allocs.get()).sum();
+            let allocs = heap.allocs();
             if allocs < heap.next_growth_trim.get() {
                 return;
             }

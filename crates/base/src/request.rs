@@ -16,8 +16,8 @@ pub enum Door {
 
 /// Bytes, alignment and door of an allocation, or of a free as far as its caller names them.
 ///
-/// One word, which the fast path of a free makes of constants and carries at no cost. That of an allocation hands bytes, alignment
-/// and door on one by one, and its slow path makes the word: made early, it is two instructions more on every allocation.
+/// One word, made by slow paths: made early, of a size that the caller names, it is two instructions more on every allocation and four
+/// on every free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Request(u64);

@@ -204,7 +204,7 @@ unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
     // SAFETY: the slab is this heap's, the block the caller's.
     if !unsafe { record.heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, class) };
+        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -233,7 +233,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, class) };
+        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -248,13 +248,14 @@ unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: 
         || heap.is_step(heap.bin(class), block.addr().get()) && unsafe { come_back(heap.mark_key(), block, claim) }
 }
 
-/// Frees any pointer: null, hakmem's, or a stranger's (which is not touched). Only slow paths look at `claim`.
+/// Frees any pointer: null, hakmem's, or a stranger's (which is not touched). Only slow paths look at `claim`, and each makes its own:
+/// a size that the caller names is put into the word of a [`Request`] nowhere else.
 ///
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more. (What is not is reported where
 ///   it can be told; see docs/misuse.md.)
 #[inline(always)]
-pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
+pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
     if let Some(place) = heap.own_place_at(ptr.addr()) {
@@ -262,20 +263,20 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
         let block = unsafe { NonNull::new_unchecked(ptr) };
         let is_step = heap.is_step(heap.bin_at(place), ptr.addr());
         // SAFETY: where a step is, a block begins that has room for a mark.
-        if !is_step || !unsafe { come_back(heap.mark_key(), block, claim) } {
+        if !is_step || !unsafe { come_back(heap.mark_key(), block, claim()) } {
             core::hint::cold_path();
             // SAFETY: the route says that the block lies in a slab of this heap's bin.
-            unsafe { free_own_slow(block, place.class(), claim) };
+            unsafe { free_own_slow(block, place.class(), claim()) };
         // SAFETY: the slab is this heap's, the block its user's until now.
         } else if !unsafe { heap.push(heap.bin_at(place), block) } {
             // SAFETY: as above; push found no room.
-            unsafe { spill_slow::<true>(block, place.class()) };
+            unsafe { spill_slow::<true>(block, place) };
         }
         return Freed::Done;
     }
     core::hint::cold_path();
     // SAFETY: passed on to the caller.
-    unsafe { free_any_slow(ptr, claim) }
+    unsafe { free_any_slow(ptr, claim()) }
 }
 
 /// Place of the bin of the small block at `ptr`, if it is this thread's and in use, and an address alone tells that it begins there.
@@ -364,12 +365,12 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, class: SizeClass) {
+unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, place: BinPlace) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, class, block, IS_STEP) } {
+    if !unsafe { GLOBAL.front.spill(heap, place, block, IS_STEP) } {
         // SAFETY: passed on to the caller.
-        unsafe { spill_open_slow(block, class) };
+        unsafe { spill_open_slow(block, place) };
     }
 }
 
@@ -378,10 +379,10 @@ unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, class: 
 #[cold]
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, class: SizeClass) {
+unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, place: BinPlace) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if unsafe { GLOBAL.front.spill_slow(heap, heap.bin(class), class, block) } {
+    if unsafe { GLOBAL.front.spill_slow(heap, heap.bin_at(place), place.class(), block) } {
         pages::watch_purgeable();
     }
 }
@@ -520,7 +521,7 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, class) };
+        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -536,7 +537,7 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(heap.bin_at(place), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, class) };
+        unsafe { spill_slow::<false>(block, place) };
     }
 }
 
@@ -645,7 +646,7 @@ pub(crate) unsafe fn reallocate_slow(
             unsafe { free_own(block, place, claim) };
         } else {
             // SAFETY: the caller's block, whose contents have moved.
-            let _freed = unsafe { free(block.as_ptr(), claim) };
+            let _freed = unsafe { free(block.as_ptr(), || claim) };
         }
     }
     moved

@@ -162,12 +162,12 @@ pub fn allocate_aligned(bytes: usize, align: usize, door: Door) -> *mut u8 {
 }
 
 /// Frees any pointer; null and strangers' pointers are not touched. `claim` is what the caller says of the block: levels that
-/// check it report what is wrong with it.
+/// check it report what is wrong with it. It is made where somebody looks at it, not on the fast path.
 ///
 /// # Safety
 /// - If `ptr` is hakmem's, it is the start of a block in use, which nobody uses any more.
 #[inline(always)]
-pub unsafe fn free(ptr: *mut u8, claim: Request) -> Freed {
+pub unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
     // SAFETY: passed on to the caller.
     unsafe { gates::free(ptr, claim) }
 }
@@ -206,7 +206,7 @@ pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
             // SAFETY: both blocks are at least this long, and they are two blocks.
             unsafe { moved.copy_from_nonoverlapping(ptr, usable.min(bytes)) };
             // SAFETY: the caller's block, whose contents have moved.
-            let _freed = unsafe { gates::free(ptr, Request::unsized_from(Door::Malloc)) };
+            let _freed = unsafe { gates::free(ptr, || Request::unsized_from(Door::Malloc)) };
             return Reallocated::Moved(moved);
         }
     }

@@ -68,7 +68,7 @@ macro_rules! operators_delete {
         #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
             // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
-            unsafe { free_as(block, $claim) };
+            unsafe { free_as(block, || $claim) };
         }
     )*};
 }

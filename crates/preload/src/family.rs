@@ -33,7 +33,7 @@ pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: the caller hands back a block, or a pointer that the callee recognises as foreign by its address.
-    unsafe { free_as(block, Request::unsized_from(Door::Malloc)) };
+    unsafe { free_as(block, || Request::unsized_from(Door::Malloc)) };
 }
 
 /// Frees a block; null is allowed. `errno` stays as it was.
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 /// # Safety
 /// - As for [`free`].
 #[inline(always)]
-pub(crate) unsafe fn free_as(block: *mut c_void, claim: Request) {
+pub(crate) unsafe fn free_as(block: *mut c_void, claim: impl Fn() -> Request) {
     // SAFETY: passed on.
     match unsafe { raw::free(block.cast(), claim) } {
         Freed::Done => {}
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn cfree(block: *mut c_void) {
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_sized(block: *mut c_void, bytes: usize) {
     // SAFETY: passed on.
-    unsafe { free_as(block, Request::new(bytes, 1, Door::Malloc)) };
+    unsafe { free_as(block, || Request::new(bytes, 1, Door::Malloc)) };
 }
 
 /// C23: frees a block of [`aligned_alloc`] whose alignment and size the caller knows. Only the hardened level looks whether
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, bytes: usize) {
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, bytes: usize) {
     // SAFETY: passed on.
-    unsafe { free_as(block, Request::new(bytes, alignment, Door::Malloc)) };
+    unsafe { free_as(block, || Request::new(bytes, alignment, Door::Malloc)) };
 }
 
 /// Bytes that the user may write at `block`: at least what was asked for. Zero for null.

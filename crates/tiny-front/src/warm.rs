@@ -2,7 +2,9 @@
 //! once at the beginning of a long run of frees.
 
 use core::ptr::NonNull;
-use hakmem_base::{FIRST_BLOCK_OFFSET, SLAB_BYTES, SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant};
+use hakmem_base::{
+    BinPlace, FIRST_BLOCK_OFFSET, SLAB_BYTES, SizeClass, SlabIndex, client_check, fatal_ptr_class, invariant,
+};
 
 use crate::bin::Bin;
 use crate::front::{Front, Tables};
@@ -118,13 +120,13 @@ impl Front {
     /// which no step tells.
     ///
     /// # Safety
-    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `class` is its class, whose bin's room
+    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `place` is that of its bin, whose room
     ///   [`Heap::push`] has just taken below zero.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn spill(&self, heap: &Heap, class: SizeClass, block: NonNull<u8>, is_step: bool) -> bool {
-        let (bin, address) = (heap.bin(class), block.addr().get());
-        let begins = is_step || heap.is_step(bin, address) || class.is_unmarked_start(address);
+    pub unsafe fn spill(&self, heap: &Heap, place: BinPlace, block: NonNull<u8>, is_step: bool) -> bool {
+        let (bin, address) = (heap.bin_at(place), block.addr().get());
+        let begins = is_step || heap.is_step(bin, address) || place.class().is_unmarked_start(address);
         if bin.may_have_room() || bin.has_many_spills() || !begins {
             return false;
         }

@@ -6,7 +6,7 @@ mod common;
 
 use common::{give, new_front, new_heap, take, try_take};
 use hakmem_atomic_ops::SharedPtr;
-use hakmem_base::SizeClass;
+use hakmem_base::{BinPlace, SizeClass};
 use hakmem_ownership::Route;
 use hakmem_superslab_os::OsPolicy;
 use hakmem_tiny_front::FrontPolicy;
@@ -176,7 +176,7 @@ fn blocks_without_room_for_a_mark_spill_on_the_short_way_too() {
                 continue;
             }
             // SAFETY: push had no room.
-            if unsafe { front.spill(heap, class(bytes), block, false) } {
+            if unsafe { front.spill(heap, BinPlace::of_class(class(bytes)), block, false) } {
                 short += 1;
             } else {
                 // SAFETY: the spill left the block to this.

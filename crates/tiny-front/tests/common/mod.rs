@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers: a panic is the test's failure")]
 
-use hakmem_base::{HEAP_RECORD_BYTES, MarkKey, SizeClass};
+use hakmem_base::{BinPlace, HEAP_RECORD_BYTES, MarkKey, SizeClass};
 use hakmem_ownership::{Route, class_of_bin};
 use hakmem_superslab_os::MetaArena;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop};
@@ -56,7 +56,7 @@ pub fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         // SAFETY: the block is freed once, by its holder.
         if !unsafe { heap.push(bin, block) } {
             // SAFETY: as above; push had no room.
-            if !unsafe { front.spill(heap, class, block, false) } {
+            if !unsafe { front.spill(heap, BinPlace::of_class(class), block, false) } {
                 // SAFETY: as above; the spill left the block to this.
                 let _emptied = unsafe { front.spill_slow(heap, bin, class, block) };
             }

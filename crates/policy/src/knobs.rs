@@ -201,7 +201,7 @@ knobs! {
     /// Superslabs that are committed at once when the warm pool runs dry.
     prefill_superslabs: u32 = 0, count(0, 1024), "HAKMEM_PREFILL_SUPERSLABS";
     /// Fresh superslabs get huge pages once slabs and runs hold this many bytes.
-    thp_heap_bytes: usize = 32 << 20, bytes(0, TIB).or_never(), "HAKMEM_THP_HEAP_BYTES";
+    thp_heap_bytes: usize = 8 << 20, bytes(0, TIB).or_never(), "HAKMEM_THP_HEAP_BYTES";
     /// A superslab gets huge pages once this many of its 32 slabs are handed out; 0 is never.
     thp_fill_units: u32 = 0, count(0, 32), "HAKMEM_THP_FILL_UNITS";
     /// A `madvise` outside hakmem's own ranges aborts, instead of being skipped, counted and logged once.

@@ -33,7 +33,7 @@ impl OsPolicy {
             tiering: true,
             warm_superslabs: 1,
             prefill_superslabs: 0,
-            thp_heap_bytes: 32 << 20,
+            thp_heap_bytes: 8 << 20,
             thp_fill_units: 0,
             madvise_guard_abort: false,
             memory_limit_bytes: 0,

@@ -510,8 +510,9 @@ impl Pool {
             Advice::Small => self.record(superslab).clear(HUGE),
             Advice::Nothing => {}
         }
-        if before == Kind::Unused && !self.read(superslab).has(HUGE) {
-            self.probe.note_small(superslab);
+        if before == Kind::Unused {
+            let is_huge = self.read(superslab).has(HUGE);
+            self.probe.note_opened(superslab, is_huge);
         }
         advice
     }

@@ -6,8 +6,10 @@
 
 use hakmem_base::SLABS_PER_SUPERSLAB;
 
-/// One in this many superslabs keeps small pages where the others get huge ones.
-const SMALL_SHARE: u32 = 16;
+/// One in this many superslabs keeps small pages where the others get huge ones, and of the first ones those whose number is a power
+/// of two, beginning with this one.
+const SMALL_SHARE: u32 = 64;
+const FIRST_SMALL: u32 = 8;
 /// How many are opened between one and the look at it: the newest have slabs that are not carved yet.
 const LAG: usize = 4;
 /// Units in use below which a superslab says nothing.
@@ -18,33 +20,40 @@ const DENSE_PERMILLE: u32 = 500;
 /// The superslabs to look at, and the verdict.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    /// The last ones opened with small pages, oldest first; 0: none yet.
-    small: [u32; LAG],
-    opened: u32,
+    /// The last ones opened, oldest first; 0: none yet, or one with huge pages.
+    recent: [u32; LAG],
+    /// The last one with small pages that is old enough to be looked at; 0: none yet.
+    aged: u32,
+    /// How many might have got huge pages.
+    candidates: u32,
     sparse: bool,
 }
 
 impl Probe {
     pub(crate) const fn new() -> Self {
-        Self { small: [0; LAG], opened: 0, sparse: false }
+        Self { recent: [0; LAG], aged: 0, candidates: 0, sparse: false }
     }
 
     /// A superslab is about to be opened that would get huge pages. Whether it does.
     pub(crate) fn allows_huge(&mut self) -> bool {
-        self.opened = self.opened.wrapping_add(1);
-        !self.sparse && !self.opened.is_multiple_of(SMALL_SHARE)
+        self.candidates = self.candidates.wrapping_add(1);
+        let is_early_look = self.candidates.is_power_of_two() && self.candidates >= FIRST_SMALL;
+        !self.sparse && !is_early_look && !self.candidates.is_multiple_of(SMALL_SHARE)
     }
 
-    /// A superslab was opened with small pages.
-    pub(crate) fn note_small(&mut self, superslab: u32) {
-        self.small.rotate_left(1);
-        let [.., newest] = &mut self.small;
-        *newest = superslab;
+    /// A superslab was opened, with huge pages or small ones.
+    pub(crate) fn note_opened(&mut self, superslab: u32, is_huge: bool) {
+        self.recent.rotate_left(1);
+        let [oldest, .., newest] = &mut self.recent;
+        *newest = if is_huge { 0 } else { superslab };
+        if *oldest != 0 {
+            self.aged = *oldest;
+        }
     }
 
     /// The superslab that may be looked at; 0: none.
     pub(crate) fn superslab(&self) -> u32 {
-        self.small.first().copied().unwrap_or(0)
+        self.aged
     }
 
     /// So much of a superslab (thousandths) is in memory, of which `units` units are in use.
@@ -64,11 +73,14 @@ mod tests {
         let mut probe = Probe::new();
         (1..=LAG as u32).for_each(|superslab| {
             assert_eq!(probe.superslab(), 0);
-            probe.note_small(superslab);
+            probe.note_opened(superslab, false);
         });
         assert_eq!(probe.superslab(), 1);
-        probe.note_small(9);
-        assert_eq!(probe.superslab(), 2);
+        probe.note_opened(8, true);
+        probe.note_opened(9, false);
+        assert_eq!(probe.superslab(), 3);
+        (10..14).for_each(|superslab| probe.note_opened(superslab, true));
+        assert_eq!(probe.superslab(), 9, "the last one with small pages, until there is another");
     }
 
     #[test]
@@ -86,6 +98,7 @@ mod tests {
     #[test]
     fn some_keep_small_pages_to_be_looked_at() {
         let mut probe = Probe::new();
-        assert_eq!((0..160).filter(|_| !probe.allows_huge()).count(), 10);
+        let small: Vec<u32> = (1..=256).filter(|_| !probe.allows_huge()).collect();
+        assert_eq!(small, [8, 16, 32, 64, 128, 192, 256]);
     }
 }

@@ -28,7 +28,7 @@ macro_rules! steps_of {
 /// What the search turns, those that tend to matter first.
 pub const DIMENSIONS: &[Dimension] = &[
     steps_of!("purge_delay_ms": "10", "100", "1000", "5000", "never"),
-    steps_of!("thp_heap_bytes": "0", "8M", "16M", "128M", "never"),
+    steps_of!("thp_heap_bytes": "0", "4M", "16M", "32M", "128M", "never"),
     Dimension {
         name: "caches",
         steps: &[

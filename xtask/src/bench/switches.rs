@@ -59,7 +59,7 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_TIERING", &["0"]),
     switch("HAKMEM_WARM_SUPERSLABS", &["0", "4", "16"]),
     switch("HAKMEM_PREFILL_SUPERSLABS", &["2"]),
-    switch("HAKMEM_THP_HEAP_BYTES", &["0", "8M", "128M", "never"]),
+    switch("HAKMEM_THP_HEAP_BYTES", &["0", "32M", "128M", "never"]),
     switch("HAKMEM_THP_FILL_UNITS", &["16"]),
     switch("HAKMEM_SCAVENGER", &["off", "on"]),
     // Where a free looks (docs/decisions/0016-where-a-free-looks.md).

@@ -36,6 +36,9 @@ const TARGET_PPM: u64 = 1000;
 const FIRST_DISTANCE: u32 = 1 << 15;
 const LEAST_DISTANCE: u32 = 1 << 6;
 const LARGEST_DISTANCE: u32 = 1 << 24;
+/// CPU time (ns) that a process has used before its first block is watched. Whoever walks the first stack of a process reads much that
+/// nobody has read before, which takes up to a thousandth of this.
+const FIRST_AFTER_CPU_NS: u64 = 300_000_000;
 /// What a watched life is believed to cost (ns) before any has ended, and how many times as much time lies between two.
 const FIRST_COST_NS: u32 = 8000;
 const GAP_FACTOR: u64 = 512;
@@ -381,13 +384,9 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// The process has shown that it is worth a look. Before, a single watched block would cost it more than it may: whoever walks the
-    /// first stack of a process reads much that nobody has read before.
+    /// The process has shown that it is worth a look.
     pub fn begin() -> Self {
-        let state = &GLOBAL.watcher;
-        if state.wanted.load_relaxed() == BY_PRICE && state.distance.load_relaxed() == 0 {
-            state.distance.store_relaxed(FIRST_DISTANCE);
-        }
+        begin_to_watch();
         Self::now()
     }
 
@@ -409,14 +408,26 @@ impl Look {
             let cost_ns = u64::midpoint(cost_ns, u64::from(state.cost_ns.load_relaxed()));
             state.cost_ns.store_relaxed(u32::try_from(cost_ns).unwrap_or(u32::MAX));
         }
+        let distance = state.distance.load_relaxed();
+        if distance == 0 {
+            begin_to_watch();
         // Without a clock of the process the thread's own bound is all there is.
-        if state.wanted.load_relaxed() == BY_PRICE && window.cpu_ns > 0 {
-            let mut distance = next_distance(state.distance.load_relaxed(), spent_ns, window.cpu_ns);
+        } else if state.wanted.load_relaxed() == BY_PRICE && window.cpu_ns > 0 {
+            let mut distance = next_distance(distance, spent_ns, window.cpu_ns);
             if self.no_place > before.no_place {
                 distance = distance.saturating_mul(2).min(LARGEST_DISTANCE);
             }
             state.distance.store_relaxed(distance);
         }
+    }
+}
+
+/// Watches blocks from now on, if the process has done enough to pay for it and nothing else was asked for.
+fn begin_to_watch() {
+    let state = &GLOBAL.watcher;
+    let is_wanted = state.wanted.load_relaxed() == BY_PRICE && state.distance.load_relaxed() == 0;
+    if is_wanted && observe::process_cpu_ns() >= FIRST_AFTER_CPU_NS {
+        state.distance.store_relaxed(FIRST_DISTANCE);
     }
 }
 

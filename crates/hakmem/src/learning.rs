@@ -390,13 +390,15 @@ struct Session {
 }
 
 impl Session {
-    /// Until the window is over: by time, or by allocations once the shortest time has passed.
+    /// Until the window is over: by time, or in LEARN by allocations once the shortest time has passed. Nobody acts upon what OBSERVE sees,
+    /// so that it has no hurry.
     fn wait(&self) {
         let state = &GLOBAL.learning;
         let (begin, first_event) = (observe::monotonic_ns(), state.events.load_relaxed());
         let affordable_ms = u32::try_from(self.cost_ns * COST_FACTOR / 1_000_000).unwrap_or(u32::MAX);
-        let shortest_ms = affordable_ms.max(WINDOW_MIN_MS);
-        let longest_ms = shortest_ms.max(state.window_ms.load_relaxed());
+        let window_ms = state.window_ms.load_relaxed();
+        let shortest_ms = affordable_ms.max(if mode() == Mode::Learn { WINDOW_MIN_MS } else { window_ms });
+        let longest_ms = shortest_ms.max(window_ms);
         let left_ms = |limit_ms: u32| {
             let passed_ms = (observe::monotonic_ns() - begin) / 1_000_000;
             u32::try_from(u64::from(limit_ms).saturating_sub(passed_ms)).unwrap_or(0)

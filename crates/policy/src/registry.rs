@@ -137,7 +137,7 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         "HAKMEM_LEARN_WINDOW_ALLOCS",
         learn_window_allocs,
         LEARN_WINDOW_ALLOCS_KIND,
-        " Allocations of small blocks after which it looks earlier, though never within 10 milliseconds."
+        " Allocations of small blocks after which LEARN looks earlier, though never within 10 milliseconds."
     ),
     variable!(
         "HAKMEM_WATCH",

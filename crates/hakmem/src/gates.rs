@@ -204,7 +204,7 @@ unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
     // SAFETY: the slab is this heap's, the block the caller's.
     if !unsafe { record.heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -233,7 +233,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -258,7 +258,8 @@ unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: 
 pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
-    if let Some(place) = heap.own_place_at(ptr.addr()) {
+    let unit = heap.unit_of(ptr.addr());
+    if let Some(place) = heap.own_place_in(unit, ptr.addr()) {
         // SAFETY: the pointer lies in the window, so it is not null.
         let block = unsafe { NonNull::new_unchecked(ptr) };
         let is_step = heap.is_step(heap.bin_at(place), ptr.addr());
@@ -270,7 +271,7 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
         // SAFETY: the slab is this heap's, the block its user's until now.
         } else if !unsafe { heap.push(heap.bin_at(place), block) } {
             // SAFETY: as above; push found no room.
-            unsafe { spill_slow::<true>(block, place) };
+            unsafe { spill_at_slow(block, place, unit, heap) };
         }
         return Freed::Done;
     }
@@ -359,16 +360,35 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
     }
 }
 
-/// The cache has no room for a block of this heap. `IS_STEP`: the caller has looked whether a block begins there.
+/// The cache has no room for a block of this heap.
 ///
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_slow<const IS_STEP: bool>(block: NonNull<u8>, place: BinPlace) {
+unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, place, block, IS_STEP) } {
+    unsafe { spill(block, place, heap.unit_of(block.addr().get()), heap, false) };
+}
+
+/// The same for [`free`], which has found `unit` and `heap` already, and that a block begins there.
+///
+/// # Safety
+/// - As above.
+#[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
+unsafe extern "C" fn spill_at_slow(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap) {
+    // SAFETY: passed on to the caller.
+    unsafe { spill(block, place, unit, heap, true) };
+}
+
+/// # Safety
+/// - As above; if `is_step`, a block begins there.
+#[inline(always)]
+unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_step: bool) {
+    // SAFETY: passed on to the caller.
+    if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_step) } {
         // SAFETY: passed on to the caller.
         unsafe { spill_open_slow(block, place) };
     }
@@ -521,7 +541,7 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -537,7 +557,7 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(heap.bin_at(place), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow::<false>(block, place) };
+        unsafe { spill_slow(block, place) };
     }
 }
 

@@ -214,21 +214,33 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn own_place_at(&self, address: usize) -> Option<BinPlace> {
+        self.own_place_in(self.unit_of(address), address)
+    }
+
+    /// As [`Heap::own_place_at`], for whoever knows that [`Heap::unit_of`] the address is `unit`.
+    #[inline(always)]
+    #[must_use]
+    pub fn own_place_in(&self, unit: usize, address: usize) -> Option<BinPlace> {
         let view = self.view();
-        let index = address.wrapping_sub(view.base) >> SLAB_SHIFT;
-        if index < view.slab_count {
+        if unit < view.slab_count {
             // SAFETY: the index is below the number of units.
-            return unsafe { layout::place_at(self, view, index, address) };
+            return unsafe { layout::place_at(self, view, unit, address) };
         }
         None
     }
 
-    /// State of the slab that `address` lies in: one of this heap's, of one unit.
+    /// Index in the window of the unit that `address` lies in; beyond the window's units, where the address does.
     #[inline(always)]
-    pub(crate) fn own_state_at(&self, address: usize) -> &SlabState {
-        let view = self.view();
+    #[must_use]
+    pub fn unit_of(&self, address: usize) -> usize {
+        address.wrapping_sub(self.view().base) >> SLAB_SHIFT
+    }
+
+    /// State of the slab of one unit at `unit`, one of this heap's.
+    #[inline(always)]
+    pub(crate) fn own_state(&self, unit: usize) -> &SlabState {
         // SAFETY: what a heap owns lies in the window that it knows.
-        unsafe { view.words.state(address.wrapping_sub(view.base) >> SLAB_SHIFT) }
+        unsafe { self.view().words.state(unit) }
     }
 
     /// Whether a block of this bin can begin at `address`, which lies in one of its slabs. Never true where an address alone
@@ -286,8 +298,11 @@ impl Heap {
 
     /// Counts the spills that the bin has not been asked for yet. A slow path's first step, before `room` is written.
     pub(crate) fn settle(&self, bin: &Bin, class: SizeClass) {
-        let spills = self.spills_of(class);
-        spills.set(spills.get().saturating_add(bin.take_spills()));
+        let taken = bin.take_spills();
+        if taken != 0 {
+            let spills = self.spills_of(class);
+            spills.set(spills.get().saturating_add(taken));
+        }
     }
 
     /// Every fixed class of this heap, and every dynamic one that it has ever used.

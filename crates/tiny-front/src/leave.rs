@@ -9,7 +9,7 @@ use crate::counters::{ClassReport, FrontReport};
 use crate::front::{Front, Tables};
 use crate::heap::Heap;
 use crate::raw;
-use crate::warm::{Keep, harvest_spills, return_block};
+use crate::warm::{Keep, harvest_spills, return_between, return_block};
 
 /// What a heartbeat was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,7 +173,13 @@ impl Front {
         while let Some(block) = next {
             // SAFETY: the list was the cache's; this thread holds it.
             next = NonNull::new(unsafe { raw::behind(block.as_ptr()) });
-            // SAFETY: cached blocks belong to slabs of this heap and are on no other list now.
+            let address = block.addr().get();
+            // SAFETY: a cached block belongs to a slab of this heap and is on no other list now; where a step is, that is one unit.
+            if heap.is_step(bin, address) && unsafe { return_between(heap, heap.unit_of(address), block) } {
+                bin.delivered.sub(1);
+                continue;
+            }
+            // SAFETY: as above.
             if let Some(slab) = unsafe { return_block(tables, heap, bin, class, block) } {
                 self.slab_is_empty(tables, heap, bin, class, slab, keep);
             }

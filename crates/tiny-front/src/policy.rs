@@ -5,6 +5,9 @@ use hakmem_policy::{FrozenPolicy, RouteProfile, SIZE_GROUPS};
 
 /// How many times the first step a refill's step grows to.
 const REFILL_GROWTH: u32 = 4;
+/// The same for a class with many blocks out, and the part of these that a step may be.
+const LARGEST_REFILL_GROWTH: u32 = 8;
+const REFILL_PART: u32 = 32;
 /// log2 of the largest size of the first mid group.
 const MID_GROUP_SHIFT: u32 = 11;
 
@@ -151,16 +154,18 @@ impl FrontPolicy {
         }
     }
 
-    /// Fresh blocks carved by a refill of a class that has carved `carved` blocks of its slab already: at least 1. A class
-    /// that goes on carving is filled in growing steps, so that it visits the slow path less often.
+    /// Fresh blocks carved by a refill of a class that has carved `carved` blocks of its slab already, and has `out` blocks out of
+    /// all its slabs: at least 1. A class that goes on carving is filled in growing steps, so that it visits the slow path less
+    /// often; one that has much already in larger ones, which add little to what it has.
     #[must_use]
-    pub fn refill_blocks(&self, class: SizeClass, carved: u32) -> u32 {
+    pub fn refill_blocks(&self, class: SizeClass, carved: u32, out: u32) -> u32 {
         if self.refill_one || self.bypasses_cache(class) {
             return 1;
         }
         let first = class.geometry().blocks_in(self.refill_bytes);
-        let grown = first.max(carved.min(first * REFILL_GROWTH));
-        grown.clamp(1, self.refill_max_blocks.max(1))
+        let in_slab = carved.min(first * REFILL_GROWTH);
+        let of_all = (out / REFILL_PART).min(first.max(1) * LARGEST_REFILL_GROWTH);
+        first.max(in_slab).max(of_all).clamp(1, self.refill_max_blocks.max(1))
     }
 
     /// Whether allocations of this class go past the thread cache, straight to its slabs.
@@ -172,7 +177,7 @@ impl FrontPolicy {
     /// Whether the route profile sends this class to the pool. A dynamic class goes the way of its fixed one.
     #[must_use]
     pub const fn is_pool_routed(&self, class: SizeClass) -> bool {
-        self.pool_classes >> class.fixed().index() & 1 != 0
+        self.pool_classes != 0 && self.pool_classes >> class.fixed().index() & 1 != 0
     }
 
     /// Pool-routed classes (one bit each) that use the thread cache all the same.
@@ -225,6 +230,16 @@ mod tests {
         policy.mid_cap = [32; SIZE_GROUPS];
         assert_eq!([1280, 2048, 4096, 8192].map(|bytes| cap(&policy, bytes)), [102, 64, 32, 16]);
         assert_eq!(cap(&policy, 1024), cap(&FrontPolicy::DEFAULT, 1024));
+    }
+
+    #[test]
+    fn refills_grow_with_the_slab_and_with_what_the_class_has() {
+        let blocks = |bytes, carved, out| {
+            FrontPolicy::DEFAULT.refill_blocks(SizeClass::for_bytes(bytes).unwrap(), carved, out)
+        };
+        assert_eq!([0, 8, 16, 64].map(|carved| blocks(512, carved, carved)), [8, 8, 16, 32]);
+        assert_eq!([0, 64, 1024, 1 << 20].map(|out| blocks(512, 0, out)), [8, 8, 32, 64]);
+        assert_eq!([0, 64, 1 << 20].map(|out| blocks(8192, 0, out)), [1, 2, 8]);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use static_assertions::const_assert;
 
 /// Set in a stored offset, which is a multiple of eight: zero is "no block".
 const IS_BLOCK: u32 = 1;
-const USED_MASK: u32 = 0xffff;
-const CARVED_ONE: u32 = 1 << 16;
+/// `counts` of one block carved, of one block used.
+const CARVED_ONE: u32 = 1;
+const USED_ONE: u32 = 1 << USED_SHIFT;
+const USED_SHIFT: u32 = 16;
+const CARVED_MASK: u32 = USED_ONE - 1;
 /// Where `counts` begins in the word.
 const COUNTS_SHIFT: u32 = 32;
-const COUNTS_ONE: u64 = 1 << COUNTS_SHIFT;
 /// `counts` of a unit that is not the first of its slab.
 const TAIL: u32 = u32::MAX;
 
@@ -22,7 +24,7 @@ const TAIL: u32 = u32::MAX;
 pub struct SlabState {
     /// `counts << 32 | free`, read and written as a whole: a block that comes back costs one load and one store here.
     /// - `free`: `offset + 1` of the first block on the free list, 0 for none. In a tail unit: units back to the first.
-    /// - `counts`: `carved << 16 | used`.
+    /// - `counts`: `used << 16 | carved`. What is used comes first: more than one is then a shift that leaves something.
     word: Owned64,
     /// Neighbours in the bin's circular list (link words).
     next: Owned32,
@@ -72,14 +74,14 @@ impl SlabState {
     #[inline]
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.counts() & USED_MASK
+        self.counts() >> USED_SHIFT
     }
 
     /// Blocks that have ever been carved.
     #[inline]
     #[must_use]
     pub fn carved(&self) -> u32 {
-        self.counts() / CARVED_ONE
+        self.counts() & CARVED_MASK
     }
 
     /// Whether the slab has blocks on its free list.
@@ -101,17 +103,17 @@ impl SlabState {
     }
 
     /// Puts a block on the free list where others stand already and others are still out: the rule when a program frees many.
-    /// Returns the offset of the block that was the first one; in any other case nothing is done.
+    /// Returns the bits in which the offset of the block that was the first one differs; in any other case nothing is done.
     #[inline(always)]
     pub(crate) fn push_between(&self, offset: u32) -> Option<u32> {
-        let (word, pushed) = (self.word.get(), mark_of(offset));
-        let (first, used) = (word as u32, (word >> COUNTS_SHIFT) as u32 & USED_MASK);
-        let change = first ^ pushed;
-        if first == 0 || change == 0 || used <= 1 {
+        let word = self.word.get();
+        let (first, used) = (word as u32, word >> COUNTS_SHIFT >> USED_SHIFT);
+        let change = first ^ mark_of(offset);
+        if used >> 1 == 0 || first == 0 || change == 0 {
             return None;
         }
-        self.word.set((word ^ u64::from(change)) - COUNTS_ONE);
-        Some(offset_of(first))
+        self.word.set((word ^ u64::from(change)) - (u64::from(USED_ONE) << COUNTS_SHIFT));
+        Some(change)
     }
 
     /// Makes the block at `offset` the first one on the free list. Returns the offset of the one that was; it may be this one.
@@ -129,7 +131,7 @@ impl SlabState {
     /// `count` fresh blocks have been carved and delivered.
     #[inline]
     pub(crate) fn carve(&self, count: u32) {
-        self.word.add(u64::from(count * CARVED_ONE + count) << COUNTS_SHIFT);
+        self.word.add(u64::from(count * CARVED_ONE + count * USED_ONE) << COUNTS_SHIFT);
     }
 
     /// An empty slab forgets its carved blocks and the list they were on.
@@ -148,7 +150,7 @@ impl SlabState {
     pub(crate) fn deliver_all(&self) -> u32 {
         let (carved, used) = (self.carved(), self.used());
         invariant!(used <= carved, "slab has more blocks out than it has carved");
-        self.set(carved * CARVED_ONE + carved, 0);
+        self.set(carved * CARVED_ONE + carved * USED_ONE, 0);
         carved - used
     }
 
@@ -156,7 +158,7 @@ impl SlabState {
     #[inline]
     pub(crate) fn take_back(&self, count: u32) -> Option<u32> {
         let used = self.used().checked_sub(count)?;
-        self.word.sub(u64::from(count) << COUNTS_SHIFT);
+        self.word.sub(u64::from(count * USED_ONE) << COUNTS_SHIFT);
         Some(used)
     }
 }
@@ -164,7 +166,7 @@ impl SlabState {
 /// `free` for the block at `offset`.
 #[inline(always)]
 const fn mark_of(offset: u32) -> u32 {
-    offset | IS_BLOCK
+    offset + IS_BLOCK
 }
 
 #[inline(always)]
@@ -282,9 +284,9 @@ mod tests {
         assert_eq!(state.push_free(64), Pushed::First);
         assert_eq!(state.take_back(1), Some(3));
         assert_eq!(state.push_between(64), None, "it is there already");
-        assert_eq!(state.push_between(0), Some(64));
+        assert_eq!(state.push_between(0), Some(0 ^ 64));
         assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(0), 4, 2));
-        assert_eq!(state.push_between(128), Some(0));
+        assert_eq!(state.push_between(128), Some(128 ^ 0));
         assert_eq!(state.push_between(192), None, "it is the last one out");
         assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(128), 4, 1));
     }

@@ -120,23 +120,25 @@ impl Front {
     /// which no step tells.
     ///
     /// # Safety
-    /// - `block` is a block of a slab that `heap` owns, handed back by its user; `place` is that of its bin, whose room
-    ///   [`Heap::push`] has just taken below zero.
+    /// - `block` is a block of a slab that `heap` owns, handed back by its user, in `unit` ([`Heap::unit_of`]); `place` is that of its
+    ///   bin, whose room [`Heap::push`] has just taken below zero.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn spill(&self, heap: &Heap, place: BinPlace, block: NonNull<u8>, is_step: bool) -> bool {
+    pub unsafe fn spill(
+        &self,
+        heap: &Heap,
+        place: BinPlace,
+        unit: usize,
+        block: NonNull<u8>,
+        is_step: bool,
+    ) -> bool {
         let (bin, address) = (heap.bin_at(place), block.addr().get());
         let begins = is_step || heap.is_step(bin, address) || place.class().is_unmarked_start(address);
         if bin.may_have_room() || bin.has_many_spills() || !begins {
             return false;
         }
-        // Where an address tells that a block begins there, the slab is one unit, and an address tells how far into it that is.
-        let offset = address as u32 & (SLAB_BYTES as u32 - 1);
-        let Some(first) = heap.own_state_at(address).push_between(offset) else { return false };
-        let next = block.as_ptr().wrapping_sub(offset as usize).wrapping_add(first as usize);
-        // SAFETY: the caller's block; this thread owns the slab and so its free list.
-        unsafe { raw::link_before(block.as_ptr(), next) };
-        true
+        // SAFETY: the caller's block, on no list; where an address tells that a block begins there, the slab is one unit.
+        unsafe { return_between(heap, unit, block) }
     }
 
     /// What [`Front::spill`] did not decide: the cache has room after all, or the block is its slab's first free one, or the last
@@ -192,6 +194,21 @@ fn is_long_run(heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     heap.spills_of(class).get() >= (cap.max(first) * SPILL_RUN) + steps_down
 }
 
+/// Puts a block on the free list of its slab if that needs nothing else: others stand there already, and others are still out.
+///
+/// # Safety
+/// - The block belongs to the slab of one unit at `unit`, which `heap` owns, and is on no list.
+#[inline(always)]
+#[must_use]
+pub(crate) unsafe fn return_between(heap: &Heap, unit: usize, block: NonNull<u8>) -> bool {
+    let offset = block.addr().get() as u32 & (SLAB_BYTES as u32 - 1);
+    let Some(change) = heap.own_state(unit).push_between(offset) else { return false };
+    let next = block.as_ptr().map_addr(|address| address ^ change as usize);
+    // SAFETY: the caller's block; this thread owns the slab and so its free list.
+    unsafe { raw::link_before(block.as_ptr(), next) };
+    true
+}
+
 /// Puts a block on the free list of its slab, which `heap` owns. Returns the slab if none of its blocks is out any more:
 /// the caller passes it on to [`Front::slab_is_empty`].
 ///
@@ -233,7 +250,7 @@ pub(crate) unsafe fn return_block(
 fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
     let (policy, cap) = (heap.policy(), bin.cap.get());
     let spills = harvest_spills(heap, class);
-    if cap == 0 {
+    if cap == 0 || spills == 0 {
         return;
     }
     let (first, largest) = (policy.initial_cap(class), policy.max_cap(class));
@@ -250,6 +267,9 @@ fn adapt_cap(heap: &Heap, bin: &Bin, class: SizeClass) {
 /// Moves the class's count of spills to the heap's counters.
 pub(crate) fn harvest_spills(heap: &Heap, class: SizeClass) -> u32 {
     let spills = heap.spills_of(class).replace(0);
+    if spills == 0 {
+        return 0;
+    }
     heap.counters.spills.add(u64::from(spills));
     heap.tally(class).spilled.add(spills);
     count_flatten_fallbacks(heap, class, spills);
@@ -312,7 +332,7 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     let Some(slab) = SlabIndex::from_link(bin.carve.get()) else { return false };
     let (state, geometry) = (tables.state(slab), class.geometry());
     let left = u32::from(geometry.capacity) - state.carved();
-    let count = heap.policy().refill_blocks(class, state.carved()).min(left);
+    let count = heap.policy().refill_blocks(class, state.carved(), bin.delivered.get()).min(left);
     if count == 0 {
         bin.carve.set(0);
         return false;

@@ -52,8 +52,8 @@ pub(crate) fn held_bytes() -> usize {
 /// A heap has taken a slab: if it was memory that the process had to ask for, runs that have idled since the last time go back.
 #[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn trim_runs_in_growth(record: &HeapRecord) {
-    if record.runs.cached_bytes() != 0
-        && GLOBAL.front.os.purgeable_bytes() == 0
+    if GLOBAL.front.os.purgeable_bytes() == 0
+        && record.runs.cached_bytes() != 0
         && let Some(tables) = GLOBAL.front.tables()
     {
         record.runs.trim(&GLOBAL.run_context(tables, record.run_policy.get()));

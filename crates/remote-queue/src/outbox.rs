@@ -14,6 +14,8 @@ const ENTRIES: usize = 32;
 #[derive(Debug)]
 pub struct Outbox {
     entries: [Entry; ENTRIES],
+    /// A block has come since the outbox was last seen empty: a thread that frees nothing of others does not look through it.
+    in_use: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Outbox {
     /// An empty outbox.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: [const { Entry::empty() }; ENTRIES] }
+        Self { entries: [const { Entry::empty() }; ENTRIES], in_use: Cell::new(false) }
     }
 
     /// Adds `block` of `slab`. Returns a chain that has to be pushed now: the displaced one of another slab, or this
@@ -62,6 +64,7 @@ impl Outbox {
         if count == 0 {
             entry.slab.set(slab.get());
             entry.last.set(block);
+            self.in_use.set(true);
         }
         let next = if count == 0 { core::ptr::null_mut() } else { entry.first.get() };
         client_check!(next != block, "double free: block already freed by this thread", block.addr());
@@ -76,7 +79,12 @@ impl Outbox {
     #[must_use]
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn take_any(&self) -> Option<(SlabIndex, Chain)> {
-        self.entries.iter().find_map(Entry::take)
+        if !self.in_use.get() {
+            return None;
+        }
+        let taken = self.entries.iter().find_map(Entry::take);
+        self.in_use.set(taken.is_some());
+        taken
     }
 
     /// Blocks collected at this moment.

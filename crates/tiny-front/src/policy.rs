@@ -234,9 +234,8 @@ mod tests {
 
     #[test]
     fn refills_grow_with_the_slab_and_with_what_the_class_has() {
-        let blocks = |bytes, carved, out| {
-            FrontPolicy::DEFAULT.refill_blocks(SizeClass::for_bytes(bytes).unwrap(), carved, out)
-        };
+        let blocks =
+            |bytes, carved, out| FrontPolicy::DEFAULT.refill_blocks(SizeClass::for_bytes(bytes).unwrap(), carved, out);
         assert_eq!([0, 8, 16, 64].map(|carved| blocks(512, carved, carved)), [8, 8, 16, 32]);
         assert_eq!([0, 64, 1024, 1 << 20].map(|out| blocks(512, 0, out)), [8, 8, 32, 64]);
         assert_eq!([0, 64, 1 << 20].map(|out| blocks(8192, 0, out)), [1, 2, 8]);

@@ -284,10 +284,10 @@ mod tests {
         assert_eq!(state.push_free(64), Pushed::First);
         assert_eq!(state.take_back(1), Some(3));
         assert_eq!(state.push_between(64), None, "it is there already");
-        assert_eq!(state.push_between(0), Some(0 ^ 64));
-        assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(0), 4, 2));
-        assert_eq!(state.push_between(128), Some(128 ^ 0));
-        assert_eq!(state.push_between(192), None, "it is the last one out");
+        assert_eq!(state.push_between(192), Some(192 ^ 64));
+        assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(192), 4, 2));
+        assert_eq!(state.push_between(128), Some(128 ^ 192));
+        assert_eq!(state.push_between(0), None, "it is the last one out");
         assert_eq!((state.free_offset(), state.carved(), state.used()), (Some(128), 4, 1));
     }
 

@@ -124,14 +124,7 @@ impl Front {
     ///   bin, whose room [`Heap::push`] has just taken below zero.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn spill(
-        &self,
-        heap: &Heap,
-        place: BinPlace,
-        unit: usize,
-        block: NonNull<u8>,
-        is_step: bool,
-    ) -> bool {
+    pub unsafe fn spill(&self, heap: &Heap, place: BinPlace, unit: usize, block: NonNull<u8>, is_step: bool) -> bool {
         let (bin, address) = (heap.bin_at(place), block.addr().get());
         let begins = is_step || heap.is_step(bin, address) || place.class().is_unmarked_start(address);
         if bin.may_have_room() || bin.has_many_spills() || !begins {

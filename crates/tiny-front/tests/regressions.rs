@@ -176,7 +176,9 @@ fn blocks_without_room_for_a_mark_spill_on_the_short_way_too() {
                 continue;
             }
             // SAFETY: push had no room.
-            if unsafe { front.spill(heap, BinPlace::of_class(class(bytes)), heap.unit_of(block.addr().get()), block, false) } {
+            if unsafe {
+                front.spill(heap, BinPlace::of_class(class(bytes)), heap.unit_of(block.addr().get()), block, false)
+            } {
                 short += 1;
             } else {
                 // SAFETY: the spill left the block to this.

@@ -80,6 +80,8 @@ struct Bin {
     first_partial: u32,
     last_partial: u32,
     carve: u32,
+    /// Blocks out of the slabs: live, listed here, or under way.
+    out: u32,
     is_set_up: bool,
 }
 
@@ -290,7 +292,9 @@ impl Front {
         let record = &mut self.slabs[slab as usize];
         let count = std::mem::take(&mut record.free);
         record.used += count;
-        Self::install(&mut self.threads[thread as usize].bins[class], slab, count);
+        let bin = &mut self.threads[thread as usize].bins[class];
+        bin.out += count;
+        Self::install(bin, slab, count);
         true
     }
 
@@ -303,7 +307,7 @@ impl Front {
         let (record, cut) = (&mut self.slabs[slab as usize], self.cuts[class]);
         let left = cut.capacity - record.carved;
         let Some(size_class) = SizeClass::from_index(class) else { return false };
-        let count = self.policy.refill_blocks(size_class, record.carved).min(left);
+        let count = self.policy.refill_blocks(size_class, record.carved, bin.out).min(left);
         if count == left {
             bin.carve = 0;
         }
@@ -312,6 +316,7 @@ impl Front {
         }
         record.carved += count;
         record.used += count;
+        bin.out += count;
         counters.carved += u64::from(count);
         // Carving writes a link into every block: the pages are touched here, block by block of the first page each.
         os.touch(slab, u64::from(record.carved) * u64::from(cut.block_bytes), counters);
@@ -352,6 +357,7 @@ impl Front {
         let record = &mut self.slabs[slab as usize];
         record.free += count;
         record.used -= count;
+        self.threads[record.owner as usize].bins[record.class as usize].out -= count;
         let is_empty = record.used == 0;
         if !record.is_partial {
             self.enter_partial(slab);

@@ -56,7 +56,8 @@ pub fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         // SAFETY: the block is freed once, by its holder.
         if !unsafe { heap.push(bin, block) } {
             // SAFETY: as above; push had no room.
-            if !unsafe { front.spill(heap, BinPlace::of_class(class), heap.unit_of(block.addr().get()), block, false) } {
+            if !unsafe { front.spill(heap, BinPlace::of_class(class), heap.unit_of(block.addr().get()), block, false) }
+            {
                 // SAFETY: as above; the spill left the block to this.
                 let _emptied = unsafe { front.spill_slow(heap, bin, class, block) };
             }

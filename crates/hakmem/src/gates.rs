@@ -200,11 +200,11 @@ fn beat(request: Request, class: SizeClass, block: NonNull<u8>, floor: *const u8
 /// # Safety
 /// - `block` was popped from the bin of `class` of this thread's heap, and has not been handed out.
 unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
-    let bin = record.heap.bin(class);
+    let heap = &record.heap;
     // SAFETY: the slab is this heap's, the block the caller's.
-    if !unsafe { record.heap.push(bin, block) } {
+    if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
     }
 }
 
@@ -233,7 +233,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
     }
 }
 
@@ -366,13 +366,12 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace) {
-    let heap = &tls::record().heap;
+unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace, heap: &Heap) {
     // SAFETY: passed on to the caller.
     unsafe { spill(block, place, heap.unit_of(block.addr().get()), heap, false) };
 }
 
-/// The same for [`free`], which has found `unit` and `heap` already, and that a block begins there.
+/// The same for [`free`], which has found `unit` already, and that a block begins there.
 ///
 /// # Safety
 /// - As above.
@@ -541,7 +540,7 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
     }
 }
 
@@ -557,7 +556,7 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(heap.bin_at(place), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, place) };
+        unsafe { spill_slow(block, place, heap) };
     }
 }
 

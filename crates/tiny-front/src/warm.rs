@@ -127,7 +127,7 @@ impl Front {
     pub unsafe fn spill(&self, heap: &Heap, place: BinPlace, unit: usize, block: NonNull<u8>, is_step: bool) -> bool {
         let (bin, address) = (heap.bin_at(place), block.addr().get());
         let begins = is_step || heap.is_step(bin, address) || place.class().is_unmarked_start(address);
-        if bin.may_have_room() || bin.has_many_spills() || !begins {
+        if !begins || bin.may_have_room() || bin.has_many_spills() {
             return false;
         }
         // SAFETY: the caller's block, on no list; where an address tells that a block begins there, the slab is one unit.

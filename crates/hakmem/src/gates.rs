@@ -371,7 +371,7 @@ unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace, heap: &Heap
     unsafe { spill(block, place, heap.unit_of(block.addr().get()), heap, false) };
 }
 
-/// The same for [`free`], which has found `unit` already, and that a block begins there.
+/// The same for [`free`], which has found `unit` already, and that the slab is one unit.
 ///
 /// # Safety
 /// - As above.
@@ -383,11 +383,11 @@ unsafe extern "C" fn spill_at_slow(block: NonNull<u8>, place: BinPlace, unit: us
 }
 
 /// # Safety
-/// - As above; if `is_step`, a block begins there.
+/// - As above; if `is_one_unit`, the slab is.
 #[inline(always)]
-unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_step: bool) {
+unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_one_unit: bool) {
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_step) } {
+    if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_one_unit) } {
         // SAFETY: passed on to the caller.
         unsafe { spill_open_slow(block, place) };
     }

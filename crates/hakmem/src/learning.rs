@@ -28,8 +28,13 @@ use crate::policy_file;
 use crate::unread;
 use crate::watcher;
 
-/// Slow paths of allocations that a process has to show before a thread is worth its start.
+/// Slow paths of allocations that a process has to show before a thread is worth its start, and how many of them pass from one look
+/// at its age to the next.
 const STIRS_TO_START: u32 = 256;
+const STIRS_PER_LOOK: u32 = 64;
+/// Age (ns) that it has to have, for the same reason: a start takes half a millisecond of processor time. Not where somebody waits for
+/// what is found: a policy file, or watched blocks at any price.
+const AGE_TO_START_NS: u64 = 100_000_000;
 /// No window is shorter (ms): CPU time and faults of less say little.
 const WINDOW_MIN_MS: u32 = 10;
 /// A window lasts at least so many times the CPU time that the last look took, which bounds the thread's share of one CPU.
@@ -209,9 +214,17 @@ fn stir_slow() {
     watcher::keep_pace();
     if state.is_parked.is_set_relaxed() {
         state.bell.ring();
-    } else if !state.background.is_running() && state.stirs.add_relaxed(1) >= STIRS_TO_START {
-        let _said = wake_or_start();
+    } else if !state.background.is_running() {
+        let stirs = state.stirs.add_relaxed(1);
+        if stirs >= STIRS_TO_START && stirs.is_multiple_of(STIRS_PER_LOOK) && is_of_age() {
+            let _said = wake_or_start();
+        }
     }
+}
+
+fn is_of_age() -> bool {
+    let is_asked_for = !watcher::is_by_price() || GLOBAL.boot().policy_out.as_bytes().is_some();
+    is_asked_for || observe::monotonic_ns() - GLOBAL.learning.began_ns() >= AGE_TO_START_NS
 }
 
 /// False: there is no thread to be had, which is said once, because FROZEN runs then.

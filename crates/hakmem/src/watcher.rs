@@ -422,6 +422,11 @@ impl Look {
     }
 }
 
+/// Whether what blocks cost decides how many are watched, and not a switch.
+pub(crate) fn is_by_price() -> bool {
+    GLOBAL.watcher.wanted.load_relaxed() == BY_PRICE
+}
+
 /// Watches blocks from now on, if the process has done enough to pay for it and nothing else was asked for.
 fn begin_to_watch() {
     let state = &GLOBAL.watcher;

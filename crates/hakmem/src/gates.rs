@@ -200,11 +200,11 @@ fn beat(request: Request, class: SizeClass, block: NonNull<u8>, floor: *const u8
 /// # Safety
 /// - `block` was popped from the bin of `class` of this thread's heap, and has not been handed out.
 unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
-    let heap = &record.heap;
+    let bin = record.heap.bin(class);
     // SAFETY: the slab is this heap's, the block the caller's.
-    if !unsafe { heap.push(heap.bin(class), block) } {
+    if !unsafe { record.heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -233,7 +233,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(bin, block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -258,8 +258,7 @@ unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: 
 pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
     let heap = &tls::record().heap;
     // Null lies outside the window, like a stranger's pointer: the slow path tells them apart.
-    let unit = heap.unit_of(ptr.addr());
-    if let Some(place) = heap.own_place_in(unit, ptr.addr()) {
+    if let Some((place, unit)) = heap.own_at(ptr.addr()) {
         // SAFETY: the pointer lies in the window, so it is not null.
         let block = unsafe { NonNull::new_unchecked(ptr) };
         let is_step = heap.is_step(heap.bin_at(place), ptr.addr());
@@ -366,12 +365,13 @@ unsafe extern "C" fn free_any_slow(ptr: *mut u8, claim: Request) -> Freed {
 /// - As for [`hakmem_tiny_front::Front::spill`].
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace, heap: &Heap) {
+unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace) {
+    let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
     unsafe { spill(block, place, heap.unit_of(block.addr().get()), heap, false) };
 }
 
-/// The same for [`free`], which has found `unit` already, and that the slab is one unit.
+/// The same for [`free`], which has found `unit` and `heap` already, and that the slab is one unit.
 ///
 /// # Safety
 /// - As above.
@@ -540,7 +540,7 @@ unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: 
     // SAFETY: passed on to the caller.
     if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class), heap) };
+        unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
 }
 
@@ -556,7 +556,7 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
     // SAFETY: the slab is this heap's, the block its user's until now.
     if !unsafe { heap.push(heap.bin_at(place), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, place, heap) };
+        unsafe { spill_slow(block, place) };
     }
 }
 

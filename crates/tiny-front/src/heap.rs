@@ -214,17 +214,17 @@ impl Heap {
     #[inline(always)]
     #[must_use]
     pub fn own_place_at(&self, address: usize) -> Option<BinPlace> {
-        self.own_place_in(self.unit_of(address), address)
+        self.own_at(address).map(|(place, _)| place)
     }
 
-    /// As [`Heap::own_place_at`], for whoever knows that [`Heap::unit_of`] the address is `unit`.
+    /// As [`Heap::own_place_at`], with [`Heap::unit_of`] the address.
     #[inline(always)]
     #[must_use]
-    pub fn own_place_in(&self, unit: usize, address: usize) -> Option<BinPlace> {
-        let view = self.view();
+    pub fn own_at(&self, address: usize) -> Option<(BinPlace, usize)> {
+        let (view, unit) = (self.view(), self.unit_of(address));
         if unit < view.slab_count {
             // SAFETY: the index is below the number of units.
-            return unsafe { layout::place_at(self, view, unit, address) };
+            return unsafe { layout::place_at(self, view, unit, address) }.map(|place| (place, unit));
         }
         None
     }

@@ -217,14 +217,7 @@ impl SizeClass {
     #[inline(always)]
     #[must_use]
     pub const fn is_unmarked_start(self, address: usize) -> bool {
-        self.is_unmarked() && address.is_multiple_of(bytes_of(0))
-    }
-
-    /// Whether this is the smallest class, whose blocks are too small for a mark.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_unmarked(self) -> bool {
-        self.0 == 0
+        self.0 == 0 && address.is_multiple_of(bytes_of(0))
     }
 
     /// Every fixed class, smallest first.

@@ -371,7 +371,7 @@ unsafe extern "C" fn spill_slow(block: NonNull<u8>, place: BinPlace) {
     unsafe { spill(block, place, heap.unit_of(block.addr().get()), heap, false) };
 }
 
-/// The same for [`free`], which has found `unit` and `heap` already, and that the slab is one unit.
+/// The same for [`free`], which has found `unit` and `heap` already, and that a block begins there.
 ///
 /// # Safety
 /// - As above.
@@ -383,11 +383,11 @@ unsafe extern "C" fn spill_at_slow(block: NonNull<u8>, place: BinPlace, unit: us
 }
 
 /// # Safety
-/// - As above; if `is_one_unit`, the slab is.
+/// - As above; if `is_step`, [`Heap::is_step`] holds of the block.
 #[inline(always)]
-unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_one_unit: bool) {
+unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_step: bool) {
     // SAFETY: passed on to the caller.
-    if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_one_unit) } {
+    if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_step) } {
         // SAFETY: passed on to the caller.
         unsafe { spill_open_slow(block, place) };
     }

@@ -33,7 +33,7 @@ use crate::watcher;
 const STIRS_TO_START: u32 = 256;
 const STIRS_PER_LOOK: u32 = 64;
 /// Age (ns) that it has to have, for the same reason: a start takes half a millisecond of processor time. Not where somebody waits for
-/// what is found: a policy file, or watched blocks at any price.
+/// what is found, as a policy file, or a switch says which blocks are watched.
 const AGE_TO_START_NS: u64 = 100_000_000;
 /// No window is shorter (ms): CPU time and faults of less say little.
 const WINDOW_MIN_MS: u32 = 10;
@@ -224,7 +224,7 @@ fn stir_slow() {
 
 fn is_of_age() -> bool {
     let is_asked_for = !watcher::is_by_price() || GLOBAL.boot().policy_out.as_bytes().is_some();
-    is_asked_for || observe::monotonic_ns() - GLOBAL.learning.began_ns() >= AGE_TO_START_NS
+    is_asked_for || observe::monotonic_ns().saturating_sub(GLOBAL.learning.began_ns()) >= AGE_TO_START_NS
 }
 
 /// False: there is no thread to be had, which is said once, because FROZEN runs then.

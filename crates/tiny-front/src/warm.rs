@@ -116,28 +116,21 @@ impl Front {
     /// The cache's room is used up: returns this one block to its slab and leaves the cache alone, where that is a matter of a
     /// few words. False if nothing was done: [`Front::spill_slow`]. A program that frees a large structure comes here with
     /// every block, so this is written like a fast path: beside the block two words are written, of which [`Heap::push`] wrote one.
-    /// `is_one_unit`: the caller knows that the slab is, from [`Heap::is_step`].
+    /// `is_step`: the caller knows from [`Heap::is_step`] that a block begins there. Rust's short strings are blocks of 8 bytes, of
+    /// which no step tells.
     ///
     /// # Safety
     /// - `block` is a block of a slab that `heap` owns, handed back by its user, in `unit` ([`Heap::unit_of`]); `place` is that of its
     ///   bin, whose room [`Heap::push`] has just taken below zero.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn spill(
-        &self,
-        heap: &Heap,
-        place: BinPlace,
-        unit: usize,
-        block: NonNull<u8>,
-        is_one_unit: bool,
-    ) -> bool {
-        let bin = heap.bin_at(place);
-        // Where addresses tell whether a block begins there, slabs are one unit; and so are those of the smallest blocks.
-        let is_one_unit = is_one_unit || bin.step.get() != 0 || place.class().is_unmarked();
-        if !is_one_unit || bin.may_have_room() || bin.has_many_spills() {
+    pub unsafe fn spill(&self, heap: &Heap, place: BinPlace, unit: usize, block: NonNull<u8>, is_step: bool) -> bool {
+        let (bin, address) = (heap.bin_at(place), block.addr().get());
+        let begins = is_step || heap.is_step(bin, address) || place.class().is_unmarked_start(address);
+        if !begins || bin.may_have_room() || bin.has_many_spills() {
             return false;
         }
-        // SAFETY: the caller's block, on no list.
+        // SAFETY: the caller's block, on no list; where an address tells that a block begins there, the slab is one unit.
         unsafe { return_between(heap, unit, block) }
     }
 

@@ -35,7 +35,7 @@ pub struct Flow {
     pub purges: u64,
 }
 
-/// What would have been, by purge delay: in two kinds of worlds.
+/// What would have been, by purge delay: in two kinds of worlds, and in one where nobody learns.
 ///
 /// A program has seasons (`hakmem-learner`), and each of them a delay of its own. Memory that one season gives back may expire in the
 /// next and be missed in a third, so a season's delay cannot be judged by what happens while it lasts. All worlds of a kind
@@ -48,6 +48,8 @@ pub struct Hindsight {
     pub here: [Flow; DELAYS],
     /// Had it been this delay in the season before, and since then what really runs: what follows from it now.
     pub before: [Flow; DELAYS],
+    /// Had the first policy run all the time, and nobody given back what is due while the program rests.
+    pub unlearned: Flow,
 }
 
 impl Flow {
@@ -80,7 +82,8 @@ impl Flow {
 
 impl Hindsight {
     /// Nothing has happened.
-    pub const EMPTY: Self = Self { elapsed_ms: 0, here: [Flow::EMPTY; DELAYS], before: [Flow::EMPTY; DELAYS] };
+    pub const EMPTY: Self =
+        Self { elapsed_ms: 0, here: [Flow::EMPTY; DELAYS], before: [Flow::EMPTY; DELAYS], unlearned: Flow::EMPTY };
 
     /// How many of the heap sizes a heap is above.
     #[must_use]
@@ -98,13 +101,13 @@ impl Hindsight {
 
     /// The flows of every world: those of all kinds, one after the other.
     pub fn worlds(&mut self) -> impl Iterator<Item = &mut Flow> {
-        self.here.iter_mut().chain(&mut self.before)
+        self.here.iter_mut().chain(&mut self.before).chain([&mut self.unlearned])
     }
 
     /// Calls `change` with every count and its counterpart.
     fn each(&mut self, other: &Self, change: &impl Fn(&mut u64, u64)) {
         change(&mut self.elapsed_ms, other.elapsed_ms);
-        let others = other.here.iter().chain(&other.before);
+        let others = other.here.iter().chain(&other.before).chain([&other.unlearned]);
         self.worlds().zip(others).for_each(|(own, other)| own.each(other, change));
     }
 }

@@ -164,6 +164,11 @@ impl Foresight {
         self.account.is_known()
     }
 
+    /// Whether somebody keeps account, of which it may be too early to say something.
+    pub(crate) fn has_account(&self) -> bool {
+        self.account.has_begun()
+    }
+
     /// Whether a knob is set by account.
     pub(crate) fn sets(&self, knob: Knob) -> bool {
         self.is_active() && Self::may_set(knob)
@@ -189,7 +194,8 @@ impl Foresight {
         if let Some(season) = self.seasons.get_mut(before) {
             season.outlook.look(&window.hindsight.here, elapsed_ms);
             let has_chosen = season.outlook.is_known() && !self.canary.rests();
-            season.clocked.add(window, elapsed_ms, Setting::of(running) == Setting::of(boot), has_chosen);
+            let is_boot = Setting::of(running) == Setting::of(boot) && self.canary.is_settled();
+            season.clocked.add(window, elapsed_ms, is_boot, has_chosen);
         }
         self.canary.judge(self.seasons.iter_mut().map(|season| &mut season.clocked), elapsed_ms, &options.weights);
         if let Some(season) = self.seasons.get_mut(self.before) {
@@ -407,9 +413,10 @@ mod tests {
     #[test]
     fn a_season_that_comes_back_finds_its_delay_within_three_windows() {
         let mut life = Life::new(Options::default());
-        for _ in 0..3 {
-            life.run(60, 20, 200, 700);
-            life.run(60, 0, 200, 3_600_000);
+        // Before the first check.
+        for _ in 0..2 {
+            life.run(45, 20, 200, 700);
+            life.run(45, 0, 200, 3_600_000);
         }
         assert!(life.run(3, 20, 200, 700) >= 1000);
         // What was averaged over the last windows has to fade first.

@@ -201,7 +201,7 @@ impl Outlook {
     }
 }
 
-/// What the program costs as a whole: the measure of what its parts cost.
+/// What the program would cost as a whole if nobody learned: the measure of what its parts cost.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     elapsed_ms: f64,
@@ -220,14 +220,21 @@ impl Account {
         let mut outlook = Outlook::default();
         let elapsed_ms = seen.elapsed_ms as f64;
         outlook.look(&seen.here, elapsed_ms);
+        let mut unlearned = Sums::default();
+        unlearned.add(&seen.unlearned, 0.0);
         let kept = crate::math::exp(-elapsed_ms / PROGRAM_MEMORY_MS);
         let fade = |sum: &mut f64, more: f64| *sum = *sum * kept + more;
-        let (now, then) = (outlook.bill(Setting::of(running)), outlook.bill(Setting::of(boot)));
-        let resident = window.resident_bytes as f64 * elapsed_ms;
+        let (now, then) = (outlook.bill(Setting::of(running)), unlearned.bill(Setting::of(boot).size));
+        let resident = resident_byte_ms(window, running);
         fade(&mut self.elapsed_ms, elapsed_ms);
         fade(&mut self.cpu_ns, (window.cpu_ns as f64 + then.cpu_ns - now.cpu_ns).max(0.0));
         fade(&mut self.faults, (window.page_faults as f64 + then.faults - now.faults).max(0.0));
         fade(&mut self.byte_ms, (resident + then.byte_ms - now.byte_ms).max(resident / 4.0));
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.elapsed_ms > 0.0
     }
 
     /// Whether it says enough.
@@ -235,7 +242,7 @@ impl Account {
         self.elapsed_ms >= LEAST_MS && self.cpu_ns > 0.0
     }
 
-    /// What things are worth, for an account of one millisecond: the boot policy costs 1.
+    /// What things are worth, for an account of one millisecond: the whole program costs 1.
     pub(crate) fn prices(&self, weights: &Weights) -> Prices {
         let worth = |weight: f64, whole: f64| if whole > 0.0 { weight * self.elapsed_ms / whole } else { 0.0 };
         let floor = FAULT_FLOOR * self.cpu_ns / FLOOR_FAULT_NS;
@@ -245,6 +252,14 @@ impl Account {
             byte_ms: worth(weights.memory, self.byte_ms),
         }
     }
+}
+
+/// Resident memory over the time of a window in which `running` ran. The level is of its end: of what waits to be purged, the account knows
+/// what came and went.
+pub(crate) fn resident_byte_ms(window: &Window, running: &FrozenPolicy) -> f64 {
+    let lasting = window.resident_bytes.saturating_sub(window.purgeable_bytes);
+    let waited = window.hindsight.here.get(Setting::of(running).delay).map_or(0, |flow| flow.kept_unit_ms);
+    lasting as f64 * window.hindsight.elapsed_ms as f64 + (waited * SLAB_BYTES as u64) as f64
 }
 
 /// The values of a knob that are on its list of accounts and may run.

@@ -8,6 +8,9 @@
 //! its worlds live on beside those of the next, all under the delay that really runs, until that one ends too: what its delay let
 //! go is missed by then, or hardly ever. The worlds of the next begin with what there really is.
 //!
+//! Whoever watches also gives back what is due, at once, so that memory goes when its delay has passed. One more world says what would
+//! have been without: under the first delay, of memory that goes when the program next takes or gives some.
+//!
 //! What it leaves out: that other pages being there would have changed where units are taken, that a unit may be touched in
 //! part, and the warm pool.
 //!
@@ -22,16 +25,17 @@ use crate::table::FlatTable;
 
 /// The level of a superslab that has huge pages whatever the size of the heap is.
 pub const ALWAYS_HUGE: u8 = LEVELS as u8 - 1;
-/// Worlds: those of each kind, one after the other.
-pub const WORLDS: usize = 2 * DELAYS;
+/// Worlds: those of each kind, one after the other, and the one in which nobody learns.
+pub const WORLDS: usize = 2 * DELAYS + 1;
 const BEFORE: usize = DELAYS;
+const UNLEARNED: usize = 2 * DELAYS;
 /// Times without any visit that are remembered, and the shortest (ms) that is.
 const GAPS: usize = 32;
 const GAP_MS: u32 = 8;
 
-/// When somebody came by who would have purged what was due. In band nobody does while the program rests.
+/// When the program took or gave memory, and would have purged what was due. While it rests nobody does who does not learn.
 #[derive(Clone, Copy, Debug)]
-pub struct Visits {
+struct Visits {
     last: u32,
     /// Begin and end, oldest first.
     gaps: [(u32, u32); GAPS],
@@ -39,10 +43,10 @@ pub struct Visits {
 
 impl Visits {
     /// Nobody came.
-    pub const NONE: Self = Self { last: 0, gaps: [(0, 0); GAPS] };
+    const NONE: Self = Self { last: 0, gaps: [(0, 0); GAPS] };
 
     /// Somebody is here now (ms, of a clock that may come round).
-    pub fn note(&mut self, now: u32) {
+    fn note(&mut self, now: u32) {
         if now.wrapping_sub(self.last) >= GAP_MS {
             self.gaps.rotate_left(1);
             let [.., newest] = &mut self.gaps;
@@ -66,11 +70,12 @@ const fn is_before(time: u32, other: u32) -> bool {
     (time.wrapping_sub(other) as i32) < 0
 }
 
-/// What all ghosts have in common: what really runs, and who came by.
+/// What all ghosts have in common: what really runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Era {
-    /// When somebody came by.
-    pub visits: Visits,
+    visits: Visits,
+    /// The delay (ms) of the world in which nobody learns.
+    first_delay_ms: u32,
     /// The purge delay (ms) that is in force; `u32::MAX`: never.
     delay_ms: u32,
     /// Its place on the list, or that of the next longer one.
@@ -82,9 +87,28 @@ pub struct Era {
 }
 
 impl Era {
-    /// Nobody came, and nothing is purged.
-    pub const NONE: Self =
-        Self { visits: Visits::NONE, delay_ms: u32::MAX, delay: DELAYS as u8 - 1, season: 0, delay_before: 0 };
+    /// Nothing is purged.
+    pub const NONE: Self = Self {
+        visits: Visits::NONE,
+        first_delay_ms: u32::MAX,
+        delay_ms: u32::MAX,
+        delay: DELAYS as u8 - 1,
+        season: 0,
+        delay_before: 0,
+    };
+
+    /// Begins, with this delay.
+    #[must_use]
+    pub fn new(delay_ms: u32) -> Self {
+        let mut era = Self { first_delay_ms: delay_ms, ..Self::NONE };
+        era.set_delay(delay_ms);
+        era
+    }
+
+    /// The program takes or gives memory (ms, of a clock that may come round).
+    pub fn visit(&mut self, now: u32) {
+        self.visits.note(now);
+    }
 
     /// Another delay is in force.
     pub fn set_delay(&mut self, delay_ms: u32) {
@@ -99,8 +123,12 @@ impl Era {
 
     /// The delay of a world (ms); none if nothing is purged there.
     fn delay_of(&self, world: usize) -> Option<u32> {
-        let listed = DELAYS_MS.get(world % DELAYS).copied().unwrap_or(u32::MAX);
-        Some(if world < BEFORE { listed } else { self.delay_ms }).filter(|delay_ms| *delay_ms != u32::MAX)
+        let delay_ms = match world {
+            0..BEFORE => DELAYS_MS.get(world).copied().unwrap_or(u32::MAX),
+            UNLEARNED => self.first_delay_ms,
+            _ => self.delay_ms,
+        };
+        Some(delay_ms).filter(|delay_ms| *delay_ms != u32::MAX)
     }
 }
 
@@ -151,7 +179,8 @@ impl Ghost {
         self.held |= units;
         let (mut opened, units) = (0, units & touched);
         // With the shortest delays fewest are there.
-        let everywhere = self.there.first().zip(self.there.get(BEFORE)).map_or(0, |(here, before)| here & before);
+        let everywhere =
+            [0, BEFORE, UNLEARNED].iter().filter_map(|world| self.there.get(*world)).fold(ALL, |all, one| all & one);
         if units & !everywhere == 0 {
             return 0;
         }
@@ -226,7 +255,8 @@ impl Ghost {
             }
             let delay_ms = era.delay_of(world).filter(|_| waiting != 0);
             let due = delay_ms.map(|delay_ms| self.freed_at.wrapping_add(delay_ms));
-            let gone_at = due.and_then(|due| era.visits.first_since(due)).filter(|at| !is_before(now, *at));
+            let gone_at = due.and_then(|due| if world == UNLEARNED { era.visits.first_since(due) } else { Some(due) });
+            let gone_at = gone_at.filter(|at| !is_before(now, *at));
             let end = gone_at.map_or(now, |at| if is_before(at, since) { since } else { at });
             let elapsed = u64::from(end.wrapping_sub(since));
             add(&mut flow.air_unit_ms, self.level, count(air) * elapsed);
@@ -246,8 +276,8 @@ impl Ghost {
         }
         self.season = era.season;
         for pages in [&mut self.there, &mut self.known] {
-            let (here, before) = pages.split_at_mut(BEFORE);
-            before.copy_from_slice(here);
+            let (here, others) = pages.split_at_mut(BEFORE);
+            others.iter_mut().zip(&*here).for_each(|(before, here)| *before = *here);
             let real = here.get(usize::from(era.delay_before)).copied().unwrap_or(0);
             here.fill(real);
         }
@@ -298,7 +328,7 @@ impl Watch {
     }
 
     /// Begins anew with these superslabs, or ends. Without memory for the ghosts nobody watches.
-    pub(crate) fn set(&mut self, is_on: bool, superslabs: u32, now: u32) {
+    pub(crate) fn set(&mut self, is_on: bool, superslabs: u32, delay_ms: u32, now: u32) {
         self.is_on = false;
         if !is_on {
             return;
@@ -307,21 +337,14 @@ impl Watch {
             let Some(ghosts) = FlatTable::reserve(superslabs as usize) else { return };
             self.ghosts = ghosts;
         }
-        (self.is_on, self.era.visits, self.read_at) = (true, Visits::NONE, now);
-        self.era.visits.note(now);
+        let season = self.era.season;
+        (self.is_on, self.read_at, self.era) = (true, now, Era { season, ..Era::new(delay_ms) });
     }
 
     /// What a superslab is like when watching begins.
     pub(crate) fn begin(&mut self, superslab: u32, held: u32, dirty: u32, is_huge: bool, now: u32) {
         if let Some(ghost) = self.ghosts.get_mut(superslab as usize) {
             *ghost = Ghost::seen(held, dirty, is_huge, now, &self.era);
-        }
-    }
-
-    /// Somebody purges what is due.
-    pub(crate) fn visit(&mut self, now: u32) {
-        if self.is_on {
-            self.era.visits.note(now);
         }
     }
 
@@ -339,7 +362,7 @@ impl Watch {
     #[inline(never)]
     pub(crate) fn take(&mut self, superslab: u32, units: u32, touched: u32, level: u8, now: u32) -> u32 {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return 0 };
-        self.era.visits.note(now);
+        self.era.visit(now);
         ghost.take(units, touched, level, now, &self.era, &mut self.sums)
     }
 
@@ -347,7 +370,7 @@ impl Watch {
     #[inline(never)]
     pub(crate) fn give(&mut self, superslab: u32, units: u32, is_clean: bool, now: u32) {
         let Some(ghost) = self.ghosts.get_mut(superslab as usize).filter(|_| self.is_on) else { return };
-        self.era.visits.note(now);
+        self.era.visit(now);
         ghost.give(units, is_clean, now, &self.era, &mut self.sums);
     }
 
@@ -399,7 +422,7 @@ mod tests {
     use crate::bits::mask;
     use proptest::prelude::*;
 
-    /// A superslab that somebody visits all the time, one that nobody does while it rests.
+    /// The only superslab.
     struct Alone {
         ghost: Ghost,
         era: Era,
@@ -408,21 +431,17 @@ mod tests {
 
     impl Alone {
         fn new() -> Self {
-            Self { ghost: Ghost::default(), era: Era::NONE, sums: Hindsight::EMPTY }
+            Self { ghost: Ghost::default(), era: Era::new(300), sums: Hindsight::EMPTY }
         }
 
         fn take(&mut self, units: u32, now: u32) {
-            self.era.visits.note(now);
+            self.era.visit(now);
             self.ghost.take(units, ALL, 1, now, &self.era, &mut self.sums);
         }
 
         fn give(&mut self, units: u32, now: u32) {
-            self.era.visits.note(now);
+            self.era.visit(now);
             self.ghost.give(units, false, now, &self.era, &mut self.sums);
-        }
-
-        fn visit_until(&mut self, from: u32, to: u32) {
-            (from..=to).for_each(|now| self.era.visits.note(now));
         }
     }
 
@@ -434,7 +453,6 @@ mod tests {
         let mut alone = Alone::new();
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
-        alone.visit_until(1001, 1500);
         alone.take(mask(0, 8), 1500);
         assert_eq!(alone.sums.here.map(|flow| flow.refaults), [8, 8, 8, 8, 0, 0, 0, 0]);
         assert_eq!(alone.sums.here.map(|flow| flow.firsts), [[0; LEVELS]; DELAYS], "the first time is nobody's");
@@ -444,13 +462,20 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_a_program_that_rests_is_purged_by_who_comes_next() {
+    fn memory_of_a_program_that_rests_would_be_purged_by_who_comes_next_if_nobody_learned() {
         let mut alone = Alone::new();
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
         alone.take(mask(31, 1), 1900);
-        assert_eq!(alone.sums.here[0].kept_unit_ms, 8 * 900, "nobody was there after 10 ms");
-        assert_eq!(alone.sums.here.map(|flow| flow.purges), [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(alone.sums.here[PLACE_OF_300_MS].kept_unit_ms, 8 * 300);
+        assert_eq!(alone.sums.unlearned.kept_unit_ms, 8 * 900, "nobody was there after 300 ms");
+        assert_eq!(alone.sums.unlearned.purges, 1);
+        alone.era.set_delay(10);
+        alone.era.turn();
+        alone.give(mask(8, 8), 2000);
+        alone.take(mask(8, 8), 2200);
+        assert_eq!(alone.sums.unlearned.refaults, 0, "the first delay stays in force");
+        assert_eq!(alone.sums.here[0].refaults, 8);
     }
 
     #[test]
@@ -458,7 +483,6 @@ mod tests {
         let mut alone = Alone::new();
         alone.take(mask(0, 4), 1000);
         alone.give(mask(0, 4), 1000);
-        alone.visit_until(1001, 1500);
         alone.take(mask(0, 4), 1500);
         assert_eq!(alone.sums.here[0].openings[1], 1);
         assert_eq!(alone.sums.here[0].firsts[1], 4);
@@ -477,7 +501,6 @@ mod tests {
         let mut debts = [0; WORLDS];
         (debts[0], debts[PLACE_OF_300_MS], debts[PLACE_OF_A_MINUTE]) = (32, 32, 32);
         let before = debts;
-        alone.era.visits.note(1050);
         alone.ghost.make_way(&mut debts, 100, 1050, &alone.era, &mut alone.sums);
         assert_eq!(debts, before, "too young");
         alone.ghost.make_way(&mut debts, 20, 1050, &alone.era, &mut alone.sums);
@@ -493,7 +516,6 @@ mod tests {
         alone.era.set_delay(100);
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
-        alone.visit_until(1001, 1500);
         alone.ghost.settle(1500, &alone.era, &mut alone.sums);
         alone.era.turn();
         alone.era.set_delay(10_000);
@@ -511,12 +533,10 @@ mod tests {
         alone.era.set_delay(10_000);
         alone.take(ALL, 1000);
         alone.give(mask(0, 8), 1000);
-        alone.visit_until(1001, 1500);
         alone.ghost.settle(1500, &alone.era, &mut alone.sums);
         alone.era.turn();
         alone.ghost.settle(1500, &alone.era, &mut alone.sums);
         let until_now = alone.sums;
-        alone.visit_until(1501, 3000);
         alone.take(mask(0, 8), 3000);
         let then = alone.sums.since(&until_now);
         assert_eq!(then.here.map(|flow| flow.refaults), [8, 8, 8, 8, 8, 0, 0, 0]);

@@ -333,8 +333,7 @@ impl Pool {
 
     /// Begins or ends the account of what other policies would have led to.
     pub(crate) fn set_watch(&mut self, is_on: bool, now: u32) {
-        self.watch.set(is_on, self.superslab_count(), now);
-        self.watch.set_delay(self.policy.purge_delay_ms);
+        self.watch.set(is_on, self.superslab_count(), self.policy.purge_delay_ms, now);
         if self.watch.is_on() {
             for superslab in 1..self.committed {
                 let record = self.read(superslab);

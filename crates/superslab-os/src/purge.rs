@@ -123,7 +123,6 @@ impl Pool {
     /// Fills an empty batch; `false` if there is nothing to purge.
     pub(crate) fn collect(&mut self, batch: &mut Batch, scope: Scope, now: u32) -> bool {
         (batch.len, batch.ranges) = (0, 0);
-        self.watch.visit(now);
         let mut collected = 0;
         while self.oldest != 0 && !batch.is_full() {
             let superslab = self.oldest;

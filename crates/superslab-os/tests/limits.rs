@@ -183,7 +183,7 @@ fn a_window_that_does_not_fit_is_halved_until_it_does() {
         again_with_limit("a_window_that_does_not_fit_is_halved_until_it_does", 1 << 30);
         return;
     }
-    let _theirs: Vec<u8> = Vec::with_capacity(700 << 20);
+    let _theirs = std::hint::black_box(Vec::<u8>::with_capacity(700 << 20));
     let os = SuperslabOs::new();
     assert!(os.reserve(WindowConfig::default()).is_some() && os.stats().mmap_refused > 0);
     assert!(os.take_extent(20, 0, 1).is_some() && os.take_run(1, 1).is_some());

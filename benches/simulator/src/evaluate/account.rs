@@ -8,7 +8,7 @@ use hakmem_learner::Bill;
 use hakmem_policy::FrozenPolicy;
 
 use super::Cost;
-use super::runs::{Subject, settled};
+use super::runs::{Subject, attended};
 use crate::model::{Costs, Machine};
 
 /// Time between two readings, as in the allocator.
@@ -29,6 +29,7 @@ pub struct Said {
 #[must_use]
 pub fn account(subject: &Subject, running: &FrozenPolicy, costs: &Costs) -> Vec<Said> {
     let mut machine = Machine::new(&subject.trace, running, costs);
+    machine.attend();
     let mut due_ns = READING_NS;
     let mut round = || {
         for event in subject.round() {
@@ -52,7 +53,7 @@ pub fn account(subject: &Subject, running: &FrozenPolicy, costs: &Costs) -> Vec<
     });
     let of = |(delay_ms, said): (u32, Cost)| {
         let policy = FrozenPolicy { purge_delay_ms: delay_ms, ..running.clone() };
-        Said { delay_ms, said, is: Cost::sum(&settled(subject, &policy, costs)) }
+        Said { delay_ms, said, is: Cost::sum(&attended(subject, &policy, costs)) }
     };
     DELAYS_MS.into_iter().zip(said).map(of).collect()
 }

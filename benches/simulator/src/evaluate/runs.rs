@@ -40,7 +40,17 @@ impl Subject {
 /// What each phase of the second round costs under a policy that never changes.
 #[must_use]
 pub fn settled(subject: &Subject, policy: &FrozenPolicy, costs: &Costs) -> Vec<Cost> {
+    settle(Machine::new(&subject.trace, policy, costs), subject)
+}
+
+/// The same while somebody learns, but nothing comes of it.
+pub(super) fn attended(subject: &Subject, policy: &FrozenPolicy, costs: &Costs) -> Vec<Cost> {
     let mut machine = Machine::new(&subject.trace, policy, costs);
+    machine.attend();
+    settle(machine, subject)
+}
+
+fn settle(mut machine: Machine, subject: &Subject) -> Vec<Cost> {
     subject.round().for_each(|event| machine.step(event));
     let mut phases = Vec::new();
     let mut before = machine.totals();
@@ -89,6 +99,9 @@ pub struct Learned {
 pub fn learned(subject: &Subject, options: &Options, costs: &Costs, seed: u64, rounds: u32) -> Learned {
     let boot = FrozenPolicy::DEFAULT;
     let mut machine = Machine::new(&subject.trace, &boot, costs);
+    if *options != Options::none() {
+        machine.attend();
+    }
     let mut watch = Watch::new(Learner::new(&boot, options, seed), &mut machine);
     let mut all = Vec::new();
     let mut before = machine.totals();

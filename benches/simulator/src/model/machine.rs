@@ -127,6 +127,7 @@ pub struct Machine {
     work_seen: u64,
     is_threaded: bool,
     is_scavenging: bool,
+    is_attended: bool,
 }
 
 impl Machine {
@@ -156,7 +157,13 @@ impl Machine {
             work_seen: 0,
             is_threaded: threads > 1,
             is_scavenging: false,
+            is_attended: false,
         }
+    }
+
+    /// From now on somebody learns, and gives back what is due while the program rests.
+    pub const fn attend(&mut self) {
+        self.is_attended = true;
     }
 
     /// Works with another policy from now on. (The allocator's threads pick it up one by one, at their next slow path.) Who publishes it
@@ -193,7 +200,7 @@ impl Machine {
     /// Time passes, to `end_ns` since the beginning.
     #[inline]
     pub fn pass(&mut self, end_ns: u64) {
-        if self.is_scavenging && end_ns > self.now_ns + IDLE_NS {
+        if (self.is_scavenging || self.is_attended) && end_ns > self.now_ns + IDLE_NS {
             self.scavenge_until(end_ns);
         }
         self.advance(end_ns - self.now_ns);
@@ -393,9 +400,9 @@ impl Machine {
         self.os.free_dirty * SLAB_BYTES as u64 + self.large.shelf_bytes()
     }
 
-    /// While the program does nothing, the scavenger purges what becomes due, if much waits.
+    /// While the program does nothing, the scavenger purges what becomes due, if much waits; who learns, however little it is.
     fn scavenge_until(&mut self, end_ns: u64) {
-        let min_bytes = self.policy.scavenge_min_bytes as u64;
+        let min_bytes = if self.is_attended { 0 } else { self.policy.scavenge_min_bytes as u64 };
         if self.waiting_bytes() < min_bytes {
             return;
         }

@@ -160,7 +160,7 @@ impl Os {
             thp_fill_units: 0,
             extent_units: 0,
             ghosts: vec![Ghost::default()],
-            era: Era::NONE,
+            era: Era::new(policy.purge_delay_ms),
             hindsight: Hindsight::EMPTY,
             swept_ms: 0,
         };
@@ -229,7 +229,7 @@ impl Os {
     /// The worlds in which the superslab had no page.
     fn ghost_takes(&mut self, superslab: u32, units: u32, touched: u32, level: u8) -> u32 {
         let now = self.now_ms as u32;
-        self.era.visits.note(now);
+        self.era.visit(now);
         self.ghosts[superslab as usize].take(units, touched, level, now, &self.era, &mut self.hindsight)
     }
 
@@ -248,7 +248,7 @@ impl Os {
 
     fn ghost_gives(&mut self, superslab: u32, units: u32, is_clean: bool) {
         let now = self.now_ms as u32;
-        self.era.visits.note(now);
+        self.era.visit(now);
         self.ghosts[superslab as usize].give(units, is_clean, now, &self.era, &mut self.hindsight);
     }
 
@@ -412,7 +412,6 @@ impl Os {
         while self.now_ms >= self.due_ms {
             self.purge(Scope::Due, counters);
         }
-        self.era.visits.note(self.now_ms as u32);
     }
 
     /// The process has grown by superslabs: as much that has idled for a while is purged.

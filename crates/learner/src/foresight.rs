@@ -164,11 +164,6 @@ impl Foresight {
         self.account.is_known()
     }
 
-    /// Whether somebody keeps account, of which it may be too early to say something.
-    pub(crate) fn has_account(&self) -> bool {
-        self.account.has_begun()
-    }
-
     /// Whether a knob is set by account.
     pub(crate) fn sets(&self, knob: Knob) -> bool {
         self.is_active() && Self::may_set(knob)

@@ -139,7 +139,7 @@ impl Learner {
             Fit::Same => {
                 self.page.shape = self.shape.phase().copied();
                 let is_best = self.running == self.settled;
-                self.page.look(window, is_best, self.foresight.has_account(), &self.options);
+                self.page.look(window, is_best, self.foresight.is_active(), &self.options);
                 self.advance(window);
             }
             // Whatever it was, it says nothing about what is on trial.

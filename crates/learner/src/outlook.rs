@@ -232,11 +232,6 @@ impl Account {
         fade(&mut self.byte_ms, (resident + then.byte_ms - now.byte_ms).max(resident / 4.0));
     }
 
-    /// Whether there is one.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.elapsed_ms > 0.0
-    }
-
     /// Whether it says enough.
     pub(crate) fn is_known(&self) -> bool {
         self.elapsed_ms >= LEAST_MS && self.cpu_ns > 0.0

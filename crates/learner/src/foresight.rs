@@ -360,6 +360,7 @@ mod tests {
             hindsight.here[delay].refaults = if is_gone { units } else { 0 };
             hindsight.here[delay].kept_unit_ms = units * u64::from(delay_ms.min(wait_ms));
         }
+        hindsight.unlearned = hindsight.here[Setting::of(&FrozenPolicy::DEFAULT).delay];
         let now = Setting::of(policy).delay;
         let kept = hindsight.here[now].kept_unit_ms / 100 * 65_536;
         Window {

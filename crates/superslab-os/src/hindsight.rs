@@ -8,8 +8,9 @@
 //! its worlds live on beside those of the next, all under the delay that really runs, until that one ends too: what its delay let
 //! go is missed by then, or hardly ever. The worlds of the next begin with what there really is.
 //!
-//! Whoever watches also gives back what is due, at once, so that memory goes when its delay has passed. One more world says what would
-//! have been without: under the first delay, of memory that goes when the program next takes or gives some.
+//! Who learns also gives back what is due, at once, so that memory goes when its delay has passed. One more world says what would have
+//! been without: under the first delay, of memory that goes when the program next takes or gives some. (OBSERVE watches and gives
+//! nothing back; nobody reads the account there.)
 //!
 //! What it leaves out: that other pages being there would have changed where units are taken, that a unit may be touched in
 //! part, and the warm pool.
@@ -33,7 +34,7 @@ const UNLEARNED: usize = 2 * DELAYS;
 const GAPS: usize = 32;
 const GAP_MS: u32 = 8;
 
-/// When the program took or gave memory, and would have purged what was due. While it rests nobody does who does not learn.
+/// When the program took or gave memory, and would have purged what was due: while it rests, only who learns does.
 #[derive(Clone, Copy, Debug)]
 struct Visits {
     last: u32,
@@ -562,7 +563,7 @@ mod tests {
     fn a_clock_that_comes_round_makes_no_difference() {
         let run = |start: u32| {
             let mut alone = Alone::new();
-            alone.era.visits.note(start);
+            alone.era.visit(start);
             alone.take(ALL, start);
             alone.give(mask(3, 5), start.wrapping_add(10));
             alone.take(mask(3, 5), start.wrapping_add(700));

@@ -597,7 +597,8 @@ impl SuperslabOs {
         (due_at != NEVER).then(|| u32::try_from(wait).unwrap_or(u32::MAX))
     }
 
-    /// Begins to keep account of what other policies would have led to, from now on; or ends it.
+    /// Begins to keep account of what other policies would have led to, from now on; or ends it. The policy in force is the first one
+    /// of [`Hindsight::unlearned`]. Who acts upon the account calls [`SuperslabOs::purge_due`] when something falls due: it supposes so.
     pub fn watch(&self, is_on: bool) {
         self.pool.lock().set_watch(is_on, sys::coarse_clock_ms() as u32);
     }

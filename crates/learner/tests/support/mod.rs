@@ -102,13 +102,14 @@ impl Program {
     /// What each delay would have led to in a tenth of a second.
     pub fn hindsight(&self) -> Hindsight {
         let units = self.idle / SLAB_BYTES as f64;
-        let here = DELAYS_MS.map(|delay_ms| {
+        let flow = |delay_ms| {
             let purged_share = self.purged_share(delay_ms);
             let refaults = (units / (self.reuse_ms / 1000.0).max(0.1) * purged_share * 0.1) as u64;
             let kept_unit_ms = (units * (1.0 - purged_share) * 100.0) as u64;
             Flow { refaults, purged: refaults, purges: refaults / 8, kept_unit_ms, ..Flow::EMPTY }
-        });
-        Hindsight { elapsed_ms: 100, here, ..Hindsight::EMPTY }
+        };
+        let unlearned = flow(FrozenPolicy::DEFAULT.purge_delay_ms);
+        Hindsight { elapsed_ms: 100, here: DELAYS_MS.map(flow), unlearned, ..Hindsight::EMPTY }
     }
 
     /// The same without noise.

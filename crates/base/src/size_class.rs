@@ -318,9 +318,13 @@ const fn places() -> [u16; PLACE_ENTRIES] {
     places
 }
 
+#[unsafe(link_section = ".rodata.hot.hakmem")]
 static SMALL: [u8; SMALL_ENTRIES] = lookup_table::<SMALL_ENTRIES>(SMALL_SHIFT);
+#[unsafe(link_section = ".rodata.hot.hakmem")]
 static MID: [u8; MID_ENTRIES] = lookup_table::<MID_ENTRIES>(MID_SHIFT);
+#[unsafe(link_section = ".rodata.hot.hakmem")]
 static FINEST: [u8; FINE_ENTRIES] = finest_table();
+#[unsafe(link_section = ".rodata.hot.hakmem")]
 static GEOMETRY: [Geometry; BIN_COUNT] = geometry_table();
 
 #[inline]

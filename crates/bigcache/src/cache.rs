@@ -91,6 +91,7 @@ impl BigCache {
     ///
     /// The block lies outside the window if that has no place; it is then freed by [`BigCache::outside_free`].
     #[must_use]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn allocate(&self, cx: &BigContext<'_>, bytes: usize, align: usize, growing: bool) -> Option<Block> {
         let shape = Shape::of(bytes, align)?;
         let block = match self.take_kept(cx, &shape) {
@@ -347,6 +348,7 @@ impl BigCache {
     }
 
     /// Fresh superslabs for the request, and whether they read as zero.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn take_fresh(&self, cx: &BigContext<'_>, shape: &Shape, growing: bool) -> Option<(SlabIndex, bool)> {
         if cx.policy.outside && shape.bytes > cx.policy.window_max_bytes {
             return None;

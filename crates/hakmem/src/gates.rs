@@ -171,6 +171,7 @@ pub(crate) extern "C" fn beat_slow(
 }
 
 /// What [`beat_slow`] and [`refill_slow`] do at a heartbeat. `floor` lies in the frame of either: behind it stands who allocates.
+#[unsafe(link_section = ".text.hot.hakmem")]
 fn beat(request: Request, class: SizeClass, block: NonNull<u8>, floor: *const u8) -> *mut u8 {
     let record = tls::record();
     pick_up_policy(record);
@@ -411,6 +412,7 @@ unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, place: BinPlace) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 unsafe extern "C" fn free_large_slow(block: NonNull<u8>, claim: Request) {
     let address = block.addr().get();
     if GLOBAL.front.unit_at(address).is_some_and(|(index, word)| large::free_again(address, index, word)) {
@@ -425,6 +427,7 @@ unsafe extern "C" fn free_large_slow(block: NonNull<u8>, claim: Request) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
     // SAFETY: passed on to the caller.
     if unsafe { free_slow(block, claim) } != Freed::Done {
@@ -437,6 +440,7 @@ unsafe extern "C" fn free_or_report_slow(block: NonNull<u8>, claim: Request) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
     if let Some((index, word)) = GLOBAL.front.unit_at(address) {
@@ -458,6 +462,7 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, claim: Request) -> Freed {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_owned_slow(block: NonNull<u8>, bin: BinPtr, claim: Request) -> Freed {
     let Some(class) = hakmem_ownership::class_of_bin(bin) else {
         // SAFETY: passed on to the caller.
@@ -479,6 +484,7 @@ unsafe extern "C" fn free_owned_slow(block: NonNull<u8>, bin: BinPtr, claim: Req
 /// - As for [`free`].
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
 unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
     let address = block.addr().get();
     let Some(word) = GLOBAL.front.route_of(address) else {
@@ -561,6 +567,7 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
 }
 
 /// Usable bytes of the block at `ptr`, `None` if it is not hakmem's. Doors that check frees report a freed one.
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
     let Some(block) = NonNull::new(ptr) else { return Some(0) };
     let address = ptr.addr();
@@ -633,7 +640,7 @@ pub(crate) unsafe fn reallocate_sized(block: NonNull<u8>, bytes: usize, align: u
 /// - `block` is a block of hakmem's in use, at least `bytes` bytes long and aligned to `align`.
 #[cold]
 #[inline(never)]
-#[unsafe(link_section = ".text.hot.hakmem.long")]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) unsafe fn reallocate_slow(
     block: NonNull<u8>,
     bytes: usize,
@@ -677,6 +684,7 @@ pub(crate) unsafe fn reallocate_slow(
 /// # Safety
 /// - As for [`reallocate_slow`].
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 unsafe fn resize_in_place(
     block: NonNull<u8>,
     bytes: usize,

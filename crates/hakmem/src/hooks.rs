@@ -55,6 +55,7 @@ pub(crate) fn watch_thread(record: &'static HeapRecord) {
     }
 }
 
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 unsafe extern "C" fn thread_ends(_: *mut c_void) {
     let Holder::Heap(record) = tls::holder() else { return };
     let rounds = record.exit_rounds.get() + 1;

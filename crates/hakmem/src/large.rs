@@ -30,6 +30,7 @@ const PURGED_WHEN_ZEROED_BYTES: usize = 32 << 20;
 /// Most requests find a run of the right length in the cache of a thread that has nothing else to do first. A thread without a heap
 /// has an empty cache.
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub(crate) fn allocate_slow(bytes: usize, align: usize, door: Door) -> *mut u8 {
     let record = tls::record();
     if align <= SLAB_BYTES
@@ -56,6 +57,7 @@ pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *
 }
 
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool) -> *mut u8 {
     if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
         return core::ptr::null_mut();
@@ -117,6 +119,7 @@ fn zero_by_purging(block: NonNull<u8>, bytes: usize) -> bool {
     GLOBAL.front.os.zero_extent(index, bytes.next_multiple_of(OS_PAGE_BYTES))
 }
 
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 fn try_allocate(
     tables: &Tables,
     record: Option<&HeapRecord>,
@@ -173,6 +176,7 @@ pub(crate) fn free_again(address: usize, index: SlabIndex, word: &RouteWord) -> 
 /// Frees a run or big block whose route the caller has claimed.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
     let (Some(tables), Some(index)) = (GLOBAL.front.tables(), GLOBAL.front.index_of(block.addr().get())) else {
         return;

@@ -60,6 +60,7 @@ pub(crate) fn wake() {
 
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 fn start_slow() {
     let mode = GLOBAL.scavenger_mode.load_relaxed();
     if mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && GLOBAL.company.is_present()) {

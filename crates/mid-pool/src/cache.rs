@@ -125,6 +125,7 @@ impl RunCache {
     /// Changes a block's size without moving it; see [`shared::resize_in_place`]. A run that this cache keeps right behind
     /// the block counts as free. False: nothing changed, the caller moves the block.
     #[must_use]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn resize_in_place(&self, cx: &RunContext<'_>, index: SlabIndex, units: u32, new_bytes: usize) -> bool {
         let resized = shared::resize_in_place(cx, index, units, new_bytes).or_else(|| {
             let needed = Shape::of(new_bytes, 1)?.units;
@@ -145,6 +146,7 @@ impl RunCache {
     }
 
     /// Gives all cached runs back.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn flush(&self, cx: &RunContext<'_>) {
         self.forget_room();
         while let Some(run) = self.lanes.remove_any(cx) {
@@ -153,6 +155,7 @@ impl RunCache {
     }
 
     /// Gives the runs back that came before the previous trim and were not used since.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn trim(&self, cx: &RunContext<'_>) {
         self.forget_room();
         while let Some(run) = self.lanes.remove_stale(cx) {
@@ -168,6 +171,7 @@ impl RunCache {
 
     /// Bytes of the cached runs. Any thread may ask.
     #[must_use]
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn cached_bytes(&self) -> usize {
         self.lanes.units() as usize * SLAB_BYTES
     }
@@ -225,6 +229,7 @@ impl RunCache {
 
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn allocate_slow(&self, cx: &RunContext<'_>, shape: &Shape) -> Option<Block> {
         if let Some(block) = self.allocate_bundle(cx, shape) {
             return Some(block);
@@ -279,6 +284,7 @@ impl RunCache {
     }
 
     /// Keeps a run, and gives the oldest ones back to the OS box where a bound would be passed.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn keep(&self, cx: &RunContext<'_>, run: FreeRun) {
         self.view.learn(cx);
         if self.make_room(cx, run.units) {
@@ -306,6 +312,7 @@ impl RunCache {
     }
 
     /// Lets room for runs of these lengths go, else the oldest run. False: there was neither.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn let_go(&self, cx: &RunContext<'_>, lengths: Lengths) -> bool {
         if self.lanes.forget_room(lengths) {
             return true;

@@ -30,6 +30,7 @@ pub fn free(cx: &RunContext<'_>, index: SlabIndex, units: u32) {
 /// Changes the size of the block at `index`, which has `units` units, without moving it. Grows into free units behind the
 /// run; gives units back when at least a quarter gets free. `None`: nothing changed, the caller moves the block.
 #[must_use]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub fn resize_in_place(cx: &RunContext<'_>, index: SlabIndex, units: u32, new_bytes: usize) -> Option<Resized> {
     let shape = Shape::of(new_bytes, 1)?;
     let word = cx.word(index)?;

@@ -191,6 +191,7 @@ impl SuperslabOs {
     /// Does what was found to be due when a unit of the superslab was taken.
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn heed_slow(&self, superslab: u32, opened: &Opened) {
         let superslab = index_of_superslab(superslab);
         let _is_done = match opened.advice {
@@ -517,6 +518,7 @@ impl SuperslabOs {
     /// The process has grown by `units`: as many that have idled for a while are purged, so that it does not hold both.
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn purge_for_growth(&self, units: u32) {
         let mut left = (units as usize) << SLAB_SHIFT;
         if left.min(self.purgeable_bytes()) == 0 {
@@ -550,6 +552,7 @@ impl SuperslabOs {
     }
 
     /// `None`: nothing to purge.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn purge_batch(&self, batch: &mut Batch, scope: Scope) -> Option<usize> {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();

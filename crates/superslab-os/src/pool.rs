@@ -56,6 +56,7 @@ pub(crate) struct Pool {
 
 /// Where units fit into a superslab, at its first one only if nowhere else: a big block may have begun there, and as long as nothing else
 /// does, a second free of that block is seen.
+#[unsafe(link_section = ".text.hot.hakmem")]
 fn fit(free: u32, units: u32, align: u32) -> Option<u32> {
     lowest_fit(free & !1, units, align).or_else(|| lowest_fit(free, units, align))
 }
@@ -451,6 +452,7 @@ impl Pool {
         self.nonempty
     }
 
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn unlist(&mut self, superslab: u32) {
         let record = self.read(superslab);
         if record.listed_in() == NO_BUCKET {

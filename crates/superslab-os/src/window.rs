@@ -246,6 +246,7 @@ impl Reservation {
     }
 
     /// The start of the range if all of it is committed memory of the window; else the range is counted and reported.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn guarded(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> Option<*mut u8> {
         let offset = (first.to_usize() << SLAB_SHIFT).checked_add(offset_bytes);
         let end = offset.and_then(|offset| offset.checked_add(bytes));

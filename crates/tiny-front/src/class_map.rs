@@ -108,6 +108,7 @@ impl ClassMap {
     }
 
     /// From now on these dynamic classes are in force, and no others, unless a later generation has said otherwise already.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set(&self, dynamic: DynamicSet, generation: u32) {
         let mut now = self.in_force.lock();
         if generation < now.generation {

@@ -334,6 +334,7 @@ impl Heap {
     }
 
     /// Works with these numbers from now on.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: FrontPolicy) {
         self.policy.set(policy);
         for (class, bin) in self.classes() {

@@ -30,6 +30,7 @@ impl Front {
     /// # Safety
     /// - `block` is a block of `slab`, a slab of `class`, and its user hands it back.
     #[inline]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub unsafe fn free_remote(
         &self,
         heap: Option<&Heap>,
@@ -54,6 +55,7 @@ impl Front {
 
     #[cold]
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn hand_over_slow(&self, slab: SlabIndex, chain: Chain) {
         if let Some(tables) = self.tables() {
             self.hand_over(tables, slab, chain);
@@ -61,6 +63,7 @@ impl Front {
     }
 
     /// Pushes a chain to its slab's remote queue, and notifies when the push took the token.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn hand_over(&self, tables: &Tables, slab: SlabIndex, chain: Chain) {
         // SAFETY: chains come from an outbox, or are a single checked block: they belong to this slab.
         let pushed = unsafe { tables.remote(slab).push(chain, tables.address_of(slab)) };
@@ -98,6 +101,7 @@ impl Front {
     }
 
     /// Drains the slabs that strangers have posted to this heap.
+    #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub(crate) fn read_mail(&self, tables: &Tables, heap: &Heap) {
         for slab in heap.mailbox.fetch(tables) {
             self.receive(tables, heap, slab);
@@ -166,6 +170,7 @@ fn own_slab<'h>(tables: &Tables, heap: &'h Heap, slab: SlabIndex) -> Option<(&'h
 
 /// Drain: all queued blocks of a slab move to its free list, by whoever owns it or holds an orphan's token; a slab whose blocks
 /// are bare is one that has carved none. The only place where remote frees are merged. Returns how many they were.
+#[unsafe(link_section = ".text.hot.hakmem.long")]
 pub(crate) fn drain_to_free_list(tables: &Tables, slab: SlabIndex) -> u32 {
     let drained = tables.remote(slab).drain(tables.address_of(slab));
     if drained.count == 0 {

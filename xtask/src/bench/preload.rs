@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::job::{Expected, Job};
+use super::machine::forget_how_written;
 use super::programs::{Output, Places, Preload, Program};
 use super::results::{Allocator, Row, Suite, Unit};
 use crate::launch;
@@ -71,6 +72,7 @@ pub fn with_layout(project: &Project, build: &Path, layout: &str) -> Result<Libr
 /// A library that was built before.
 pub fn kept(name: &str, path: &Path) -> Result<Library> {
     let path = path.canonicalize().with_context(|| format!("{name}: there is no {}", path.display()))?;
+    forget_how_written(&path)?;
     let library = Library { name: name.to_owned(), version: "a library that was kept".to_owned(), path: Some(path) };
     library.check()?;
     Ok(library)
@@ -116,6 +118,7 @@ fn keep(built: &Path, build: &Path, name: &str) -> Result<PathBuf> {
     // Removed first: a copy over a library that is mapped changes the program that maps it.
     let _was_there = std::fs::remove_file(&path);
     std::fs::copy(built, &path).with_context(|| format!("cannot copy {}", built.display()))?;
+    forget_how_written(&path)?;
     path.canonicalize().context("the copy is gone")
 }
 

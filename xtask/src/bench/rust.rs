@@ -19,6 +19,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::job::{Expected, Job};
+use super::machine::forget_how_written;
 use super::programs::Cpus;
 use super::results::{Allocator, Point, Row, Suite, Unit};
 use crate::project::Project;
@@ -69,6 +70,7 @@ pub fn build(project: &Project, build: &Path, allocators: &[String]) -> Result<V
             let _was_there = std::fs::remove_file(&program);
             std::fs::copy(build.join("release").join("suite"), &program)
                 .with_context(|| format!("cannot copy the program to {}", program.display()))?;
+            forget_how_written(&program)?;
             Ok(Variant { name: name.clone(), version: version(project, name), program })
         })
         .collect()
@@ -83,6 +85,7 @@ pub fn known(project: &Project, names: &[String]) -> (Vec<String>, Vec<String>) 
 /// A program that was built before, from other sources: `name=path`.
 pub fn kept(name: &str, path: &Path) -> Result<Variant> {
     let program = path.canonicalize().with_context(|| format!("{name}: there is no {}", path.display()))?;
+    forget_how_written(&program)?;
     Ok(Variant { name: name.to_owned(), version: "a program that was kept".to_owned(), program })
 }
 

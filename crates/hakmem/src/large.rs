@@ -202,6 +202,12 @@ pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
 
 /// Resizes a run or big block without copying: in place, or by moving its OS pages. `None`: the caller copies.
 pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+    // Usable bytes are whole OS pages: as long as the number of them stays, nothing changes.
+    if let Route::Run { bytes, .. } | Route::Big { bytes, .. } = route
+        && bytes.checked_sub(new_bytes).is_some_and(|spare| spare < OS_PAGE_BYTES)
+    {
+        return Some(block);
+    }
     let (tables, index) = (GLOBAL.front.tables()?, GLOBAL.front.index_of(block.addr().get())?);
     let record = heap_for_thread();
     match route {

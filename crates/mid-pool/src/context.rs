@@ -1,14 +1,15 @@
 //! What a call brings along: the box below, the route words, the numbers of the present policy.
 
 use core::ptr::NonNull;
-use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SlabIndex};
+use hakmem_base::{OS_PAGE_BYTES, RUN_MAX_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SlabIndex};
 use hakmem_ownership::RouteWord;
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
 
 /// Classes of runs that have a cap of their own: up to 64, 128, 256, 512 KiB, and above.
 pub const LARGE_CLASS_COUNT: usize = 5;
-/// Usable sizes are multiples of this (bytes).
-pub(crate) const GRAIN_BYTES: usize = 16;
+/// Usable sizes are multiples of this (bytes): of what is used of a page the rest costs nothing, and a block that grows step by step
+/// changes its word once a page.
+pub(crate) const GRAIN_BYTES: usize = OS_PAGE_BYTES;
 
 /// A block handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn shapes_cover_the_request_and_refuse_the_rest() {
         let shape = Shape::of(40_001, 16).unwrap();
-        assert_eq!((shape.units, shape.align_units, shape.bytes), (1, 1, 40_016));
+        assert_eq!((shape.units, shape.align_units, shape.bytes), (1, 1, 40_960));
         assert_eq!(
             Shape::of(RUN_MAX_BYTES, RUN_MAX_BYTES).map(|shape| (shape.units, shape.align_units)),
             Some((32, 32))

@@ -54,8 +54,10 @@ impl Door {
 }
 
 impl Request {
-    /// `bytes` bytes at a multiple of `align` (a power of two). More bytes than an address space has are cut: nothing
-    /// serves them anyway.
+    /// The most bytes that one can name. No address space of this kind of machine has as many: whoever allocates refuses more.
+    pub const MAX_BYTES: usize = BYTES_MASK as usize;
+
+    /// `bytes` bytes (at most [`Request::MAX_BYTES`]; more are cut) at a multiple of `align` (a power of two).
     #[inline(always)]
     #[must_use]
     pub const fn new(bytes: usize, align: usize, door: Door) -> Self {

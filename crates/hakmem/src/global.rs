@@ -281,7 +281,7 @@ impl Global {
             os: &self.front.os,
             routes: &tables.routes,
             arena: &self.arena,
-            doors_mix: crate::operators::are_shared,
+            doors_mix: crate::operators::doors_mix,
         }
     }
 

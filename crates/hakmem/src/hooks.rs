@@ -15,6 +15,7 @@ use crate::report;
 use crate::sampler;
 use crate::scavenger;
 use crate::segv;
+use crate::signals::Handler;
 use crate::tls::{self, Holder};
 use crate::watcher;
 
@@ -80,7 +81,7 @@ pub(crate) fn install_once() {
     // SAFETY: the handlers take and release locks of this library and are unregistered with it.
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
     if GLOBAL.boot().dump_signal {
-        install_dump_signal();
+        let _is_there = DUMPER.install(libc::SIGUSR2);
     }
     learning::install_freeze_signal(GLOBAL.boot().freeze_signal);
 }
@@ -156,6 +157,8 @@ pub(crate) fn finish() {
         sampler::sweep();
         scavenger::stop();
         segv::uninstall();
+        DUMPER.uninstall();
+        learning::FREEZER.uninstall();
         let key = GLOBAL.hooks.exit_key.load_relaxed();
         if key != NO_KEY {
             GLOBAL.hooks.exit_key.store_relaxed(NO_KEY);
@@ -175,14 +178,8 @@ extern "C" fn at_unload() {
 #[unsafe(link_section = ".fini_array")]
 static AT_UNLOAD: extern "C" fn() = at_unload;
 
-fn install_dump_signal() {
-    // SAFETY: an all-zero action is a valid one to fill in.
-    let mut action = unsafe { core::mem::zeroed::<libc::sigaction>() };
-    action.sa_sigaction = on_dump_signal as *const () as usize;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the action is complete; its handler calls async-signal-safe functions only.
-    unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, ptr::null_mut()) };
-}
+/// Calls async-signal-safe functions only.
+static DUMPER: Handler = Handler::new(on_dump_signal);
 
 extern "C" fn on_dump_signal(_: c_int) {
     keeping_errno(dump::to_files);

@@ -59,7 +59,7 @@ pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem.long")]
 fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool) -> *mut u8 {
-    if bytes > isize::MAX as usize || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
+    if bytes > Request::MAX_BYTES || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
         return core::ptr::null_mut();
     }
     let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return core::ptr::null_mut() };

@@ -21,10 +21,12 @@ use hakmem_learner::{Evidence, Learner, Options, Phase, Window};
 use hakmem_policy::{FrozenPolicy, Mode, Settings};
 
 use crate::background::Background;
+use crate::dump;
 use crate::global::{self, GLOBAL};
 use crate::observe;
 use crate::pages;
 use crate::policy_file;
+use crate::signals::Handler;
 use crate::unread;
 use crate::watcher;
 
@@ -267,6 +269,10 @@ pub(crate) fn finish() {
 #[inline(never)]
 fn write_policy_out(path: &[u8]) {
     let learned = learned();
+    if learned.is_none() && mode() == Mode::Learn && dump::is_there(path) {
+        // Of a script's processes most learn nothing: what one of them has written stays.
+        return;
+    }
     if learned.is_some() || mode() == Mode::Learn {
         let policy = learned.as_ref().map_or_else(crate::policy, |learned| learned.policy.clone());
         policy_file::write(path, &policy, learned.as_deref());
@@ -548,15 +554,13 @@ impl Session {
 /// Freezes policy when this signal comes. 0 is none.
 pub(crate) fn install_freeze_signal(signal: u32) {
     let Some(signal) = c_int::try_from(signal).ok().filter(|signal| *signal != 0) else { return };
-    // SAFETY: an all-zero action is a valid one to fill in.
-    let mut action = unsafe { core::mem::zeroed::<libc::sigaction>() };
-    action.sa_sigaction = on_freeze_signal as *const () as usize;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the action is complete; its handler makes one store.
-    if unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) } != 0 {
+    if !FREEZER.install(signal) {
         report("HAKMEM_FREEZE_SIGNAL names a signal that cannot be handled; ignored");
     }
 }
+
+/// Makes one store.
+pub(crate) static FREEZER: Handler = Handler::new(on_freeze_signal);
 
 extern "C" fn on_freeze_signal(_: c_int) {
     freeze();

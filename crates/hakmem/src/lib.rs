@@ -43,6 +43,7 @@ mod report;
 mod sampler;
 mod scavenger;
 mod segv;
+mod signals;
 mod sites;
 mod tls;
 mod unread;

@@ -3,25 +3,68 @@
 //! A library that carries the C++ runtime in itself, LLVM's for example, has an `operator new` of its own, which calls malloc, and
 //! exports it. Linked so that its own calls stay inside, it takes blocks from malloc and has them deleted by the program, whose
 //! `operator delete` is the first one found: ours, when hakmem is preloaded. That is nobody's mistake.
+//!
+//! And a program may replace some of the operators and leave the others to the runtime, where those call the ones that it replaced.
 
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
+use hakmem_atomic_ops::Flag;
+use hakmem_base::Door;
 
 const OPERATOR_NEW: &CStr = c"_Znwm";
+
+/// The operators that others are made of: those of one object, of arrays, and both with an alignment.
+const REPLACEABLE: [&CStr; 8] = [
+    OPERATOR_NEW,
+    c"_ZdlPv",
+    c"_Znam",
+    c"_ZdaPv",
+    c"_ZnwmSt11align_val_t",
+    c"_ZdlPvSt11align_val_t",
+    c"_ZnamSt11align_val_t",
+    c"_ZdaPvSt11align_val_t",
+];
 
 /// Libraries whose operators call nothing that is not found first in ours, so that they never run beside ours.
 const RUNTIMES: [&[u8]; 3] = [b"libstdc++.so", b"libc++.so", b"libc++abi.so"];
 
-/// Whether somebody else defines `operator new`: before us, or behind us and not as the C++ runtime. No lock of hakmem's may be
-/// held: the dynamic linker is asked.
+/// The C++ runtime has got a block for an operator of ours, through malloc or another form of the operator.
+static RUNTIME_HELPED: Flag = Flag::new(false);
+
+/// Whether a block that went out through a door may come back through another one. No lock of hakmem's may be held: the dynamic
+/// linker is asked.
 #[cold]
-pub(crate) fn are_shared() -> bool {
-    let ours = object_of((are_shared as fn() -> bool) as *const c_void);
-    let Some(ours) = ours else { return false };
-    let first = defined_in(libc::RTLD_DEFAULT);
-    let next = defined_in(libc::RTLD_NEXT);
-    let is_foreign = |object: &Object| object.base != ours.base && !object.is_runtime();
-    first.as_ref().is_some_and(is_foreign) || next.as_ref().is_some_and(is_foreign)
+pub(crate) fn doors_mix(out: Door, back: Door) -> bool {
+    if out == Door::Rust || back == Door::Rust {
+        return false;
+    }
+    RUNTIME_HELPED.is_set_relaxed() || (out == Door::Malloc || back == Door::Malloc) && are_shared()
+}
+
+/// The C++ runtime hands out a block in place of an operator of ours, after a new-handler has made room: the block has gone out through
+/// the door that the runtime took, and will come back through that operator's.
+#[cold]
+pub fn note_help_of_runtime() {
+    // ORDERING: says something of blocks that are handed out after it; who frees one got it from there.
+    RUNTIME_HELPED.store_release(true);
+}
+
+/// Whether the program, or a library before ours, has replaced some operator. As for [`doors_mix`].
+#[cold]
+#[must_use]
+pub fn are_replaced() -> bool {
+    let Some(ours) = ours() else { return false };
+    REPLACEABLE.iter().any(|name| defined_in(libc::RTLD_DEFAULT, name).is_some_and(|object| object.is_foreign(&ours)))
+}
+
+/// Whether somebody else defines `operator new`: before us, or behind us and not as the C++ runtime.
+fn are_shared() -> bool {
+    let Some(ours) = ours() else { return false };
+    are_replaced() || defined_in(libc::RTLD_NEXT, OPERATOR_NEW).is_some_and(|object| object.is_foreign(&ours))
+}
+
+fn ours() -> Option<Object> {
+    object_of((ours as fn() -> Option<Object>) as *const c_void)
 }
 
 /// A loaded program or library.
@@ -31,15 +74,19 @@ struct Object {
 }
 
 impl Object {
+    fn is_foreign(&self, ours: &Self) -> bool {
+        self.base != ours.base && !self.is_runtime()
+    }
+
     fn is_runtime(&self) -> bool {
         let name = self.path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]);
         RUNTIMES.iter().any(|runtime| name.starts_with(runtime))
     }
 }
 
-fn defined_in(scope: *mut c_void) -> Option<Object> {
+fn defined_in(scope: *mut c_void, name: &CStr) -> Option<Object> {
     // SAFETY: the name ends with a zero byte, and the scope is one of the two that always are.
-    let symbol = unsafe { libc::dlsym(scope, OPERATOR_NEW.as_ptr()) };
+    let symbol = unsafe { libc::dlsym(scope, name.as_ptr()) };
     object_of(symbol)
 }
 
@@ -69,7 +116,17 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri's machine has no dynamic linker")]
     fn this_program_has_no_second_operator_new() {
-        assert!(!are_shared());
+        assert!(!are_shared() && !are_replaced());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri's machine has no dynamic linker")]
+    fn doors_mix_where_the_runtime_has_helped_and_never_with_rust() {
+        assert!(!doors_mix(Door::New, Door::NewArray) && !doors_mix(Door::Malloc, Door::New));
+        note_help_of_runtime();
+        assert!(doors_mix(Door::New, Door::NewArray) && doors_mix(Door::Malloc, Door::New));
+        assert!(!doors_mix(Door::Malloc, Door::Rust) && !doors_mix(Door::Rust, Door::New));
+        RUNTIME_HELPED.store_release(false);
     }
 
     #[test]

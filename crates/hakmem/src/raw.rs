@@ -7,6 +7,7 @@ use hakmem_base::{BinPlace, HEADER_BYTES, TINY_MAX_BYTES};
 use hakmem_tiny_front::Pop;
 
 pub use crate::gates::Freed;
+pub use crate::operators::{are_replaced as operators_are_replaced, note_help_of_runtime};
 pub use hakmem_base::{Door, Request};
 pub use hakmem_policy::Foreign;
 

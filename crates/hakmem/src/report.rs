@@ -11,6 +11,7 @@ use hakmem_tiny_front::FrontReport;
 use crate::blocks;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
+use crate::policy_file;
 use crate::scavenger;
 use crate::sites;
 use crate::tls::{self, Holder};
@@ -443,13 +444,13 @@ fn write_at_exit(boot: &Boot) {
         out.text(" madvise_disabled=").number(stats.madvise_disabled);
         out.text(" outside_range=").number(stats.outside_range).text("\n");
     }
-    if let Some(path) = boot.stats_file.as_bytes()
-        && let Some(fd) = crate::dump::create(path, "")
-    {
-        let mut out = FdWriter::new(fd);
-        write_members(&mut out, &stats);
-        blocks::write_json(&mut out);
-        out.text("}\n").flush();
-        crate::dump::close(fd);
+    let Some(path) = boot.stats_file.as_bytes() else { return };
+    let write = |out: &mut FdWriter| {
+        write_members(out, &stats);
+        blocks::write_json(out);
+        out.text("}\n");
+    };
+    if !crate::dump::write_whole(path, write) {
+        policy_file::cannot_write("HAKMEM_STATS_FILE", path);
     }
 }

@@ -2,20 +2,22 @@
 
 use core::ffi::{c_int, c_void};
 use core::fmt;
+use std::io::{Error, ErrorKind};
 
 const BUFFER_BYTES: usize = 1024;
 
-/// Collects text and writes it out when the buffer is full and at the end. Write errors end the output silently: reports
-/// are written at exit and in signal handlers, where nobody can be told.
+/// Collects text and writes it out when the buffer is full and at the end. A write error ends the output: a report has an end
+/// missing, never a part of its middle.
 pub(crate) struct FdWriter {
     fd: c_int,
     buffer: [u8; BUFFER_BYTES],
     len: usize,
+    has_failed: bool,
 }
 
 impl FdWriter {
     pub fn new(fd: c_int) -> Self {
-        Self { fd, buffer: [0; BUFFER_BYTES], len: 0 }
+        Self { fd, buffer: [0; BUFFER_BYTES], len: 0, has_failed: false }
     }
 
     pub fn text(&mut self, text: &str) -> &mut Self {
@@ -62,19 +64,23 @@ impl FdWriter {
         self
     }
 
-    pub fn flush(&mut self) {
+    /// Writes out what there is; whether all of the text so far has been written.
+    pub fn flush(&mut self) -> bool {
         let mut from = 0;
         while let Some(rest) = self.buffer.get(from..self.len)
             && !rest.is_empty()
+            && !self.has_failed
         {
             // SAFETY: the bytes are the buffer's.
             let written = unsafe { libc::write(self.fd, rest.as_ptr().cast::<c_void>(), rest.len()) };
             match usize::try_from(written) {
                 Ok(written) if written > 0 => from += written,
-                _ => break,
+                Err(_) if Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                _ => self.has_failed = true,
             }
         }
         self.len = 0;
+        !self.has_failed
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a call brings along, and what a route word of this level says.
 
-use hakmem_base::SlabIndex;
+use hakmem_base::{Door, SlabIndex};
 use hakmem_ownership::RouteWord;
 use hakmem_superslab_os::{FlatTable, MetaArena, SuperslabOs};
 
@@ -13,9 +13,9 @@ pub struct HardenedContext<'a> {
     pub routes: &'a FlatTable<RouteWord>,
     /// Memory for records.
     pub arena: &'a MetaArena,
-    /// Whether `operator new` and `delete` may be another library's on top of malloc in one half of the program and ours in the
-    /// other. Asked, with no lock held, when a block comes back through one that went out through the other.
-    pub doors_mix: fn() -> bool,
+    /// Whether a block that went out through the first door may come back through the second one without a mistake of the program's:
+    /// `operator new` may be another library's on top of malloc while `operator delete` is ours. Asked with no lock held.
+    pub doors_mix: fn(Door, Door) -> bool,
 }
 
 /// The number in a route word. All are small, so that no word equals the address of a bin.

@@ -74,14 +74,9 @@ impl Finding {
         Self { what: What::AfterFree, address, bytes }
     }
 
-    /// The door that the block left by, if all that is wrong is that it is malloc's and came back through one of C++, or the
-    /// other way round.
-    pub(crate) fn mix_of_c_and_cpp(&self) -> Option<Door> {
-        match self.what {
-            What::WrongDoor { out: out @ Door::Malloc, back: Door::New | Door::NewArray }
-            | What::WrongDoor { out: out @ (Door::New | Door::NewArray), back: Door::Malloc } => Some(out),
-            _ => None,
-        }
+    /// The doors that the block left and came back by, if nothing else is known to be wrong.
+    pub(crate) fn wrong_doors(&self) -> Option<(Door, Door)> {
+        if let What::WrongDoor { out, back } = self.what { Some((out, back)) } else { None }
     }
 
     /// Writes the line and ends the process. No lock may be held.

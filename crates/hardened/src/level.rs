@@ -148,8 +148,8 @@ impl Hardened {
     pub fn free(&self, cx: HardenedContext<'_>, block: NonNull<u8>, note: usize, claim: Request) {
         let mut freed = self.try_free(cx, block, note, claim);
         if let Err(finding) = &freed
-            && let Some(door) = finding.mix_of_c_and_cpp()
-            && (cx.doors_mix)()
+            && let Some((door, back)) = finding.wrong_doors()
+            && (cx.doors_mix)(door, back)
         {
             // Whoever stands between changes the size too, of a block of no bytes for example.
             freed = self.try_free(cx, block, note, Request::unsized_from(door));

@@ -43,7 +43,7 @@ impl World {
     }
 
     fn cx(&self) -> HardenedContext<'_> {
-        HardenedContext { os: &self.os, routes: &self.routes, arena: &self.arena, doors_mix: || false }
+        HardenedContext { os: &self.os, routes: &self.routes, arena: &self.arena, doors_mix: |_, _| false }
     }
 
     /// Allocates a block and frees it; the empty slab goes back.

@@ -3,13 +3,17 @@
 //! An allocation that fails is handed to the C++ runtime's own operator: it asks `malloc` (ours) once more, runs the
 //! program's new-handler as long as there is one, and throws `std::bad_alloc`, or in the `nothrow` form catches what the
 //! handler threw and returns null. Rust can neither throw nor catch a C++ exception, and the runtime in use knows its own rules.
+//!
+//! A program may replace some operators and leave the others, which the standard defines by those (a sized `delete` calls the plain one,
+//! `new[]` calls `new`). Ours do not call each other; where some are replaced, the others are the runtime's, which do.
 
 use crate::family::{allocate_aligned, free_as};
 use crate::next::Next;
 use crate::outcome::{MAX_BYTES, out_of_memory};
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
 use core::mem::transmute;
 use hakmem::raw::{self, Door, Request};
+use hakmem_atomic_ops::Flag;
 use hakmem_base::fatal;
 
 /// `const std::nothrow_t&`.
@@ -25,6 +29,30 @@ static NEW_ALIGNED: Next = Next::new(c"_ZnwmSt11align_val_t");
 static NEW_NOTHROW: Next = Next::new(c"_ZnwmRKSt9nothrow_t");
 static NEW_ALIGNED_NOTHROW: Next = Next::new(c"_ZnwmSt11align_val_tRKSt9nothrow_t");
 
+/// Some operators are not ours. Set before the program runs, if ever.
+static ARE_REPLACED: Flag = Flag::new(false);
+
+/// Finds out whether the program, or a library before this one, has replaced some operators. Called by the dynamic linker, which has
+/// loaded everything by then: asked later, by some thread, it might be busy with a constructor that waits for that thread.
+#[cfg(not(any(test, fuzzing)))]
+pub(crate) fn look_for_replaced() {
+    if raw::operators_are_replaced() {
+        ARE_REPLACED.store_release(true);
+    }
+}
+
+/// The operator of this name that the runtime has.
+macro_rules! runtimes {
+    ($name:ident) => {{
+        const NAME: &CStr = match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+            Ok(name) => name,
+            Err(_) => panic!("a name ends with its only zero byte"),
+        };
+        static RUNTIMES: Next = Next::new(NAME);
+        RUNTIMES.find_in_runtime()
+    }};
+}
+
 macro_rules! operators_new {
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
         $(#[$doc])*
@@ -37,17 +65,47 @@ macro_rules! operators_new {
     )*};
 }
 
+/// As [`operators_new`], for operators that are made of others.
+macro_rules! made_operators_new {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
+        $(#[$doc])*
+        #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
+        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
+        pub extern "C-unwind" fn $name($($argument: $type),*) -> *mut c_void {
+            #[inline(always)]
+            extern "C-unwind" fn ours($($argument: $type),*) -> *mut c_void {
+                let block = $allocate;
+                if block.is_null() { $slow($($argument),*) } else { block.cast() }
+            }
+            #[cold]
+            #[inline(never)]
+            extern "C-unwind" fn runtimes($($argument: $type),*) -> *mut c_void {
+                type New = unsafe extern "C-unwind" fn($($type),*) -> *mut c_void;
+                let Some(runtimes) = runtimes!($name) else { return ours($($argument),*) };
+                // SAFETY: the address is that of a function of this mangled name, which has this type.
+                let runtimes = unsafe { transmute::<*mut c_void, New>(runtimes.as_ptr()) };
+                // SAFETY: the operator takes what ours takes; what it throws passes through frames that have nothing to drop.
+                unsafe { runtimes($($argument),*) }
+            }
+            if ARE_REPLACED.is_set_relaxed() { runtimes($($argument),*) } else { ours($($argument),*) }
+        }
+    )*};
+}
+
 operators_new! {
     /// `operator new(size_t)`
     _Znwm(bytes: usize): raw::allocate(bytes, Door::New), else new_slow;
+    /// `operator new(size_t, std::align_val_t)`
+    _ZnwmSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::New), else new_aligned_slow;
+}
+
+made_operators_new! {
     /// `operator new[](size_t)`
     _Znam(bytes: usize): raw::allocate(bytes, Door::NewArray), else new_slow;
     /// `operator new(size_t, const std::nothrow_t&)`
     _ZnwmRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes, Door::New), else new_nothrow_slow;
     /// `operator new[](size_t, const std::nothrow_t&)`
     _ZnamRKSt9nothrow_t(bytes: usize, nothrow: Nothrow): raw::allocate(bytes, Door::NewArray), else new_nothrow_slow;
-    /// `operator new(size_t, std::align_val_t)`
-    _ZnwmSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::New), else new_aligned_slow;
     /// `operator new[](size_t, std::align_val_t)`
     _ZnamSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::NewArray), else new_aligned_slow;
     /// `operator new(size_t, std::align_val_t, const std::nothrow_t&)`
@@ -73,9 +131,48 @@ macro_rules! operators_delete {
     )*};
 }
 
+/// As [`operators_delete`], for operators that are made of others.
+macro_rules! made_operators_delete {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $claim:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// - The pointer is null or comes from the matching `operator new` and was not deleted since.
+        #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
+        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
+            #[cold]
+            #[inline(never)]
+            unsafe extern "C" fn runtimes(block: *mut c_void $(, $argument: $type)*) {
+                type Delete = unsafe extern "C" fn(*mut c_void $(, $type)*);
+                let Some(runtimes) = runtimes!($name) else {
+                    // SAFETY: as below.
+                    return unsafe { free_as(block, || $claim) };
+                };
+                // SAFETY: the address is that of a function of this mangled name, which has this type.
+                let runtimes = unsafe { transmute::<*mut c_void, Delete>(runtimes.as_ptr()) };
+                // SAFETY: passed on to the caller.
+                unsafe { runtimes(block $(, $argument)*) }
+            }
+            if ARE_REPLACED.is_set_relaxed() {
+                // SAFETY: passed on to the caller.
+                unsafe { runtimes(block $(, $argument)*) };
+            } else {
+                // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
+                unsafe { free_as(block, || $claim) };
+            }
+        }
+    )*};
+}
+
 operators_delete! {
     /// `operator delete(void*)`
     _ZdlPv(): Request::unsized_from(Door::New);
+    /// `operator delete(void*, std::align_val_t)`
+    _ZdlPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::New);
+}
+
+made_operators_delete! {
     /// `operator delete[](void*)`
     _ZdaPv(): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, size_t)`
@@ -86,8 +183,6 @@ operators_delete! {
     _ZdlPvRKSt9nothrow_t(_nothrow: Nothrow): Request::unsized_from(Door::New);
     /// `operator delete[](void*, const std::nothrow_t&)`
     _ZdaPvRKSt9nothrow_t(_nothrow: Nothrow): Request::unsized_from(Door::NewArray);
-    /// `operator delete(void*, std::align_val_t)`
-    _ZdlPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::New);
     /// `operator delete[](void*, std::align_val_t)`
     _ZdaPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, size_t, std::align_val_t)`
@@ -113,7 +208,7 @@ extern "C-unwind" fn new_slow(bytes: usize) -> *mut c_void {
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, New>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size; what it throws passes through frames that have nothing to drop.
-    unsafe { runtime(bytes) }
+    noted(unsafe { runtime(bytes) })
 }
 
 #[cold]
@@ -123,7 +218,7 @@ extern "C-unwind" fn new_aligned_slow(bytes: usize, alignment: usize) -> *mut c_
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, NewAligned>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size and alignment; what it throws passes through frames that have nothing to drop.
-    unsafe { runtime(asked_of_runtime(bytes), alignment) }
+    noted(unsafe { runtime(asked_of_runtime(bytes), alignment) })
 }
 
 #[cold]
@@ -133,7 +228,7 @@ extern "C-unwind" fn new_nothrow_slow(bytes: usize, nothrow: Nothrow) -> *mut c_
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, NewNothrow>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size, and the caller's `nothrow` is passed on.
-    unsafe { runtime(bytes, nothrow) }
+    noted(unsafe { runtime(bytes, nothrow) })
 }
 
 #[cold]
@@ -143,7 +238,15 @@ extern "C-unwind" fn new_aligned_nothrow_slow(bytes: usize, alignment: usize, no
     // SAFETY: the address is that of a function of this mangled name, which has this type.
     let runtime = unsafe { transmute::<*mut c_void, NewAlignedNothrow>(runtime.as_ptr()) };
     // SAFETY: the operator takes any size and alignment, and the caller's `nothrow` is passed on.
-    unsafe { runtime(asked_of_runtime(bytes), alignment, nothrow) }
+    noted(unsafe { runtime(asked_of_runtime(bytes), alignment, nothrow) })
+}
+
+/// A block that the runtime has got in our place.
+fn noted(block: *mut c_void) -> *mut c_void {
+    if !block.is_null() {
+        raw::note_help_of_runtime();
+    }
+    block
 }
 
 /// The size as the runtime's aligned operators are asked for it. They round it up to the alignment without a look at the

@@ -8,8 +8,9 @@ use crate::next::Next;
 use crate::outcome::{errno, out_of_memory, set_errno};
 use core::ffi::c_void;
 use core::mem::transmute;
+use core::ptr::NonNull;
 use hakmem::raw::{self, Foreign};
-use hakmem_atomic_ops::Flag;
+use hakmem_atomic_ops::{Flag, SetOnce};
 use hakmem_base::{Line, fatal_ptr};
 
 type Free = unsafe extern "C" fn(*mut c_void);
@@ -21,6 +22,8 @@ static FREE: Next = Next::new(c"free");
 static REALLOC: Next = Next::new(c"realloc");
 static USABLE_SIZE: Next = Next::new(c"malloc_usable_size");
 static MALLINFO: Next = Next::new(c"mallinfo2");
+/// Of the next allocator's `mallinfo2`.
+static IS_BESIDE_FREE: SetOnce<bool> = SetOnce::new();
 static LOSS_REPORTED: Flag = Flag::new(false);
 
 /// Frees a foreign block, keeping `errno`.
@@ -84,13 +87,13 @@ pub(crate) unsafe fn usable_size_slow(block: *mut c_void) -> usize {
     unsafe { next(block) }
 }
 
-/// Whether a foreign pointer cannot be anybody's. Allocators other than glibc's do not say what they have handed out: what
-/// they would do with the pointer is theirs to judge.
+/// Whether a foreign pointer cannot be anybody's. Allocators other than glibc's do not say what they have handed out, and glibc says
+/// nothing of theirs: what they would do with the pointer is theirs to judge.
 fn is_rejected() -> bool {
     match raw::foreign_policy() {
         Foreign::Reject => true,
         Foreign::Pass => false,
-        Foreign::Auto => MALLINFO.find().is_some_and(|next| {
+        Foreign::Auto => MALLINFO.find().filter(|next| is_beside_free(*next)).is_some_and(|next| {
             // SAFETY: the address is that of a function named `mallinfo2`, which has this type.
             let next = unsafe { transmute::<*mut c_void, Mallinfo>(next.as_ptr()) };
             // SAFETY: takes nothing and changes nothing but the other allocator's own start.
@@ -98,6 +101,27 @@ fn is_rejected() -> bool {
             used.arena == 0 && used.hblkhd == 0
         }),
     }
+}
+
+/// Whether a function of the next allocator's is in the library that the next `free` is in.
+fn is_beside_free(function: NonNull<c_void>) -> bool {
+    if let Some(known) = IS_BESIDE_FREE.get() {
+        return *known;
+    }
+    let Some(free) = FREE.find() else { return false };
+    let library = library_of(free);
+    let is_beside = library.is_some() && library_of(function) == library;
+    let _is_first = IS_BESIDE_FREE.set(is_beside);
+    is_beside
+}
+
+/// Where the library lies that a function is in.
+fn library_of(function: NonNull<c_void>) -> Option<usize> {
+    // SAFETY: all zero is a valid structure to be filled.
+    let mut info = unsafe { core::mem::zeroed::<libc::Dl_info>() };
+    // SAFETY: any address may be asked for.
+    let is_known = unsafe { libc::dladdr(function.as_ptr(), &raw mut info) } != 0;
+    is_known.then(|| info.dli_fbase.addr())
 }
 
 /// Says once that a foreign block had to be left alone.

@@ -28,11 +28,13 @@ pub mod reports;
 
 const _: () = assert!(cfg!(panic = "unwind"), "std::bad_alloc has to pass through operator new");
 
-/// Runs when the library is loaded, for what the environment wants even of a process that never allocates.
+/// Runs when the library is loaded, for what the environment wants even of a process that never allocates, and for what only the
+/// dynamic linker's own thread may ask.
 ///
 /// A preloaded library's constructor runs before those of the program but after its first allocations, which work without it.
 #[cfg(not(any(test, fuzzing)))]
 extern "C" fn library_init() {
+    cplusplus::look_for_replaced();
     hakmem::raw::initialise_if_spoken_to();
 }
 

@@ -8,17 +8,24 @@ use core::ffi::{c_int, c_uint};
 /// # Safety
 /// - `new` is null or points to a limit, `old` is null or has room for one.
 unsafe fn limit(pid: libc::pid_t, resource: c_uint, new: *const libc::rlimit64, old: *mut libc::rlimit64) -> c_int {
+    let mut former = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // One place for both is read before it is written.
+    let is_one_place = core::ptr::eq(new, old);
+    let into = if is_one_place { &raw mut former } else { old };
     // SAFETY: passed on to the caller.
-    let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, old) as c_int };
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, into) as c_int };
     // SAFETY: the kernel has just read it.
     let set = if result == 0 { unsafe { new.as_ref() } } else { None };
-    if let Some(set) = set
-        && resource == libc::RLIMIT_AS
+    if let Some(set) = set {
         // SAFETY: no preconditions.
-        && (pid == 0 || pid == unsafe { libc::getpid() })
-    {
-        // No limit is the largest number.
-        hakmem::expect_address_limit(usize::try_from(set.rlim_cur).unwrap_or(usize::MAX));
+        if resource == libc::RLIMIT_AS && (pid == 0 || pid == unsafe { libc::getpid() }) {
+            // No limit is the largest number.
+            hakmem::expect_address_limit(usize::try_from(set.rlim_cur).unwrap_or(usize::MAX));
+        }
+        if is_one_place {
+            // SAFETY: the caller's room for a limit.
+            unsafe { old.write(former) };
+        }
     }
     result
 }

@@ -23,6 +23,11 @@ fn the_cpp_operators_serve_every_form() {
 }
 
 #[test]
+fn operators_that_the_program_has_not_replaced_call_those_that_it_has() {
+    passes_with_and_without("replaced_operators.cpp", &[]);
+}
+
+#[test]
 fn destructors_of_pthread_keys_allocate() {
     passes_with_and_without("thread_exit.c", &[]);
 }

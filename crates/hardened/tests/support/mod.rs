@@ -30,7 +30,7 @@ impl Level {
     }
 
     pub fn cx(&self) -> HardenedContext<'_> {
-        HardenedContext { os: &self.os, routes: &self.routes, arena: &self.arena, doors_mix: || false }
+        HardenedContext { os: &self.os, routes: &self.routes, arena: &self.arena, doors_mix: |_, _| false }
     }
 
     pub fn allocate(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {

@@ -22,6 +22,8 @@ static void limit_address_space(size_t bytes) {
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
     struct rlimit now;
     CHECK(prlimit(0, RLIMIT_AS, NULL, &now) == 0 && now.rlim_cur == bytes);
+    // One place for the new limit and the old one.
+    CHECK(prlimit(0, RLIMIT_AS, &now, &now) == 0 && now.rlim_cur == bytes);
 }
 
 static void *allocate_and_free(void *bytes) {

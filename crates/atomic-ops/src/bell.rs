@@ -22,9 +22,14 @@ impl Bell {
     /// Wakes the waiting thread, or spares the next wait.
     #[inline]
     pub fn ring(&self) {
-        if self.0.load_relaxed() == RUNG {
-            return;
+        if self.0.load_relaxed() != RUNG {
+            self.ring_surely();
         }
+    }
+
+    /// Like [`Bell::ring`], where that may take a ring for unheard which the waiting thread is just taking: it would not see what was
+    /// written before this one, and sleep on. Here it sees it.
+    pub fn ring_surely(&self) {
         // ORDERING: pairs with `wait`: what was written before the ring is visible to the woken thread.
         if self.0.swap_acq_rel(RUNG) == SLEEPER {
             futex::wake_one(&self.0);

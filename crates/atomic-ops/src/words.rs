@@ -345,6 +345,13 @@ macro_rules! owned_word {
                 self.0.load(Ordering::Relaxed)
             }
 
+            /// Reads without a claim on what is read, which may be old by now: for hints.
+            #[inline]
+            #[must_use]
+            pub fn peek(&self) -> $value {
+                self.0.load(Ordering::Relaxed)
+            }
+
             /// Writes. Only the word's present writer calls this.
             #[inline]
             #[cfg_attr(alloc_loom, track_caller)]

@@ -172,7 +172,7 @@ impl BigCache {
             "resized block is not what its route says"
         );
         if shape.superslabs > held {
-            if !self.grow_extent(cx, index, held, shape.superslabs) {
+            if cx.belongs_outside(&shape) || !self.grow_extent(cx, index, held, shape.superslabs) {
                 return false;
             }
             word.set_big(shape.bytes, cx.hint.note);
@@ -350,7 +350,7 @@ impl BigCache {
     /// Fresh superslabs for the request, and whether they read as zero.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn take_fresh(&self, cx: &BigContext<'_>, shape: &Shape, growing: bool) -> Option<(SlabIndex, bool)> {
-        if cx.policy.outside && shape.bytes > cx.policy.window_max_bytes {
+        if cx.belongs_outside(shape) {
             return None;
         }
         let room = if growing { shape.room(cx.policy.room_permille) } else { 0 };

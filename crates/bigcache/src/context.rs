@@ -106,6 +106,11 @@ impl<'a> BigContext<'a> {
         }
     }
 
+    /// Whether a block is beyond what the window is for.
+    pub(crate) fn belongs_outside(&self, shape: &Shape) -> bool {
+        self.policy.outside && shape.bytes > self.policy.window_max_bytes
+    }
+
     /// The note of kept extents that may serve the block.
     pub(crate) fn kept_note(&self) -> u16 {
         if self.hint.keep_ms > 0 { self.hint.note } else { 0 }

@@ -127,11 +127,10 @@ impl Outside {
         // SAFETY: reached under the pin, which lives to the end of this function.
         let record = unsafe { node.as_ref() };
         let old_bytes = record.bytes.load_relaxed();
-        let start = node.as_ptr().cast::<u8>();
         if new_bytes > old_bytes {
-            let Some(new_mapping_bytes) = new_bytes.checked_add(OS_PAGE_BYTES) else { return false };
-            // SAFETY: node and block are one mapping of these bytes, made by `map_block`.
-            if !unsafe { sys::grow_mapping(start, OS_PAGE_BYTES + old_bytes, new_mapping_bytes) } {
+            // Without the node's page: advice about huge pages has made two mappings of what was one.
+            // SAFETY: the block is the end of the mapping that `map_block` made, or since that advice one of its own.
+            if !unsafe { sys::grow_mapping(node::block_of(node), old_bytes, new_bytes) } {
                 return false;
             }
             self.bytes.add_relaxed(new_bytes - old_bytes);
@@ -328,18 +327,25 @@ mod tests {
     #[test]
     fn blocks_shrink_and_grow_in_place() {
         let outside = Outside::new();
-        let block = outside.allocate(BYTES, 1 << 21, false).unwrap();
-        assert!(outside.resize(block.as_ptr().addr(), BYTES / 3));
-        assert_eq!(outside.find(block.as_ptr().addr()), Some(BYTES / 3));
-        // The part given up is free again, unless another thread of the process took it.
-        if outside.resize(block.as_ptr().addr(), BYTES / 3 + OS_PAGE_BYTES) {
-            let grown_part = block.as_ptr().wrapping_add(BYTES / 3);
-            // SAFETY: the block has this page now.
-            assert_eq!(unsafe { grown_part.read() }, 0);
+        for huge in [false, true] {
+            // The part given up is free again, unless another thread of the process took it: one of several tries grows.
+            let grows = || {
+                let block = outside.allocate(BYTES, 1 << 21, huge).unwrap();
+                assert!(outside.resize(block.as_ptr().addr(), BYTES / 3));
+                assert_eq!(outside.find(block.as_ptr().addr()), Some(BYTES / 3));
+                let has_grown = outside.resize(block.as_ptr().addr(), BYTES / 3 + OS_PAGE_BYTES);
+                if has_grown {
+                    let grown_part = block.as_ptr().wrapping_add(BYTES / 3);
+                    // SAFETY: the block has this page now.
+                    assert_eq!(unsafe { grown_part.read() }, 0);
+                }
+                outside.check_invariants();
+                assert!(!outside.resize(block.as_ptr().addr() + 4096, BYTES));
+                assert!(outside.free(block.as_ptr().addr()).is_some());
+                has_grown
+            };
+            assert!((0..20).any(|_| grows()), "huge pages: {huge}");
         }
-        outside.check_invariants();
-        assert!(!outside.resize(block.as_ptr().addr() + 4096, BYTES));
-        assert!(outside.free(block.as_ptr().addr()).is_some());
         assert!(outside.allocate(1 << 47, 16, false).is_none());
         outside.check_invariants();
     }

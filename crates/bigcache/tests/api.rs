@@ -284,6 +284,19 @@ fn a_full_window_sends_blocks_outside_and_takes_back_what_is_kept_first() {
 }
 
 #[test]
+fn a_block_that_belongs_outside_by_its_size_does_not_grow_into_the_window_either() {
+    let policy = BigPolicy { window_max_bytes: 16 * MIB, ..BigPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(64 * MIB, policy), BigCache::new());
+    let block = take(&heap, &cache, 6 * MIB);
+    let index = heap.os.index_of(address_of(block)).unwrap();
+    assert!(cache.resize_in_place(&heap.cx(), index, 6 * MIB, 15 * MIB));
+    assert!(!cache.resize_in_place(&heap.cx(), index, 15 * MIB, 17 * MIB));
+    assert!(cache.move_to(&heap.cx(), index, 15 * MIB, 17 * MIB).is_none());
+    assert!(heap.free(&cache, address_of(block)));
+    heap.os.check_invariants();
+}
+
+#[test]
 fn without_leave_to_go_outside_a_full_window_gives_none() {
     let (heap, cache) = (Heap::new(32 * MIB, BigPolicy { outside: false, ..BigPolicy::DEFAULT }), BigCache::new());
     assert!(cache.allocate(&heap.cx(), 40 * MIB, 16, false).is_none());

@@ -21,6 +21,27 @@ pub(crate) fn heap_for_thread() -> Option<&'static HeapRecord> {
     }
 }
 
+/// As [`heap_for_thread`], for a free. The C library frees what it kept of a thread at that thread's end, when nobody would give a heap
+/// up any more: a newcomer that only frees does without one mostly. One that goes on like that gets a heap, for its outbox.
+#[inline]
+pub(crate) fn heap_for_free() -> Option<&'static HeapRecord> {
+    match tls::holder() {
+        Holder::Heap(record) => Some(record),
+        Holder::Leaver => None,
+        Holder::Newcomer => heap_for_newcomer_slow(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn heap_for_newcomer_slow() -> Option<&'static HeapRecord> {
+    let frees = GLOBAL.registry.newcomer_frees.add_relaxed(1) + 1;
+    if frees.is_multiple_of(NEWCOMER_FREES) { join_slow() } else { None }
+}
+
+/// Frees of newcomers, one of which gets a heap.
+const NEWCOMER_FREES: u32 = 64;
+
 #[cold]
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]

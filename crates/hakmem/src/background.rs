@@ -8,11 +8,12 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
-use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
+use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedUsize};
 use hakmem_base::keeping_errno;
 
 use crate::confined::is_confined;
 use crate::global::GLOBAL;
+use crate::observe;
 
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
 const STACK_BYTES: usize = 256 << 10;
@@ -24,7 +25,12 @@ pub(crate) struct Background {
     thread: SharedUsize,
     stop: Flag,
     starts: Shared32,
+    /// When (ns) another start may be tried, after one that failed.
+    retry_at_ns: Shared64,
 }
+
+/// How long (ns) after a failed start: a process at its limit of threads would try with every allocation.
+const RETRY_NS: u64 = 1_000_000_000;
 
 /// What such a thread runs. It calls [`Background::begins`] first and [`Background::ended`] last.
 pub(crate) type Body = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -36,6 +42,7 @@ impl Background {
             thread: SharedUsize::new(0),
             stop: Flag::new(false),
             starts: Shared32::new(0),
+            retry_at_ns: Shared64::new(0),
         }
     }
 
@@ -60,6 +67,10 @@ impl Background {
         if is_confined() {
             return self.is_running();
         }
+        let retry_at_ns = self.retry_at_ns.load_relaxed();
+        if retry_at_ns != 0 && observe::monotonic_ns() < retry_at_ns {
+            return false;
+        }
         // ORDERING: one starter; pairs with the store at the thread's end.
         if self.is_to_stop() || !self.running.try_set_acq_rel() {
             return true;
@@ -70,6 +81,7 @@ impl Background {
             self.spawn(body)
         });
         if !started {
+            self.retry_at_ns.store_relaxed(observe::monotonic_ns() + RETRY_NS);
             self.ended();
         }
         started

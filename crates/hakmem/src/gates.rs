@@ -8,7 +8,7 @@ use hakmem_base::{
 use hakmem_ownership::{BinPtr, Route};
 use hakmem_tiny_front::{Heap, Pop};
 
-use crate::attach::{heap_for_thread, pick_up_policy, with_passing_heap};
+use crate::attach::{heap_for_free, heap_for_thread, pick_up_policy, with_passing_heap};
 use crate::global::GLOBAL;
 use crate::record::HeapRecord;
 use crate::{hardened, large, learning, pages, raw, sampler, scavenger, tls, watcher};
@@ -526,7 +526,7 @@ unsafe fn free_remote(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let Some(slab) = front.slab_of(class, block) else { return };
     // SAFETY: a block of this class begins there.
     unsafe { come_back_from_use(block, class, claim) };
-    let heap = heap_for_thread().map(|record| &record.heap);
+    let heap = heap_for_free().map(|record| &record.heap);
     // SAFETY: the block is one of the slab's, the slab somebody else's; the caller hands the block over.
     if unsafe { front.free_remote(heap, slab, class, block) } {
         pages::watch_purgeable();
@@ -661,7 +661,10 @@ pub(crate) unsafe fn reallocate_slow(
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
     } else {
-        allocate(with_room_to_step(bytes, new_bytes), least_align(new_bytes, align, door), door)
+        // A guarded sample is of the size that was asked for, to which its free is compared.
+        let is_sampled = heap_for_thread().is_some_and(|record| record.heap.policy().sample != 0);
+        let wanted = if is_sampled { new_bytes } else { with_room_to_step(bytes, new_bytes) };
+        allocate(wanted, least_align(new_bytes, align, door), door)
     };
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.

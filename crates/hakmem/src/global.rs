@@ -43,6 +43,8 @@ pub(crate) struct Global {
     pub confined: confined::State,
     pub learning: learning::State,
     pub setup: Lock<()>,
+    /// The generation of the policy whose numbers the boxes have.
+    pub applied: Lock<u32>,
     /// Numbers that other threads than a policy's publisher need at once.
     pub scavenge_min_bytes: SharedUsize,
     pub scavenger_mode: Shared32,
@@ -87,6 +89,8 @@ pub(crate) struct Registry {
     /// Heaps that threads hold, and the most there have been.
     pub live: Shared32,
     pub peak: Shared32,
+    /// Frees of threads that have not had a heap yet.
+    pub newcomer_frees: Shared32,
 }
 
 /// Head of the list of records without a thread.
@@ -165,12 +169,14 @@ impl Global {
                 free: Lock::new(FreeRecords(core::ptr::null())),
                 live: Shared32::new(0),
                 peak: Shared32::new(0),
+                newcomer_frees: Shared32::new(0),
             },
             heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
             large_refused: Shared64::new(0),
             starts_refused: Shared64::new(0),
             boot: SetOnce::new(),
             setup: Lock::new(()),
+            applied: Lock::new(0),
             ready: Flag::new(false),
             hooks: Hooks::new(),
             scavenger: scavenger::State::new(),
@@ -293,6 +299,12 @@ impl Global {
 
     /// Passes a policy's numbers on to the boxes that have one copy.
     fn apply(&self, policy: &FrozenPolicy, generation: u32) {
+        let mut applied = self.applied.lock();
+        if generation < *applied {
+            // Whoever published it was slower than the next one.
+            return;
+        }
+        *applied = generation;
         self.front.classes.set(DynamicSet::of_sizes(&policy.dynamic_classes), generation);
         self.front.os.set_policy(OsPolicy {
             purge_delay_ms: policy.purge_delay_ms,

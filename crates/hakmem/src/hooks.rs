@@ -91,6 +91,7 @@ extern "C" fn before_fork() {
     watcher::lock_for_fork();
     // The big cache next: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
+    GLOBAL.applied.lock_for_fork();
     GLOBAL.front.classes.lock_for_fork();
     GLOBAL.big.lock_for_fork();
     GLOBAL.hardened.lock_for_fork();
@@ -121,6 +122,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.front.classes.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.applied.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
     // SAFETY: as above.

@@ -10,7 +10,7 @@ use hakmem_ownership::{Route, RouteWord};
 use hakmem_policy::Mode;
 use hakmem_tiny_front::Tables;
 
-use crate::attach::{heap_for_thread, pick_up_policy};
+use crate::attach::{heap_for_free, heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
 use crate::hardened;
 use crate::learning;
@@ -181,7 +181,7 @@ pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
     let (Some(tables), Some(index)) = (GLOBAL.front.tables(), GLOBAL.front.index_of(block.addr().get())) else {
         return;
     };
-    let record = heap_for_thread();
+    let record = heap_for_free();
     match (route, record) {
         (Route::Run { units, bytes }, Some(record)) => {
             record.runs.free(&GLOBAL.run_context(tables, record.run_policy.get()), index, units, bytes);
@@ -235,7 +235,9 @@ pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: 
             done.then_some(block)
         }
         Route::Big { bytes, note } => {
-            if new_bytes <= RUN_MAX_BYTES && new_bytes <= bytes - bytes / 4 {
+            // In place it would hold a superslab, however little it uses of it after many small steps.
+            let is_little = new_bytes < bytes && new_bytes <= RUN_MAX_BYTES / 4 * 3;
+            if new_bytes <= RUN_MAX_BYTES && (new_bytes <= bytes - bytes / 4 || is_little) {
                 return None;
             }
             let cx = big_context(tables, record, sites::hint_of(note));

@@ -138,7 +138,7 @@ pub fn set_mode(mode: Mode) -> bool {
     if mode == Mode::Frozen {
         freeze();
         // The thread has nothing left to do.
-        GLOBAL.learning.bell.ring();
+        GLOBAL.learning.bell.ring_surely();
         return true;
     }
     if !GLOBAL.ensure_ready() {
@@ -259,7 +259,7 @@ pub(crate) fn forget_in_child() {
 /// The end of the process, or of the library in it: ends the thread, waits for it, and writes down what it has found.
 pub(crate) fn finish() {
     let state = &GLOBAL.learning;
-    state.background.stop(|| state.bell.ring());
+    state.background.stop(|| state.bell.ring_surely());
     if let Some(path) = GLOBAL.boot().policy_out.as_bytes() {
         write_policy_out(path);
     }

@@ -126,6 +126,7 @@ mod tests {
         note_help_of_runtime();
         assert!(doors_mix(Door::New, Door::NewArray) && doors_mix(Door::Malloc, Door::New));
         assert!(!doors_mix(Door::Malloc, Door::Rust) && !doors_mix(Door::Rust, Door::New));
+        // ORDERING: this test alone uses the flag.
         RUNTIME_HELPED.store_release(false);
     }
 

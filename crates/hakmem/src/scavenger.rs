@@ -84,8 +84,8 @@ pub(crate) fn forget_in_child() {
 /// Ends the scavenger and waits for it.
 pub(crate) fn stop() {
     GLOBAL.scavenger.background.stop(|| {
-        GLOBAL.scavenger.work.ring();
-        GLOBAL.scavenger.end.ring();
+        GLOBAL.scavenger.work.ring_surely();
+        GLOBAL.scavenger.end.ring_surely();
     });
 }
 

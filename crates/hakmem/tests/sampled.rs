@@ -398,6 +398,20 @@ fn contents_survive_realloc_between_samples_and_other_blocks() {
             // SAFETY: the block has this layout.
             unsafe { dealloc(block, layout) };
         }
+        // Steps for which other blocks get room to spare.
+        let mut layout = Layout::from_size_align(4096, 8).unwrap();
+        // SAFETY: not empty.
+        let mut block = unsafe { alloc(layout) };
+        while layout.size() < 32 << 10 {
+            // SAFETY: the block has this layout.
+            block = unsafe { realloc(block, layout, layout.size() + 104) };
+            layout = Layout::from_size_align(layout.size() + 104, 8).unwrap();
+        }
+        // SAFETY: the block has this layout.
+        unsafe { dealloc(block, layout) };
+        // No block is of a size that only a part of is kept in mind.
+        // SAFETY: not empty.
+        assert!(black_box(unsafe { alloc(Layout::from_size_align((1 << 48) + 16, 8).unwrap()) }).is_null());
         // Lengths that a class serves without moving the block.
         let mut text = String::with_capacity(33);
         for _ in 0..2000 {

@@ -5,7 +5,7 @@
 mod support;
 
 use hakmem_atomic_ops::SharedPtr;
-use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES, fatal};
+use hakmem_base::{OS_PAGE_BYTES, RUN_MAX_BYTES, SLAB_BYTES, fatal};
 use hakmem_mid_pool::{RunCache, RunFlow, RunPolicy, large_class, shared};
 use hakmem_ownership::Route;
 use support::{Heap, fill, is_filled};
@@ -37,20 +37,23 @@ fn a_freed_run_is_the_next_one_of_its_size() {
     let (heap, cache) = (heap(), RunCache::new());
     let first = cache.allocate(&heap.cx(), 200_000, 16).unwrap();
     assert!(first.zeroed);
-    assert_eq!(heap.run_of(first), (heap.os.index_of(first.ptr.as_ptr().addr()).unwrap(), 4, 200_000));
+    assert_eq!(heap.run_of(first), (heap.os.index_of(first.ptr.as_ptr().addr()).unwrap(), 4, 49 * OS_PAGE_BYTES));
     free(&heap, &cache, first);
     assert_eq!(cache.cached_bytes(), 4 * SLAB_BYTES);
     let second = cache.allocate(&heap.cx(), 230_000, 16).unwrap();
     assert_eq!(second.ptr, first.ptr);
     assert!(!second.zeroed);
     assert_eq!((cache.hits(), cache.misses(), cache.cached_bytes()), (1, 1, 0));
-    assert_eq!((cache.allocated_bytes(), cache.freed_bytes()), (430_000, 200_000));
+    assert_eq!(
+        (cache.allocated_bytes(), cache.freed_bytes()),
+        ((49 + 57) * OS_PAGE_BYTES as u64, 49 * OS_PAGE_BYTES as u64)
+    );
     let of_class = large_class(4);
     for (class, flow) in cache.flow().into_iter().enumerate() {
         let expected = if class == of_class { RunFlow { requests: 2, hits: 1 } } else { RunFlow::default() };
         assert_eq!(flow, expected, "class {class}");
     }
-    assert_eq!(heap.run_of(second).2, 230_000);
+    assert_eq!(heap.run_of(second).2, 57 * OS_PAGE_BYTES);
 }
 
 #[test]
@@ -187,7 +190,7 @@ fn a_block_grows_into_free_units_and_into_a_cached_run_behind_it() {
     assert_eq!(heap.run_of(block), (index, units, bytes));
     free(&heap, &cache, behind);
     assert!(cache.resize_in_place(&heap.cx(), index, units, 4 * SLAB_BYTES + 1));
-    assert_eq!(heap.run_of(block), (index, 5, 4 * SLAB_BYTES + 16));
+    assert_eq!(heap.run_of(block), (index, 5, 4 * SLAB_BYTES + OS_PAGE_BYTES));
     assert_eq!(cache.cached_bytes(), 0);
     assert!(is_filled(block, bytes, 0x5a));
     assert!(cache.resize_in_place(&heap.cx(), index, 5, 32 * SLAB_BYTES) == (index.slot() == 0));
@@ -303,7 +306,7 @@ fn a_thread_without_a_cache_uses_the_shared_functions() {
     assert!(block.zeroed && block.ptr.as_ptr().addr().is_multiple_of(1 << 17));
     let (index, units, _) = heap.run_of(block);
     let resized = shared::resize_in_place(&heap.cx(), index, units, 100_000).unwrap();
-    assert_eq!((resized.old_bytes, resized.new_bytes), (300_000, 100_000));
+    assert_eq!((resized.old_bytes, resized.new_bytes), (74 * OS_PAGE_BYTES, 25 * OS_PAGE_BYTES));
     let (index, units, _) = heap.claim(block).unwrap();
     shared::free(&heap.cx(), index, units);
     assert_eq!(heap.os.stats().in_use_bytes, 0);

@@ -4,7 +4,7 @@
 
 mod support;
 
-use hakmem_base::{RUN_MAX_BYTES, SLAB_BYTES};
+use hakmem_base::{OS_PAGE_BYTES, RUN_MAX_BYTES, SLAB_BYTES};
 use hakmem_mid_pool::{Block, RunCache, RunPolicy, shared};
 use hakmem_testkit::cases;
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ impl Machine {
 
     fn accept(&mut self, block: Block, requested: usize, align: usize) {
         let (_, units, bytes) = self.heap.run_of(block);
-        assert!(bytes >= requested && bytes < requested + 16 && units as usize * SLAB_BYTES >= bytes);
+        assert!(bytes >= requested && bytes < requested + OS_PAGE_BYTES && units as usize * SLAB_BYTES >= bytes);
         assert_eq!(block.ptr.as_ptr().addr() % align, 0);
         let start = block.ptr.as_ptr().addr();
         for other in &self.live {
@@ -201,7 +201,7 @@ impl Machine {
             assert!(new_bytes > units as usize * SLAB_BYTES, "a block that fits its run did not stay");
             return;
         }
-        assert!(bytes >= new_bytes && bytes < new_bytes + 16 && new_units as usize * SLAB_BYTES >= bytes);
+        assert!(bytes >= new_bytes && bytes < new_bytes + OS_PAGE_BYTES && new_units as usize * SLAB_BYTES >= bytes);
         assert!(is_filled(live.block, bytes.min(old_bytes), live.mark), "resizing lost contents");
         fill(live.block, old_bytes.min(bytes), bytes, live.mark);
         self.live[place % count].bytes = bytes;

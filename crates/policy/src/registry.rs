@@ -119,7 +119,7 @@ const OTHER_VARIABLES: &[EnvVar] = &[
     text_variable!(
         "HAKMEM_POLICY_OUT",
         policy_out,
-        " With LEARN: file for the policy that was learned, written at exit in the form that HAKMEM_POLICY reads; `%p` in it stands for the process id."
+        " With LEARN: file for the policy that was learned, written at exit in the form that HAKMEM_POLICY reads; `%p` in it stands for the process id. A process that learned nothing leaves a file that is there as it is."
     ),
     variable!(
         "HAKMEM_FREEZE_SIGNAL",

@@ -37,6 +37,7 @@ static ARE_REPLACED: Flag = Flag::new(false);
 #[cfg(not(any(test, fuzzing)))]
 pub(crate) fn look_for_replaced() {
     if raw::operators_are_replaced() {
+        // ORDERING: the thread that loads the library starts all others; release only because flags have no relaxed store.
         ARE_REPLACED.store_release(true);
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use hakmem_testkit::{Child, number_from_env};
-use support::{compile, preload};
+use support::{compile, number, preload};
 
 #[test]
 fn the_malloc_family_behaves_as_the_manual_says() {
@@ -30,6 +30,18 @@ fn operators_that_the_program_has_not_replaced_call_those_that_it_has() {
 #[test]
 fn destructors_of_pthread_keys_allocate() {
     passes_with_and_without("thread_exit.c", &[]);
+}
+
+#[test]
+fn threads_that_only_the_c_library_frees_for_leave_no_heaps_behind() {
+    passes_with_and_without("idle_threads.c", &[]);
+    let mut command = Command::new(compile("idle_threads.c"));
+    preload(&mut command);
+    command.env("HAKMEM_STATS", "1");
+    let ended = Child::of(command).run();
+    ended.assert_success();
+    let heaps = number(&ended, "live_heaps");
+    assert!((1..=640 / 64 + 2).contains(&heaps), "{heaps} heaps of 640 threads");
 }
 
 #[test]

@@ -218,8 +218,7 @@ impl SuperslabOs {
             Some(place) => place,
             None => {
                 let superslab = pool.place_superslab().ok_or(Refused::NoPlace)?;
-                self.ensure_committed(&mut pool, superslab + 1)?;
-                (superslab, 0)
+                (self.commit_or_place_below(&mut pool, superslab, 1, 1)?, 0)
             }
         };
         let kind = pool.read(superslab).kind;
@@ -319,7 +318,7 @@ impl SuperslabOs {
         let mut pool = self.pool.lock();
         self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
         let first = pool.place_extent(superslabs, room, align).ok_or(Refused::NoPlace)?;
-        self.ensure_committed(&mut pool, first + superslabs)?;
+        let first = self.commit_or_place_below(&mut pool, first, superslabs, align)?;
         let fresh_before = pool.fresh_superslabs;
         let zeroed = pool.take_superslabs(first, superslabs, Kind::ExtentHead, used_units, now as u32);
         let grown = (pool.fresh_superslabs - fresh_before) as u32;
@@ -694,6 +693,20 @@ impl SuperslabOs {
         }
         self.reservation.counters.limit_refused.add_relaxed(1);
         Err(Refused::NoMemory)
+    }
+
+    /// Makes a place that was found writable. Where the kernel refuses, one among those that are is as good: only room was spared.
+    fn commit_or_place_below(
+        &self,
+        pool: &mut LockGuard<'_, Pool>,
+        first: u32,
+        superslabs: u32,
+        align: u32,
+    ) -> Result<u32, Refused> {
+        match self.ensure_committed(pool, first + superslabs) {
+            Ok(()) => Ok(first),
+            Err(refused) => pool.place_committed(superslabs, align).ok_or(refused),
+        }
     }
 
     /// Makes the superslabs below `end` writable, in growing steps so that there are few system calls and one mapping.

@@ -186,6 +186,13 @@ impl Pool {
             .or_else(|| self.map.find(superslabs, align, phase, Avoid::Used))
     }
 
+    /// The lowest place for an extent among the superslabs that are committed, whoever's room it is.
+    pub(crate) fn place_committed(&mut self, superslabs: u32, align: u32) -> Option<u32> {
+        let phase = self.phase & (align - 1);
+        let committed = self.committed;
+        self.map.find(superslabs, align, phase, Avoid::Used).filter(|first| first + superslabs <= committed)
+    }
+
     /// Hands out free units; returns their clean bits, the first unit in bit 0.
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub(crate) fn take_units(&mut self, superslab: u32, slot: u32, units: u32, now: u32) -> u32 {

@@ -293,7 +293,7 @@ impl Reservation {
     /// Asks for huge pages behind the range.
     pub(crate) fn advise_huge(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
         let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
-        let is_done = self.advise(|| sys::advise_huge(start, bytes));
+        let is_done = self.hint(|| sys::advise_huge(start, bytes));
         if is_done {
             self.counters.huge_advised_bytes.add_relaxed(bytes as u64);
         }
@@ -303,7 +303,20 @@ impl Reservation {
     /// Takes [`Reservation::advise_huge`] back.
     pub(crate) fn advise_small(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
         let Some(start) = self.guarded(first, offset_bytes, bytes) else { return false };
-        self.advise(|| sys::advise_small(start, bytes))
+        self.hint(|| sys::advise_small(start, bytes))
+    }
+
+    /// Advice that a kernel without huge pages refuses each time: no reason to stop purging, which is advice too.
+    fn hint(&self, call: impl FnOnce() -> Result<(), Refusal>) -> bool {
+        if self.paused_until_ms.load_relaxed() > sys::coarse_clock_ms() {
+            return false;
+        }
+        self.counters.madvise_calls.add_relaxed(1);
+        let result = call();
+        if let Err(refusal) = &result {
+            self.count_refusal(refusal);
+        }
+        result.is_ok()
     }
 
     fn advise(&self, call: impl FnOnce() -> Result<(), Refusal>) -> bool {
@@ -327,14 +340,18 @@ impl Reservation {
 
     #[cold]
     fn note_refusal(&self, refusal: Refusal) {
-        let counters = &self.counters;
-        let counter = if refusal.is_enomem() { &counters.madvise_enomem } else { &counters.madvise_failed };
-        counter.add_relaxed(1);
+        self.count_refusal(&refusal);
         if self.refusals.add_relaxed(1) + 1 >= MADVISE_PATIENCE {
             self.refusals.store_relaxed(0);
             self.paused_until_ms.store_relaxed(sys::coarse_clock_ms() + MADVISE_PAUSE_MS);
-            counters.madvise_disabled.add_relaxed(1);
+            self.counters.madvise_disabled.add_relaxed(1);
         }
+    }
+
+    fn count_refusal(&self, refusal: &Refusal) {
+        let counters = &self.counters;
+        let counter = if refusal.is_enomem() { &counters.madvise_enomem } else { &counters.madvise_failed };
+        counter.add_relaxed(1);
     }
 
     /// Coarse time (ms) before which a purge would be in vain.

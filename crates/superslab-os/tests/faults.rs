@@ -72,6 +72,37 @@ fn a_refused_commit_is_retried_with_the_exact_need() {
 }
 
 #[test]
+fn where_no_more_can_be_committed_what_is_serves_without_room_to_spare() {
+    let _alone = Alone::new();
+    let os = os_with(OsPolicy { prefill_superslabs: 1, ..never() });
+    let (hole, behind) = (os.take_extent(20, 0, 1).unwrap(), os.take_extent(1, 0, 1).unwrap());
+    os.give_extent(hole.first, 20, Purge::Now);
+    refuse_calls(Call::Mprotect, 0, 1000);
+    // With room behind it there is a place only where nothing is committed.
+    let extent = os.take_extent(15, 15, 1).unwrap();
+    assert_eq!(extent.first, hole.first);
+    assert!(os.take_extent(6, 0, 1).is_none());
+    os.check_invariants();
+    // What is left of the hole is the extent's room, and serves runs all the same.
+    assert!(os.take_run(1, 1).is_some_and(|run| run.first < behind.first));
+    os.check_invariants();
+}
+
+#[test]
+fn hints_that_are_refused_do_not_stop_purges() {
+    let _alone = Alone::new();
+    let os = os_with(never());
+    let extent = os.take_extent(40, 0, 1).unwrap();
+    refuse_calls(Call::Madvise, 0, 20);
+    for _ in 0..20 {
+        assert!(!os.advise_huge(extent.first, SUPERSLAB_BYTES));
+    }
+    assert_eq!(os.stats().madvise_disabled, 0);
+    os.give_extent(extent.first, 40, Purge::Now);
+    assert_eq!(os.stats().purged_bytes, 40 * SUPERSLAB_BYTES as u64);
+}
+
+#[test]
 fn a_take_that_cannot_commit_fails_and_changes_nothing() {
     let _alone = Alone::new();
     let os = os_with(OsPolicy { prefill_superslabs: 8, ..never() });

@@ -206,7 +206,8 @@ impl Front {
         self.orphan_bytes.sub_relaxed(u64::from(count) * class.block_bytes() as u64);
     }
 
-    /// Counts bytes freed to a slab without an owner; now and then that is a reason to look for empty ones.
+    /// Counts bytes freed to slabs without an owner, those of a slab that is free as a whole; now and then that is a reason to look for
+    /// empty ones.
     pub(crate) fn freed_to_orphan(&self, tables: &Tables, bytes: u64) {
         let freed = self.orphan_freed.add_relaxed(bytes) + bytes;
         let share = u64::from(self.orphan_slabs.load_relaxed()) * (hakmem_base::SLAB_BYTES as u64 / 4);

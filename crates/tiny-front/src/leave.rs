@@ -60,6 +60,8 @@ impl Front {
         if heap.mailbox.has_mail() {
             self.read_mail(tables, heap);
         }
+        // A heap that never runs out of slabs would keep others' blocks for good.
+        self.flush_outbox(heap);
         let beats = heap.beats_since_trim.get() + 1;
         heap.beats_since_trim.set(beats);
         if heap.policy().idle_trim && beats >= heap.policy().idle_trim_beats {

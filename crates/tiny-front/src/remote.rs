@@ -1,7 +1,7 @@
 //! Blocks that other threads own: out through the outbox, in through mail and drain.
 
 use core::ptr::NonNull;
-use hakmem_base::{SizeClass, SlabIndex, invariant};
+use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex, invariant};
 use hakmem_ownership::Route;
 use hakmem_publish_adopt::{SlabWords, notify};
 use hakmem_remote_queue::{Chain, TokenReleased};
@@ -79,7 +79,11 @@ impl Front {
                 }
             }
             Route::Orphan(class) => {
-                self.freed_to_orphan(tables, u64::from(chain.count) * class.block_bytes() as u64);
+                // With the last of its blocks all of the slab is free, however few there were.
+                let is_free = pushed.count >= tables.state(slab).used_perhaps();
+                let slab_bytes = u64::from(class.geometry().units) * SLAB_BYTES as u64;
+                let chain_bytes = u64::from(chain.count) * class.block_bytes() as u64;
+                self.freed_to_orphan(tables, if is_free { slab_bytes } else { chain_bytes });
             }
             _ => {}
         }

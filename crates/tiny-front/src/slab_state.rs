@@ -77,6 +77,12 @@ impl SlabState {
         self.counts() >> USED_SHIFT
     }
 
+    /// [`SlabState::used`], for a thread that has no claim on the slab: it may be others' by now.
+    #[inline]
+    pub(crate) fn used_perhaps(&self) -> u32 {
+        (self.word.peek() >> COUNTS_SHIFT >> USED_SHIFT) as u32
+    }
+
     /// Blocks that have ever been carved.
     #[inline]
     #[must_use]

@@ -33,6 +33,24 @@ fn reap_finds_empty_orphans_below_one_that_is_in_use() {
 }
 
 #[test]
+fn the_few_blocks_left_of_many_orphans_free_them_all() {
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
+    let mut blocks: Vec<_> = (0..64 * 200).map(|_| take(front, heap, class(1024))).collect();
+    blocks.sort();
+    // One block of each slab outlives the thread.
+    for index in (0..blocks.len()).filter(|index| index % 64 != 0) {
+        give(front, Some(heap), blocks[index]);
+    }
+    front.leave(heap);
+    assert_eq!(front.orphans().0, 200);
+    for block in blocks.iter().step_by(64) {
+        give(front, None, *block);
+    }
+    assert!(front.orphans().0 < 100, "{} slabs of which nothing is in use stay behind", front.orphans().0);
+}
+
+#[test]
 fn a_refill_of_a_cache_that_a_nested_allocation_has_filled_loses_nothing() {
     let front = new_front(256 << 20);
     let heap = new_heap(front, FrontPolicy::DEFAULT);

@@ -175,15 +175,18 @@ fn write_frame(out: &mut FdWriter, number: u64, address: usize, place: usize, mo
     out.text("\n");
 }
 
-/// Name of the function that `place` lies in and how far, or `?`; what a string would have to escape is written as `?` too.
+/// Name of the function that `place` lies in (of a long one the beginning) and how far, or `?`; what a string would have to escape is
+/// written as `?` too.
 pub(crate) fn write_symbol(out: &mut FdWriter, place: usize) {
+    /// Longest name (bytes).
+    const MOST: usize = 100;
     let Some(module) = module_of(place).filter(|module| !module.dli_sname.is_null()) else {
         out.text("?");
         return;
     };
     // SAFETY: the loader's own text, as long as the module is there.
     let name = unsafe { CStr::from_ptr(module.dli_sname) };
-    for byte in name.to_bytes() {
+    for byte in name.to_bytes().iter().take(MOST) {
         let is_plain = byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
         out.bytes(&[if is_plain { *byte } else { b'?' }]);
     }

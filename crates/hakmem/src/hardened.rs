@@ -70,7 +70,9 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
     let cx = GLOBAL.hardened_context(tables);
     scavenger::stand_by();
     let mut block = GLOBAL.hardened.allocate(cx, bytes, align, door);
-    if block.is_none() && GLOBAL.hardened.collect(cx, true) {
+    // For a block that the machine has no memory for, what waits would be let go in vain, by whoever names such a size.
+    let might_fit = bytes <= GLOBAL.physical_bytes.load_relaxed();
+    if block.is_none() && might_fit && GLOBAL.hardened.collect(cx, true) {
         block = GLOBAL.hardened.allocate(cx, bytes, align, door);
     }
     let block = block.or_else(|| unguarded(bytes, align));

@@ -144,6 +144,7 @@ extern "C" fn after_fork_in_child() {
     GLOBAL.registry.peak.store_relaxed(1);
     GLOBAL.registry.live.store_relaxed(1);
     release_fork_locks();
+    learning::forget_findings_in_child();
     GLOBAL.hardened.stir_in_child();
     sampler::differ_in_child();
     watcher::forget_in_child();

@@ -256,6 +256,14 @@ pub(crate) fn forget_in_child() {
     state.background.forget_in_child();
 }
 
+/// And what its parent has found is the parent's to tell. After the locks are released.
+pub(crate) fn forget_findings_in_child() {
+    let state = &GLOBAL.learning;
+    let _parents = state.learned.lock().take();
+    state.windows.store_relaxed(0);
+    state.published.store_relaxed(0);
+}
+
 /// The end of the process, or of the library in it: ends the thread, waits for it, and writes down what it has found.
 pub(crate) fn finish() {
     let state = &GLOBAL.learning;
@@ -474,6 +482,10 @@ impl Session {
 
     /// The program rests for longer than its memory should be kept on the strength of what it did when it worked.
     fn fall_silent(&mut self) {
+        // Somebody else's policy is not ours to change: learning starts anew from it.
+        if GLOBAL.policy.generation() != self.generation {
+            self.learner = None;
+        }
         let policy = self.learner.as_mut().and_then(|learner| learner.fall_silent());
         if let Some(policy) = policy.filter(|_| mode() == Mode::Learn) {
             self.publish(&policy);

@@ -49,7 +49,7 @@ pub fn note_help_of_runtime() {
     RUNTIME_HELPED.store_release(true);
 }
 
-/// Whether the program, or a library before ours, has replaced some operator. As for [`doors_mix`].
+/// Whether the program, or a library before ours, has replaced some operator. No lock of hakmem's may be held.
 #[cold]
 #[must_use]
 pub fn are_replaced() -> bool {

@@ -177,7 +177,8 @@ fn write_sites(out: &mut FdWriter, policy: &FrozenPolicy) -> fmt::Result {
                 replaced |= u64::from(former.calls() == rule.calls()) << number;
             }
             count += 1;
-            write_site(rule, out).and_then(|()| write_site_evidence(out, hint))
+            write_site(rule, out)?;
+            if out.written() < POLICY_FILE_BYTES / 2 { write_site_evidence(out, hint) } else { Ok(()) }
         };
         if result.is_ok() {
             result = with_rule(hint, &mut written);
@@ -212,7 +213,7 @@ fn with_rule(hint: &SiteHint, write: &mut dyn FnMut(&SiteRule<'_>) -> fmt::Resul
     write(&rule)
 }
 
-/// Why, for people and tools.
+/// Why, for people and tools. As long as the file is short: one that is too long would not be read at all.
 fn write_site_evidence(out: &mut FdWriter, hint: &SiteHint) -> fmt::Result {
     out.text("\n[site.evidence]\nsymbols = \"");
     for (number, frame) in hint.frames.iter().take(hint.depth).enumerate() {

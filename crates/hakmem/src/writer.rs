@@ -12,12 +12,13 @@ pub(crate) struct FdWriter {
     fd: c_int,
     buffer: [u8; BUFFER_BYTES],
     len: usize,
+    flushed: usize,
     has_failed: bool,
 }
 
 impl FdWriter {
     pub fn new(fd: c_int) -> Self {
-        Self { fd, buffer: [0; BUFFER_BYTES], len: 0, has_failed: false }
+        Self { fd, buffer: [0; BUFFER_BYTES], len: 0, flushed: 0, has_failed: false }
     }
 
     pub fn text(&mut self, text: &str) -> &mut Self {
@@ -79,8 +80,14 @@ impl FdWriter {
                 _ => self.has_failed = true,
             }
         }
+        self.flushed += self.len;
         self.len = 0;
         !self.has_failed
+    }
+
+    /// Bytes so far.
+    pub fn written(&self) -> usize {
+        self.flushed + self.len
     }
 }
 

@@ -26,7 +26,7 @@ const LOOKS_TO_LEAVE: u32 = 12;
 const BETTER: f64 = 1.25;
 /// What is left at a look of what former looks saw of sizes that there is news of.
 const KEPT: f64 = 0.5;
-/// Dynamic classes that are asked for at a time, at most: DYN1, DYN2 and two more.
+/// Dynamic classes that are asked for at a time, at most: DYN1, DYN2 and two more. The boot policy may have more.
 const MOST: usize = 4;
 
 /// A class and for how many looks in a row it has been asked for, or in vain.
@@ -43,7 +43,7 @@ pub(crate) struct DynamicClasses {
     /// The same in the numbers of the latest look.
     live: Sizes,
     /// In force; `looks` in which they were worth too little.
-    chosen: [Option<Entry>; MOST],
+    chosen: [Option<Entry>; SIZES],
     /// Not yet; `looks` in which they were worth it.
     rising: [Option<Entry>; MOST],
     /// Whether there was ever a look.
@@ -53,7 +53,7 @@ pub(crate) struct DynamicClasses {
 impl DynamicClasses {
     /// Nothing is known; what the boot policy has in force stays until looks say that it is in vain.
     pub(crate) fn new(boot: &FrozenPolicy) -> Self {
-        let mut chosen = [None; MOST];
+        let mut chosen = [None; SIZES];
         let classes = boot.dynamic_classes.iter().filter_map(|bytes| SizeClass::dynamic(*bytes as usize));
         chosen.iter_mut().zip(classes).for_each(|(place, class)| *place = Some(Entry { class, looks: 0 }));
         Self { seen: Sizes::new(), live: Sizes::new(), chosen, rising: [None; MOST], is_known: false }
@@ -107,7 +107,9 @@ impl DynamicClasses {
     /// In the place of one of the same gap, else in a free one.
     fn enter(&mut self, class: SizeClass) {
         let is_rival = |place: &Option<Entry>| place.is_some_and(|entry| entry.class.fixed() == class.fixed());
-        let place = self.chosen.iter().position(is_rival).or_else(|| self.chosen.iter().position(Option::is_none));
+        let is_full = self.chosen.iter().flatten().count() >= MOST;
+        let free = self.chosen.iter().position(Option::is_none).filter(|_| !is_full);
+        let place = self.chosen.iter().position(is_rival).or(free);
         if let Some(place) = place.and_then(|place| self.chosen.get_mut(place)) {
             *place = Some(Entry { class, looks: 0 });
         }
@@ -140,6 +142,20 @@ mod tests {
         let mut asked = Sizes::new();
         asked.record(bytes, 3.0);
         classes.look(LIVE, &by_class, &asked);
+    }
+
+    #[test]
+    fn classes_of_the_boot_policy_stay_however_many_they_are() {
+        let sizes = [1100, 1400, 2200, 2900, 4400, 5600, 8800, 11_200].map(|bytes| {
+            let fixed = SizeClass::for_bytes(bytes).unwrap();
+            let gap = SizeClass::all_dynamic().filter(|class| class.fixed() == fixed);
+            gap.map(|class| class.block_bytes() as u32).next().unwrap()
+        });
+        let boot = FrozenPolicy { dynamic_classes: sizes, ..FrozenPolicy::DEFAULT };
+        assert_eq!(boot.validate(), Ok(()));
+        let mut classes = DynamicClasses::new(&boot);
+        look(&mut classes, 100, 1);
+        assert_eq!(in_force(&classes), sizes);
     }
 
     fn in_force(classes: &DynamicClasses) -> Vec<u32> {

@@ -5,6 +5,7 @@
 //! is whatever a program leaves running. Memory is that of the program and its descendants as long as each has its parent: what
 //! a program starts and orphans is not counted, so that a load generator can stay out of the figures.
 
+use hakmem_atomic_ops::Shared32;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
@@ -59,19 +60,68 @@ impl Finished {
     }
 }
 
+/// The group of the program that runs; 0: none.
+static RUNNING: Shared32 = Shared32::new(0);
+
+/// Ends what runs, and this tool as the signal would have.
+extern "C" fn on_end(signal: libc::c_int) {
+    let group = libc::pid_t::try_from(RUNNING.load_relaxed()).unwrap_or(0);
+    if group > 0 {
+        // SAFETY: takes two numbers, and is async-signal-safe.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+    // SAFETY: the default action of a signal, in a handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: takes a number; the signal comes when the handler returns.
+    unsafe { libc::raise(signal) };
+}
+
+/// Has the signals that end this tool end the program that it measures, too: that runs in a group of its own, which a terminal does
+/// not reach.
+fn end_together() {
+    let handler = on_end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler calls async-signal-safe functions only.
+        let former = unsafe { libc::signal(signal, handler) };
+        if former == libc::SIG_IGN {
+            // SAFETY: as it was: under nohup, for example.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
+}
+
+/// A program that runs. Ends with its group when it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> io::Result<Self> {
+        end_together();
+        let child = command.process_group(0).spawn()?;
+        RUNNING.store_relaxed(child.id());
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What the program left running would disturb the next run.
+        kill_group(&self.0);
+        RUNNING.store_relaxed(0);
+    }
+}
+
 /// Runs `command` to its end, for `limit` at most.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     let begin = Instant::now();
-    let child = command.process_group(0).spawn()?;
+    let running = Running::start(command)?;
+    let child = &running.0;
     // The kernel counts this process, as it was at the start, towards the peak of what it starts.
     let mine = high_water("self") + COUNTED_LATE;
     let mut timed_out = false;
     let mut curve = Vec::new();
     let mut highest = 0.0_f64;
     loop {
-        if let Some((status, usage)) = reap(&child)? {
-            // What the program left running would disturb the next run.
-            kill_group(&child);
+        if let Some((status, usage)) = reap(child)? {
             let mut usage = finish(&usage, begin.elapsed(), curve);
             if usage.peak_rss <= mine && highest > 0.0 {
                 usage.peak_rss = highest;
@@ -84,7 +134,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
         curve.push((elapsed.as_secs_f64(), resident));
         if !timed_out && elapsed > limit {
             timed_out = true;
-            kill_group(&child);
+            kill_group(child);
         }
         std::thread::sleep((elapsed / LOOKS).clamp(SHORTEST, LONGEST));
     }

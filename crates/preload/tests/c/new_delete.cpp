@@ -47,6 +47,11 @@ static void plain() {
 }
 
 static void over_aligned() {
+    for (std::size_t alignment : {16, 64, 4096}) {
+        std::align_val_t value{alignment};
+        ::operator delete(::operator new(hidden_size(0), value), std::size_t(0), value);
+        ::operator delete[](::operator new[](hidden_size(0), value), std::size_t(0), value);
+    }
     for (std::size_t alignment = 16; alignment <= (std::size_t{1} << 22); alignment *= 2) {
         for (std::size_t bytes : {std::size_t{1}, std::size_t{100}, alignment, alignment + 1}) {
             std::align_val_t value{alignment};

@@ -42,33 +42,22 @@ pub(crate) fn look_for_replaced() {
     }
 }
 
-/// The operator of this name that the runtime has.
+/// The runtime's operator of this name, as a function of this type.
 macro_rules! runtimes {
-    ($name:ident) => {{
+    ($name:ident: $function:ty) => {{
         const NAME: &CStr = match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
             Ok(name) => name,
             Err(_) => panic!("a name ends with its only zero byte"),
         };
         static RUNTIMES: Next = Next::new(NAME);
-        RUNTIMES.find_in_runtime()
+        // SAFETY: the address is that of a function of this mangled name, which has this type.
+        RUNTIMES.find_in_runtime().map(|found| unsafe { transmute::<*mut c_void, $function>(found.as_ptr()) })
     }};
 }
 
+/// Operators that are the runtime's if something holds, and ours otherwise.
 macro_rules! operators_new {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
-        $(#[$doc])*
-        #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
-        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
-        pub extern "C-unwind" fn $name($($argument: $type),*) -> *mut c_void {
-            let block = $allocate;
-            if block.is_null() { $slow($($argument),*) } else { block.cast() }
-        }
-    )*};
-}
-
-/// As [`operators_new`], for operators that are made of others.
-macro_rules! made_operators_new {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
+    ($replaced:expr => $($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $allocate:expr, else $slow:ident;)*) => {$(
         $(#[$doc])*
         #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
         #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
@@ -80,27 +69,27 @@ macro_rules! made_operators_new {
             }
             #[cold]
             #[inline(never)]
-            extern "C-unwind" fn runtimes($($argument: $type),*) -> *mut c_void {
-                type New = unsafe extern "C-unwind" fn($($type),*) -> *mut c_void;
-                let Some(runtimes) = runtimes!($name) else { return ours($($argument),*) };
-                // SAFETY: the address is that of a function of this mangled name, which has this type.
-                let runtimes = unsafe { transmute::<*mut c_void, New>(runtimes.as_ptr()) };
-                // SAFETY: the operator takes what ours takes; what it throws passes through frames that have nothing to drop.
-                unsafe { runtimes($($argument),*) }
+            extern "C-unwind" fn by_runtime($($argument: $type),*) -> *mut c_void {
+                match runtimes!($name: unsafe extern "C-unwind" fn($($type),*) -> *mut c_void) {
+                    // SAFETY: it takes what ours takes; what it throws passes through frames that have nothing to drop.
+                    Some(runtimes) => unsafe { runtimes($($argument),*) },
+                    None => ours($($argument),*),
+                }
             }
-            if ARE_REPLACED.is_set_relaxed() { runtimes($($argument),*) } else { ours($($argument),*) }
+            if $replaced { by_runtime($($argument),*) } else { ours($($argument),*) }
         }
     )*};
 }
 
-operators_new! {
+// What the others are made of.
+operators_new! { false =>
     /// `operator new(size_t)`
     _Znwm(bytes: usize): raw::allocate(bytes, Door::New), else new_slow;
     /// `operator new(size_t, std::align_val_t)`
     _ZnwmSt11align_val_t(bytes: usize, alignment: usize): allocate_new(bytes, alignment, Door::New), else new_aligned_slow;
 }
 
-made_operators_new! {
+operators_new! { ARE_REPLACED.is_set_relaxed() =>
     /// `operator new[](size_t)`
     _Znam(bytes: usize): raw::allocate(bytes, Door::NewArray), else new_slow;
     /// `operator new(size_t, const std::nothrow_t&)`
@@ -117,8 +106,9 @@ made_operators_new! {
         allocate_new(bytes, alignment, Door::NewArray), else new_aligned_nothrow_slow;
 }
 
+/// As [`operators_new`].
 macro_rules! operators_delete {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $claim:expr;)*) => {$(
+    ($replaced:expr => $($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $claim:expr;)*) => {$(
         $(#[$doc])*
         ///
         /// # Safety
@@ -126,54 +116,41 @@ macro_rules! operators_delete {
         #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
         #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
-            // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
-            unsafe { free_as(block, || $claim) };
-        }
-    )*};
-}
-
-/// As [`operators_delete`], for operators that are made of others.
-macro_rules! made_operators_delete {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*): $claim:expr;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// - The pointer is null or comes from the matching `operator new` and was not deleted since.
-        #[allow(non_snake_case, reason = "the name that C++ compilers give the operator")]
-        #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
-        pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
-            #[cold]
-            #[inline(never)]
-            unsafe extern "C" fn runtimes(block: *mut c_void $(, $argument: $type)*) {
-                type Delete = unsafe extern "C" fn(*mut c_void $(, $type)*);
-                let Some(runtimes) = runtimes!($name) else {
-                    // SAFETY: as below.
-                    return unsafe { free_as(block, || $claim) };
-                };
-                // SAFETY: the address is that of a function of this mangled name, which has this type.
-                let runtimes = unsafe { transmute::<*mut c_void, Delete>(runtimes.as_ptr()) };
-                // SAFETY: passed on to the caller.
-                unsafe { runtimes(block $(, $argument)*) }
-            }
-            if ARE_REPLACED.is_set_relaxed() {
-                // SAFETY: passed on to the caller.
-                unsafe { runtimes(block $(, $argument)*) };
-            } else {
+            #[inline(always)]
+            unsafe extern "C" fn ours(block: *mut c_void $(, $argument: $type)*) {
                 // SAFETY: the caller hands back a block of `operator new`, which is one of `malloc`'s.
                 unsafe { free_as(block, || $claim) };
             }
+            #[cold]
+            #[inline(never)]
+            unsafe extern "C" fn by_runtime(block: *mut c_void $(, $argument: $type)*) {
+                match runtimes!($name: unsafe extern "C" fn(*mut c_void $(, $type)*)) {
+                    // SAFETY: passed on to the caller.
+                    Some(runtimes) => unsafe { runtimes(block $(, $argument)*) },
+                    // SAFETY: as above.
+                    None => unsafe { ours(block $(, $argument)*) },
+                }
+            }
+            if $replaced {
+                // SAFETY: passed on to the caller.
+                unsafe { by_runtime(block $(, $argument)*) };
+            } else {
+                // SAFETY: as above.
+                unsafe { ours(block $(, $argument)*) };
+            }
         }
     )*};
 }
 
-operators_delete! {
+// What the others are made of.
+operators_delete! { false =>
     /// `operator delete(void*)`
     _ZdlPv(): Request::unsized_from(Door::New);
     /// `operator delete(void*, std::align_val_t)`
     _ZdlPvSt11align_val_t(_alignment: usize): Request::unsized_from(Door::New);
 }
 
-made_operators_delete! {
+operators_delete! { ARE_REPLACED.is_set_relaxed() =>
     /// `operator delete[](void*)`
     _ZdaPv(): Request::unsized_from(Door::NewArray);
     /// `operator delete(void*, size_t)`

@@ -345,7 +345,7 @@ macro_rules! owned_word {
                 self.0.load(Ordering::Relaxed)
             }
 
-            /// Reads without a claim on what is read, which may be old by now: for hints.
+            /// Reads for a hint, without a claim on the word: what is read may be old by now, and models do not learn of it.
             #[inline]
             #[must_use]
             pub fn peek(&self) -> $value {

@@ -1,10 +1,11 @@
 //! Heap dumps: what the heaps hold, as JSON and as a DOT graph. Safe to call in a signal handler: reads counters only.
 
 use core::ffi::{c_char, c_int};
+use core::fmt::Write as _;
 use hakmem_atomic_ops::Shared32;
 use hakmem_tiny_front::RingEvent;
 
-use crate::global::GLOBAL;
+use crate::global::{ComplaintLine, GLOBAL};
 use crate::report;
 use crate::writer::FdWriter;
 
@@ -103,9 +104,22 @@ pub(crate) fn create(path: &[u8], suffix: &str) -> Option<c_int> {
     name.create()
 }
 
+/// Writes the file that a variable of the environment names; complains if it cannot.
+pub(crate) fn write_named(variable: &str, path: &[u8], write: impl FnOnce(&mut FdWriter)) {
+    if !write_whole(path, write) {
+        let mut line = ComplaintLine::new();
+        // A line that is full is cut: nothing to do about an error.
+        let _cut = line
+            .write_str(variable)
+            .and_then(|()| line.write_str(": cannot write "))
+            .and_then(|()| hakmem_policy::write_quoted(&mut line, path));
+        line.end();
+    }
+}
+
 /// Writes a file as a whole or not at all: under another name first, which then becomes `path`'s. Whoever reads meanwhile, or writes the
 /// same file, finds a whole one. What is no plain file (a pipe, a terminal, a link) is written as it is. Whether all went well.
-pub(crate) fn write_whole(path: &[u8], write: impl FnOnce(&mut FdWriter)) -> bool {
+fn write_whole(path: &[u8], write: impl FnOnce(&mut FdWriter)) -> bool {
     let name = PathBuffer::of(path);
     let mut beside = PathBuffer::of(path);
     beside.text(b".").number(process()).text(b".tmp");

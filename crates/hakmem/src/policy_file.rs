@@ -12,7 +12,7 @@ use hakmem_learner::SiteHint;
 use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_policy};
 use hakmem_policy::{FrozenPolicy, SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_site};
 
-use crate::dump::{close, write_whole};
+use crate::dump::{close, write_named};
 use crate::finding;
 use crate::global::ComplaintLine;
 use crate::learning::Learned;
@@ -124,20 +124,8 @@ impl Drop for Buffer {
 /// Writes down what was learned: the whole policy, where it comes from, and the evidence for each knob. `path` may have `%p` for
 /// the process id.
 pub(crate) fn write(path: &[u8], policy: &FrozenPolicy, learned: Option<&Learned>) {
-    let write = |out: &mut FdWriter| {
+    write_named("HAKMEM_POLICY_OUT", path, |out| {
         let _infallible = write_text(out, policy, learned);
-    };
-    if !write_whole(path, write) {
-        cannot_write("HAKMEM_POLICY_OUT", path);
-    }
-}
-
-/// Complains of a file that a variable names.
-pub(crate) fn cannot_write(variable: &str, path: &[u8]) {
-    complain(|line| {
-        line.write_str(variable)?;
-        line.write_str(": cannot write ")?;
-        hakmem_policy::write_quoted(line, path)
     });
 }
 

@@ -11,7 +11,6 @@ use hakmem_tiny_front::FrontReport;
 use crate::blocks;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
-use crate::policy_file;
 use crate::scavenger;
 use crate::sites;
 use crate::tls::{self, Holder};
@@ -445,12 +444,9 @@ fn write_at_exit(boot: &Boot) {
         out.text(" outside_range=").number(stats.outside_range).text("\n");
     }
     let Some(path) = boot.stats_file.as_bytes() else { return };
-    let write = |out: &mut FdWriter| {
+    crate::dump::write_named("HAKMEM_STATS_FILE", path, |out| {
         write_members(out, &stats);
         blocks::write_json(out);
         out.text("}\n");
-    };
-    if !crate::dump::write_whole(path, write) {
-        policy_file::cannot_write("HAKMEM_STATS_FILE", path);
-    }
+    });
 }

@@ -14,6 +14,7 @@ use hakmem_ownership::Route;
 use crate::confined::is_confined;
 use crate::finding::{self, Access};
 use crate::global::GLOBAL;
+use crate::signals::action_of;
 use crate::tls::{self, Holder};
 
 /// The handler found first, and the one that took our place later.
@@ -46,7 +47,7 @@ pub(crate) fn install() {
     }
     // ORDERING: decides who installs; nothing travels.
     let former = if INSTALLED.is_set_relaxed() || !INSTALLED.try_set_acq_rel() { later } else { first };
-    let Some(present) = present_action() else { return };
+    let Some(present) = action_of(libc::SIGSEGV) else { return };
     // Of two threads one gets to put the later one down; the first one's place is ours by the flag.
     if is_ours(&present) || !former.action.set(present) {
         return;
@@ -61,14 +62,6 @@ pub(crate) fn install() {
     unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, ptr::null_mut()) };
 }
 
-fn present_action() -> Option<libc::sigaction> {
-    // SAFETY: all zero is a valid action to be filled.
-    let mut present = unsafe { core::mem::zeroed::<libc::sigaction>() };
-    // SAFETY: asks only.
-    let asked = unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), &raw mut present) };
-    (asked == 0).then_some(present)
-}
-
 fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == on_fault as *const () as usize
 }
@@ -77,7 +70,7 @@ fn is_ours(action: &libc::sigaction) -> bool {
 pub(crate) fn uninstall() {
     let [first, later] = &FORMERS;
     if let Some(former) = later.action.get().or_else(|| first.action.get())
-        && present_action().is_some_and(|present| is_ours(&present))
+        && action_of(libc::SIGSEGV).is_some_and(|present| is_ours(&present))
     {
         // SAFETY: puts back what was there.
         unsafe { libc::sigaction(libc::SIGSEGV, former, ptr::null_mut()) };

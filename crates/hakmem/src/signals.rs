@@ -1,4 +1,5 @@
-//! Handlers of signals that a setting asks for. Who had the signal before gets it back when the library goes.
+//! Handlers of signals that a setting asks for. Who had the signal before gets it back when the library goes. The handler of SIGSEGV, which
+//! passes on what is not its own, is in `segv.rs`.
 
 use core::ffi::c_int;
 use core::ptr;
@@ -38,7 +39,8 @@ impl Handler {
     }
 }
 
-fn action_of(signal: c_int) -> Option<libc::sigaction> {
+/// What is done about a signal now; none if there is no such signal.
+pub(crate) fn action_of(signal: c_int) -> Option<libc::sigaction> {
     // SAFETY: all zero is a valid action to be filled.
     let mut present = unsafe { core::mem::zeroed::<libc::sigaction>() };
     // SAFETY: asks only.

@@ -129,9 +129,11 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
             return Ok(Finished { status, timed_out, usage });
         }
         let elapsed = begin.elapsed();
-        let (resident, high) = memory_of_tree(child.id());
-        highest = highest.max(high);
-        curve.push((elapsed.as_secs_f64(), resident));
+        if has_executed(child.id()) {
+            let (resident, high) = memory_of_tree(child.id());
+            highest = highest.max(high);
+            curve.push((elapsed.as_secs_f64(), resident));
+        }
         if !timed_out && elapsed > limit {
             timed_out = true;
             kill_group(child);
@@ -207,6 +209,19 @@ fn memory_of_tree(pid: u32) -> (f64, f64) {
     (resident, highest)
 }
 
+/// Whether a process has memory of its own. One that is being started has that of its parent for a moment longer than the parent
+/// waits for it.
+fn has_executed(pid: u32) -> bool {
+    /// Kernel's flag of a task that was forked and has not executed anything since (include/linux/sched.h).
+    const PF_FORKNOEXEC: u32 = 0x40;
+    /// Fields of /proc/PID/stat between the name, which may contain anything, and the flags.
+    const BEFORE_FLAGS: usize = 6;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let flags = after_name.split_whitespace().nth(BEFORE_FLAGS).and_then(|flags| flags.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
 /// The most that a process ever had resident, in bytes.
 fn high_water(process: &str) -> f64 {
     field(&std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default(), "VmHWM:")
@@ -243,6 +258,24 @@ mod tests {
             assert!(small > 1e5 && small < 32e6, "{small}");
         }
         assert!(large.iter().flatten().all(|byte| *byte == 1));
+    }
+
+    #[test]
+    fn a_process_that_has_executed_nothing_is_not_looked_at() {
+        // SAFETY: the child only waits to be killed.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: takes nothing.
+                unsafe { libc::pause() };
+            }
+        }
+        let executed = has_executed(u32::try_from(child).unwrap());
+        // SAFETY: the child is ours.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        // SAFETY: as above; its status is of no interest.
+        unsafe { libc::waitpid(child, core::ptr::null_mut(), 0) };
+        assert!(!executed && has_executed(std::process::id()));
     }
 
     #[test]

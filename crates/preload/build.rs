@@ -13,7 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if env::var("CARGO_CFG_TARGET_OS")? != "linux" || env::var("CARGO_CFG_TARGET_ENV")? != "gnu" {
         return Ok(());
     }
-    let layout = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("layout.ld");
+    // A copy beside what is built: its path holds for whoever builds there, from this checkout or another.
+    let directory = PathBuf::from(env::var("OUT_DIR")?);
+    let layout = directory.join("layout.ld");
+    fs::copy("layout.ld", &layout)?;
     println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{}", layout.display());
 
     // What the library calls of itself is its own: `hak_realloc` must not become the program's `realloc` where the library was loaded
@@ -22,7 +25,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The standard library asks for libgcc_s.so. The linker meets this text of that name first, which sends it to the static
     // libraries: their symbols stay inside, so that programs and the C++ runtime go on using their own unwinder.
-    let directory = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(directory.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n")?;
     println!("cargo::rustc-cdylib-link-arg=-L{}", directory.display());
     Ok(())

@@ -35,7 +35,7 @@ pub struct Options {
     pub search: search::Options,
     /// Go on after the passes that are in the record.
     pub resume: bool,
-    /// The policy file; plot and record of passes lie beside it.
+    /// The policy file; plot, record of passes and what LEARN came to lie beside it.
     pub output: PathBuf,
 }
 
@@ -69,7 +69,7 @@ pub fn run(programs: &[Program], options: &Options) -> Result<ExitCode> {
     let mut bench = Runs::new(programs, &place, options.search.budget)?;
     // What LEARN leaves is a policy for one program.
     if let [program] = programs {
-        starts.extend(bench.frozen_and_learn(program, options.reps, &options.search.weights)?);
+        starts.extend(bench.learned(program, options)?);
     }
     let outcome = search::search(&mut bench, &starts, &options.search)?;
     bench.progress.finish_and_clear();
@@ -120,6 +120,11 @@ fn record_of(output: &Path) -> PathBuf {
     output.with_extension("csv")
 }
 
+/// What LEARN came to before the search, for one that is resumed: it has to start from the same.
+fn learned_of(output: &Path) -> PathBuf {
+    output.with_extension("learned.toml")
+}
+
 /// Where passes come from.
 struct Place<'a> {
     library: &'a Path,
@@ -154,8 +159,29 @@ impl<'a> Runs<'a> {
         Ok(Self { programs, library, record, learn_runs, progress, begin })
     }
 
-    /// FROZEN and LEARN in turn; what LEARN came to is where the search may start.
-    fn frozen_and_learn(&mut self, program: &Program, reps: usize, weights: &Weights) -> Result<Option<Change>> {
+    /// What LEARN comes to, which is where the search may start, or came to before the passes that are in the record.
+    fn learned(&mut self, program: &Program, options: &Options) -> Result<Option<Change>> {
+        if options.reps == 0 {
+            return Ok(None);
+        }
+        let kept = learned_of(&options.output);
+        let learned = if self.record.waiting() > 0 && kept.is_file() {
+            Some(Document::read(&kept)?)
+        } else {
+            self.frozen_and_learn(program, options.reps, &options.search.weights)?
+        };
+        let Some(learned) = learned else {
+            self.note("LEARN left no policy to start from");
+            return Ok(None);
+        };
+        learned.write(&kept)?;
+        let change = change_of(&learned.policy);
+        self.note(&format!("LEARN came to {}", named(&change)));
+        Ok(Some(change).filter(|change| !change.is_empty()))
+    }
+
+    /// FROZEN and LEARN in turn, and what LEARN leaves.
+    fn frozen_and_learn(&mut self, program: &Program, reps: usize, weights: &Weights) -> Result<Option<Document>> {
         let place = tempfile::tempdir().context("no temporary directory")?;
         let pattern = place.path().join("%p.toml");
         let library = self.library;
@@ -166,9 +192,6 @@ impl<'a> Runs<'a> {
             let learn = subject().called("hakmem LEARN").with("HAKMEM_MODE", "LEARN");
             self.learn_runs.push(program.run(&learn.with("HAKMEM_POLICY_OUT", &pattern))?);
         }
-        if reps == 0 {
-            return Ok(None);
-        }
         let base = median_usage(&frozen);
         let ratios = Ratios::of(&median_usage(&self.learn_runs), &base);
         self.note(&format!("LEARN costs {:.3} of FROZEN ({})", ratios.cost(weights), tables::parts(&ratios)));
@@ -177,13 +200,7 @@ impl<'a> Runs<'a> {
         for entry in std::fs::read_dir(place.path())? {
             files.push(Document::read(&entry?.path()).context("what LEARN wrote is no policy file")?);
         }
-        let Some(most) = files.iter().max_by_key(|document| document.source.windows) else {
-            self.note("LEARN left no policy to start from");
-            return Ok(None);
-        };
-        let learned = change_of(&most.policy);
-        self.note(&format!("LEARN came to {}", named(&learned)));
-        Ok(Some(learned).filter(|change| !change.is_empty()))
+        Ok(files.into_iter().max_by_key(|document| document.source.windows))
     }
 }
 

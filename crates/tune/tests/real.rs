@@ -46,6 +46,15 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
     let policy = std::fs::read_to_string(at.join("policy.toml")).unwrap();
     assert!(policy.contains("tool = \"hakmem-tune run") && policy.contains("[evidence.refill_bytes]"), "{policy}");
     assert!(std::fs::read_to_string(at.join("policy.svg")).unwrap().contains("<circle"));
+    let passes = std::fs::read_to_string(at.join("policy.csv")).unwrap();
+    let output = tune(at, &library, "run", &[&["--resume"], &few[..]].concat());
+    assert!(output.status.success() && said(&output).contains("LEARN came to"), "{}", said(&output));
+    assert!(!said(&output).contains("LEARN costs"), "what LEARN came to is kept: {}", said(&output));
+    assert_eq!(
+        std::fs::read_to_string(at.join("policy.csv")).unwrap(),
+        passes,
+        "the same search needed no further pass"
+    );
 
     let start = |file: &str| {
         let run = Command::new("sh")

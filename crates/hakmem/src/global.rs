@@ -353,6 +353,15 @@ pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     Ok(generation)
 }
 
+/// The same, if the policy of this generation is still in force. `None`: somebody else's is.
+pub(crate) fn publish_after(generation: u32, policy: &FrozenPolicy) -> Result<Option<u32>, FieldError> {
+    let published = GLOBAL.policy.publish_after(generation, policy.clone())?;
+    if let Some(generation) = published {
+        GLOBAL.apply(policy, generation);
+    }
+    Ok(published)
+}
+
 /// Bits that nobody outside the process can guess, or, should the kernel refuse them, hardly.
 pub(crate) fn random_bits() -> u64 {
     let mut bits = 0_u64;

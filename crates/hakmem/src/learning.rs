@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// The allocator is made ready.
+    /// The allocator is made ready, or is that of a forked child.
     pub fn begin(&self) {
         self.began_ns.store_relaxed(observe::monotonic_ns());
     }
@@ -251,6 +251,7 @@ pub(crate) fn forget_in_child() {
     state.stirs.store_relaxed(0);
     state.events_due.store_relaxed(u64::MAX);
     state.cpu_ns.store_relaxed(0);
+    state.begin();
     // ORDERING: the child has one thread; release only because flags have no relaxed store.
     state.is_parked.store_release(false);
     state.background.forget_in_child();
@@ -326,7 +327,7 @@ pub(crate) fn costs() -> Costs {
 
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     Background::begins(c"hakmem-learn");
-    survive(watch);
+    watch();
     GLOBAL.learning.background.ended();
     ptr::null_mut()
 }
@@ -347,7 +348,7 @@ fn wanted() -> Option<Mode> {
 
 fn watch() {
     GLOBAL.front.os.watch(true);
-    look_again_and_again();
+    survive(look_again_and_again);
     GLOBAL.front.os.watch(false);
 }
 
@@ -493,14 +494,13 @@ impl Session {
     }
 
     fn decide(&mut self, window: &Window) {
-        let generation = GLOBAL.policy.generation();
         // Somebody else's policy is where learning starts anew.
-        if generation != self.generation {
+        if GLOBAL.policy.generation() != self.generation {
             self.learner = None;
         }
         let learner = self.learner.get_or_insert_with(|| {
-            self.generation = generation;
             let policy = GLOBAL.policy.with(Clone::clone);
+            self.generation = policy.generation;
             Box::new(Learner::new(&policy, &Options::default(), global::random_bits()))
         });
         if self.windows_to_live_blocks == 0 {
@@ -527,13 +527,15 @@ impl Session {
 
     fn publish(&mut self, policy: &FrozenPolicy) {
         let state = &GLOBAL.learning;
-        match global::publish(policy) {
-            Ok(generation) => {
+        match global::publish_after(self.generation, policy) {
+            Ok(Some(generation)) => {
                 self.generation = generation;
                 state.published.add_relaxed(1);
                 // Who shortens a delay purges what is due by the new one.
                 give_back_if_learning();
             }
+            // Somebody else's policy is where learning starts anew.
+            Ok(None) => self.learner = None,
             Err(error) => {
                 if state.refused.add_relaxed(1) == 0 {
                     let field = match error {

@@ -62,11 +62,16 @@ pub(crate) fn wake() {
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem.long")]
 fn start_slow() {
-    let mode = GLOBAL.scavenger_mode.load_relaxed();
-    if mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && GLOBAL.company.is_present()) {
+    if is_wanted() {
         // Without a thread the next slow path tries again.
         let _started = GLOBAL.scavenger.background.start(run);
     }
+}
+
+/// What the policy in force says.
+fn is_wanted() -> bool {
+    let mode = GLOBAL.scavenger_mode.load_relaxed();
+    mode == Scavenger::On as u32 || (mode == Scavenger::Auto as u32 && GLOBAL.company.is_present())
 }
 
 /// Times the scavenger was started.
@@ -91,9 +96,9 @@ pub(crate) fn stop() {
 
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     Background::begins(c"hakmem-scavenge");
-    let least = GLOBAL.scavenge_min_bytes.load_relaxed();
     let mut idle_looks = 0;
-    while !GLOBAL.scavenger.background.is_to_stop() {
+    while !GLOBAL.scavenger.background.is_to_stop() && is_wanted() {
+        let least = GLOBAL.scavenge_min_bytes.load_relaxed();
         let little_waits = pages::waiting_bytes() <= least / LEFT_SHARE && !unread::waits();
         if little_waits || idle_looks >= IDLE_LOOKS {
             idle_looks = 0;

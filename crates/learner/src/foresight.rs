@@ -164,15 +164,25 @@ impl Foresight {
         self.account.is_known()
     }
 
-    /// Whether a knob is set by account.
+    /// Whether a knob is set by account at present.
     pub(crate) fn sets(&self, knob: Knob) -> bool {
-        self.is_active() && Self::may_set(knob)
+        self.is_active() && !self.canary.rests() && Self::may_set(knob)
     }
 
-    /// Whether a knob is set by account where there is one. Warm superslabs and kept big blocks are other ways to keep memory,
+    /// Whether a knob is set by account where there is one.
+    const fn may_set(knob: Knob) -> bool {
+        matches!(knob, Knob::PurgeDelay | Knob::Thp)
+    }
+
+    /// Whether nobody tries a knob for the account's sake. Warm superslabs and kept big blocks are other ways to keep memory,
     /// which would hide it from the account: they stay as they are.
-    pub(crate) const fn may_set(knob: Knob) -> bool {
-        matches!(knob, Knob::PurgeDelay | Knob::Thp | Knob::Warm | Knob::BigRetain)
+    pub(crate) const fn leaves_alone(knob: Knob) -> bool {
+        matches!(knob, Knob::Warm | Knob::BigRetain)
+    }
+
+    /// Whether trials may change a knob.
+    pub(crate) const fn leaves_to_trials(knob: Knob) -> bool {
+        !Self::may_set(knob) && !Self::leaves_alone(knob)
     }
 
     /// Takes a window in which `running` ran.

@@ -216,6 +216,7 @@ impl Learner {
             let entry = page.ledger.of(knob);
             let is_off = entry.trials == 0 && !self.options.learns(knob);
             let is_foreseen = self.foresight.sets(knob);
+            let is_left_alone = self.foresight.is_active() && Foresight::leaves_alone(knob) && entry.trials == 0;
             let is_counted = knob == Knob::DynamicClasses && self.dynamic.is_active();
             Evidence {
                 knob,
@@ -227,6 +228,7 @@ impl Learner {
                 reason: match (is_off, is_foreseen) {
                     (true, _) => Reason::Off,
                     (_, true) => Reason::Foreseen,
+                    _ if is_left_alone => Reason::LeftAlone,
                     _ if is_counted => Reason::Counted,
                     _ => entry.reason,
                 },

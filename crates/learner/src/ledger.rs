@@ -21,6 +21,8 @@ pub enum Reason {
     Better,
     /// The account of memory taken and given back says so.
     Foreseen,
+    /// It is another way to keep memory, which would hide that from the account: nobody tries it.
+    LeftAlone,
     /// The sizes of live blocks say so.
     Counted,
     /// It came with a whole policy that was better.
@@ -41,6 +43,7 @@ impl Reason {
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",
             Self::Foreseen => "by the account of memory taken and given back it would have been the cheapest of all",
+            Self::LeftAlone => "the delay of purges is set by account instead, so the value is that of the start",
             Self::Counted => {
                 "these sizes have so many live blocks, or no size has, that classes of their own save memory"
             }

@@ -158,7 +158,7 @@ impl Page {
     fn stake(&self, step: Move, options: &Options) -> f64 {
         let stake = self.stakes.of(step.knob, step.direction, &options.weights);
         // What an account sets is not tried, and once the large gains are had without trials the small ones are not worth any.
-        let is_worth_a_trial = !Foresight::may_set(step.knob) && stake >= WORTH_A_TRIAL;
+        let is_worth_a_trial = Foresight::leaves_to_trials(step.knob) && stake >= WORTH_A_TRIAL;
         if !self.is_foreseen || is_worth_a_trial { stake } else { 0.0 }
     }
 
@@ -203,7 +203,7 @@ impl Page {
             return next;
         }
         for knob in Knob::ALL {
-            let reason = if self.has_stake(knob, options) { Reason::NoDifference } else { Reason::NothingAtStake };
+            let reason = if self.has_stake(knob, options) { Reason::Untried } else { Reason::NothingAtStake };
             self.ledger.explain(knob, reason);
         }
         Next::Rest

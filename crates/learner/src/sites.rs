@@ -28,7 +28,7 @@ pub(crate) struct Site {
     pub(crate) median_ns: Quantile,
     pub(crate) late_ns: Quantile,
     pub(crate) big: BigLives,
-    /// Blocks in use, as of the last [`Sites::forget_alive`].
+    /// Blocks in use; none but in a copy of the table that is made to be shown.
     pub(crate) alive: f64,
     pub(crate) alive_bytes: f64,
 }
@@ -85,15 +85,12 @@ impl Sites {
         site.big.add(life);
     }
 
-    /// Forgets which blocks are in use.
-    pub(crate) fn forget_alive(&mut self) {
-        for site in &mut self.0 {
-            (site.alive, site.alive_bytes) = (0.0, 0.0);
-            site.big.forget_alive();
-        }
+    /// Makes this table like another one, in place.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.0.copy_from_slice(&other.0);
     }
 
-    /// A block in use.
+    /// A block in use, which may take the place of a site of freed ones: for a table that is shown and thrown away.
     pub(crate) fn add_alive(&mut self, life: &Life) {
         let weight = f64::from(life.weight);
         if let Some(site) = self.place_of(&life.frames) {
@@ -140,9 +137,6 @@ mod tests {
         assert_eq!((first.deaths, first.weight, first.bytes, first.alive), (3, 30.0, 3000.0, 0.0));
         assert_eq!((second.strangers, second.alive, second.alive_bytes), (30.0, 10.0, 500.0));
         assert_eq!(first.median_ns.get(), Some(1000.0));
-        sites.forget_alive();
-        assert_eq!(sites.iter().count(), 2);
-        assert!(sites.iter().all(|site| site.alive == 0.0));
     }
 
     /// Far more sites than places, of which a few have most of the bytes: those are there, and their bytes are right within the

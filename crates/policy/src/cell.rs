@@ -58,14 +58,32 @@ impl PolicyCell {
     /// # Errors
     /// The first field that is wrong; nothing is published then.
     pub fn publish(&self, policy: FrozenPolicy) -> Result<u32, FieldError> {
+        loop {
+            let generation = generation_of(self.current.load().as_deref());
+            if let Some(generation) = self.publish_after(generation, policy.clone())? {
+                return Ok(generation);
+            }
+        }
+    }
+
+    /// [`PolicyCell::publish`], if the policy of this generation is still the current one. `None`: it is not, and nothing happened.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_after(&self, generation: u32, policy: FrozenPolicy) -> Result<Option<u32>, FieldError> {
         policy.validate()?;
         let previous = self.current.rcu(|current| {
-            let generation = next_generation(current.as_deref());
-            Some(Arc::new(FrozenPolicy { generation, ..policy.clone() }))
+            if generation_of(current.as_deref()) != generation {
+                return current.clone();
+            }
+            Some(Arc::new(FrozenPolicy { generation: next_generation(current.as_deref()), ..policy.clone() }))
         });
+        if generation_of(previous.as_deref()) != generation {
+            return Ok(None);
+        }
         let generation = next_generation(previous.as_deref());
         self.announce(generation);
-        Ok(generation)
+        Ok(Some(generation))
     }
 
     /// Says that a snapshot of this generation is there. After the swap, so that whoever sees the number finds that snapshot
@@ -117,8 +135,12 @@ impl Default for PolicyCell {
     }
 }
 
+fn generation_of(current: Option<&FrozenPolicy>) -> u32 {
+    current.map_or(0, |policy| policy.generation)
+}
+
 fn next_generation(current: Option<&FrozenPolicy>) -> u32 {
-    current.map_or(0, |policy| policy.generation).saturating_add(1)
+    generation_of(current).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -158,6 +180,14 @@ mod tests {
         }
         assert_eq!(cell.load().unwrap().generation, 5);
         assert_eq!(cell.boot(), &FrozenPolicy::DEFAULT);
+    }
+
+    #[test]
+    fn what_was_decided_before_somebody_else_published_is_dropped() {
+        let cell = PolicyCell::new();
+        assert_eq!(cell.publish_after(0, with_blocks(10)), Ok(Some(1)));
+        assert_eq!(cell.publish_after(0, with_blocks(20)), Ok(None));
+        assert_eq!((cell.generation(), cell.with(|policy| policy.cache_blocks)), (1, 10));
     }
 
     #[test]

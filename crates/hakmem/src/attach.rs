@@ -35,12 +35,11 @@ pub(crate) fn heap_for_free() -> Option<&'static HeapRecord> {
 #[cold]
 #[inline(never)]
 fn heap_for_newcomer_slow() -> Option<&'static HeapRecord> {
-    let frees = GLOBAL.registry.newcomer_frees.add_relaxed(1) + 1;
-    if frees.is_multiple_of(NEWCOMER_FREES) { join_slow() } else { None }
+    if tls::count_lone_free() < NEWCOMER_FREES { None } else { join_slow() }
 }
 
-/// Frees of newcomers, one of which gets a heap.
-const NEWCOMER_FREES: u32 = 64;
+/// Frees of a newcomer before it gets a heap: more than the C library makes at a thread's end.
+const NEWCOMER_FREES: usize = 64;
 
 #[cold]
 #[inline(never)]

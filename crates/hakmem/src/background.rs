@@ -15,14 +15,18 @@ use crate::confined::is_confined;
 use crate::global::GLOBAL;
 use crate::observe;
 
-/// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too.
+/// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too. In a program with much of
+/// that the stack is made as large as it takes, up to the second number.
 const STACK_BYTES: usize = 256 << 10;
+const STACK_MAX_BYTES: usize = 64 << 20;
 
 /// What is known of the thread.
 pub(crate) struct Background {
     running: Flag,
     /// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
     thread: SharedUsize,
+    /// The process that it runs in: a child that was made behind the C library's back has a copy of these words and no thread.
+    process: Shared32,
     stop: Flag,
     starts: Shared32,
     /// When (ns) another start may be tried, after one that failed.
@@ -40,6 +44,7 @@ impl Background {
         Self {
             running: Flag::new(false),
             thread: SharedUsize::new(0),
+            process: Shared32::new(0),
             stop: Flag::new(false),
             starts: Shared32::new(0),
             retry_at_ns: Shared64::new(0),
@@ -116,7 +121,7 @@ impl Background {
     fn join_ended(&self) {
         // ORDERING: pairs with `spawn`; one caller takes the number.
         let thread = self.thread.swap_acquire(0);
-        if thread != 0 {
+        if thread != 0 && self.process.load_relaxed() == this_process() {
             // SAFETY: the number came from pthread_create, and only one caller takes it.
             unsafe { libc::pthread_join(thread as libc::pthread_t, ptr::null_mut()) };
         }
@@ -134,23 +139,36 @@ impl Background {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
         // SAFETY: the attribute is this function's.
         unsafe { libc::pthread_attr_init(&raw mut attributes) };
-        // SAFETY: initialised in the line before.
-        unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, STACK_BYTES) };
         let mut thread: libc::pthread_t = 0;
-        // SAFETY: the attribute is initialised; the function takes no argument and lives as long as the library, which
-        // joins the thread before it goes.
-        let result = unsafe { libc::pthread_create(&raw mut thread, &raw const attributes, body, ptr::null_mut()) };
+        let mut stack_bytes = STACK_BYTES;
+        let result = loop {
+            // SAFETY: initialised above.
+            unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, stack_bytes) };
+            // SAFETY: the attribute is initialised; the function takes no argument and lives as long as the library, which
+            // joins the thread before it goes.
+            let result = unsafe { libc::pthread_create(&raw mut thread, &raw const attributes, body, ptr::null_mut()) };
+            if result != libc::EINVAL || stack_bytes >= STACK_MAX_BYTES {
+                break result;
+            }
+            stack_bytes *= 2;
+        };
         // SAFETY: initialised above, not used afterwards.
         unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
         // SAFETY: restores what was there.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
         if result == 0 {
             self.starts.add_relaxed(1);
+            self.process.store_relaxed(this_process());
             // ORDERING: pairs with `join_ended`.
             self.thread.store_release(thread as usize);
         }
         result == 0
     }
+}
+
+fn this_process() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getpid() }.unsigned_abs()
 }
 
 /// An allocation is no cancellation point and leaves `errno` alone, whatever it starts.

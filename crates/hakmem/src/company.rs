@@ -9,31 +9,40 @@ use hakmem_atomic_ops::Flag;
 
 use crate::global::GLOBAL;
 
-/// What was known before a thread of the library's own made the C library's answer useless.
+/// What was known before a thread of the library's own, or a fork, made the C library's answer useless.
 pub(crate) struct Company {
-    has_own_thread: Flag,
+    /// The C library's answer is useless.
+    is_on_its_own: Flag,
     had_others: Flag,
 }
 
 impl Company {
     pub const fn new() -> Self {
-        Self { has_own_thread: Flag::new(false), had_others: Flag::new(false) }
+        Self { is_on_its_own: Flag::new(false), had_others: Flag::new(false) }
     }
 
     /// Whether the program has, or had, a thread besides the one that asks.
     pub fn is_present(&self) -> bool {
         let is_known = self.had_others.is_set_relaxed() || GLOBAL.registry.peak.load_relaxed() > 1;
-        is_known || (!self.has_own_thread.is_set_relaxed() && c_library_knows_others())
+        is_known || (!self.is_on_its_own.is_set_relaxed() && c_library_knows_others())
+    }
+
+    /// In a forked child, which has one thread, whatever the C library says of its parent's: from now on heaps decide.
+    pub fn forget_in_child(&self) {
+        // ORDERING: the child has one thread; flags have no relaxed store.
+        self.had_others.store_release(false);
+        // ORDERING: as above.
+        self.is_on_its_own.store_release(true);
     }
 
     /// Before the library starts a thread of its own.
     pub fn expect_own_thread(&self) {
-        if !self.has_own_thread.is_set_relaxed() && c_library_knows_others() {
+        if !self.is_on_its_own.is_set_relaxed() && c_library_knows_others() {
             // ORDERING: nothing travels; flags have no relaxed store.
             self.had_others.store_release(true);
         }
         // ORDERING: as above. Between the two a stranger sees what the C library says, which is still true.
-        self.has_own_thread.store_release(true);
+        self.is_on_its_own.store_release(true);
     }
 }
 

@@ -661,10 +661,12 @@ pub(crate) unsafe fn reallocate_slow(
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
     } else {
-        // A guarded sample is of the size that was asked for, to which its free is compared.
-        let is_sampled = heap_for_thread().is_some_and(|record| record.heap.policy().sample != 0);
-        let wanted = if is_sampled { new_bytes } else { with_room_to_step(bytes, new_bytes) };
-        allocate(wanted, least_align(new_bytes, align, door), door)
+        let align = least_align(new_bytes, align, door);
+        // The room is the class's: what slow paths see is what was asked for, to which the free of a guarded sample is compared.
+        match class_for(with_room_to_step(bytes, new_bytes), align) {
+            Some(class) => allocate_class(class, new_bytes, align, door),
+            None => large::allocate_slow(new_bytes, align, door),
+        }
     };
     if let Some(moved) = NonNull::new(moved) {
         // SAFETY: both blocks are at least this long, and they are two blocks.

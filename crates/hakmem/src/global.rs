@@ -89,8 +89,6 @@ pub(crate) struct Registry {
     /// Heaps that threads hold, and the most there have been.
     pub live: Shared32,
     pub peak: Shared32,
-    /// Frees of threads that have not had a heap yet.
-    pub newcomer_frees: Shared32,
 }
 
 /// Head of the list of records without a thread.
@@ -169,7 +167,6 @@ impl Global {
                 free: Lock::new(FreeRecords(core::ptr::null())),
                 live: Shared32::new(0),
                 peak: Shared32::new(0),
-                newcomer_frees: Shared32::new(0),
             },
             heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
             large_refused: Shared64::new(0),

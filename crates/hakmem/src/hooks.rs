@@ -28,13 +28,19 @@ const NO_KEY: u32 = u32::MAX;
 pub(crate) struct Hooks {
     /// The pthread key whose destructor gives heaps up. Written once, before the first thread is watched.
     exit_key: Shared32,
+    forks_are_handled: Flag,
     are_installed: Flag,
     are_finished: Flag,
 }
 
 impl Hooks {
     pub const fn new() -> Self {
-        Self { exit_key: Shared32::new(NO_KEY), are_installed: Flag::new(false), are_finished: Flag::new(false) }
+        Self {
+            exit_key: Shared32::new(NO_KEY),
+            forks_are_handled: Flag::new(false),
+            are_installed: Flag::new(false),
+            are_finished: Flag::new(false),
+        }
     }
 }
 
@@ -78,12 +84,23 @@ pub(crate) fn install_once() {
     if GLOBAL.hooks.are_installed.is_set_relaxed() || !GLOBAL.hooks.are_installed.try_set_acq_rel() {
         return;
     }
-    // SAFETY: the handlers take and release locks of this library and are unregistered with it.
-    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    handle_forks();
     if GLOBAL.boot().dump_signal {
         let _is_there = DUMPER.install(libc::SIGUSR2);
     }
     learning::install_freeze_signal(GLOBAL.boot().freeze_signal);
+}
+
+/// Registers the fork handlers, once. Allocates nothing of the library's own, which need not be ready.
+///
+/// Handlers that were registered earlier run while this library's locks are held: one that allocates, or that waits for somebody who
+/// does, would wait for ever. So this comes before others if they can be seen to come.
+pub(crate) fn handle_forks() {
+    // ORDERING: decides who registers; nothing travels.
+    if !cfg!(miri) && GLOBAL.hooks.forks_are_handled.try_set_acq_rel() {
+        // SAFETY: the handlers take and release locks of this library and are unregistered with it.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    }
 }
 
 extern "C" fn before_fork() {
@@ -141,8 +158,10 @@ extern "C" fn after_fork_in_child() {
     learning::forget_in_child();
     GLOBAL.front.forget_in_child();
     // Only the forking thread lives on. The others' heaps stay behind: their state may be half-changed.
-    GLOBAL.registry.peak.store_relaxed(1);
-    GLOBAL.registry.live.store_relaxed(1);
+    let own = u32::from(matches!(tls::holder(), Holder::Heap(_)));
+    GLOBAL.registry.peak.store_relaxed(own);
+    GLOBAL.registry.live.store_relaxed(own);
+    GLOBAL.company.forget_in_child();
     release_fork_locks();
     learning::forget_findings_in_child();
     GLOBAL.hardened.stir_in_child();

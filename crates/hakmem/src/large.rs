@@ -77,6 +77,12 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         None if hardened::is_on() => return hardened::allocate(bytes, align, door),
         None => {}
     }
+    if let Some(record) = record
+        && record.is_at_large_beat()
+    {
+        GLOBAL.front.exchange_mail(&record.heap);
+        pages::maintain();
+    }
     scavenger::stand_by();
     learning::stir(bytes);
     let mut hint = BigHint::NONE;

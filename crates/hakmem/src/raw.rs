@@ -257,6 +257,11 @@ pub fn initialise_if_spoken_to() {
     }
 }
 
+/// Somebody is about to register handlers of forks, which have to come behind this library's.
+pub fn expect_fork_handlers() {
+    hooks::handle_forks();
+}
+
 /// The library is being unloaded, or the process exits: exit statistics. Idempotent.
 pub fn library_fini() {
     hooks::finish();

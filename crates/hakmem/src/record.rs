@@ -11,6 +11,9 @@ use hakmem_tiny_front::{FrontPolicy, Heap};
 use crate::global::GLOBAL;
 use crate::watcher;
 
+/// Requests above 32 KiB between two heartbeats of these.
+const LARGE_REQUESTS_PER_BEAT: u32 = 16;
+
 /// One thread's heap. Allocated once, aligned to [`HEAP_RECORD_BYTES`], recycled by later threads, never unmapped.
 #[repr(C)]
 pub(crate) struct HeapRecord {
@@ -25,6 +28,8 @@ pub(crate) struct HeapRecord {
     pub picking_up: Cell<bool>,
     /// A guarded sample or watched block is being made or taken back: an allocation meanwhile does not make another one.
     pub is_sampling: Cell<bool>,
+    /// Requests above 32 KiB that its cache of runs did not serve at once.
+    large_requests: Cell<u32>,
     /// Destructor rounds of the thread that have passed.
     pub exit_rounds: Cell<u8>,
     pub watch: watcher::Pace,
@@ -55,6 +60,7 @@ impl HeapRecord {
             big_policy: Cell::new(BigPolicy::UNSET),
             picking_up: Cell::new(false),
             is_sampling: Cell::new(false),
+            large_requests: Cell::new(0),
             exit_rounds: Cell::new(0),
             watch: watcher::Pace::new(),
             passed_fault: Cell::new((0, 0)),
@@ -88,6 +94,12 @@ impl HeapRecord {
             self.again_generation.set(numbers.generation.into());
         }
         is_it
+    }
+
+    /// Counts a request above 32 KiB. Whether a heartbeat is due: those of small classes do not come in a thread that allocates none.
+    pub fn is_at_large_beat(&self) -> bool {
+        self.large_requests.set(self.large_requests.get().wrapping_add(1));
+        self.large_requests.get().is_multiple_of(LARGE_REQUESTS_PER_BEAT)
     }
 
     /// Copies the numbers that this thread's slow paths use.

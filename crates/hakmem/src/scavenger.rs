@@ -94,6 +94,15 @@ pub(crate) fn stop() {
     });
 }
 
+/// True if anything was due. A fork waits for one batch of it at most.
+fn purge_all_due() -> bool {
+    let mut is_purged = false;
+    while !GLOBAL.scavenger.background.is_to_stop() && GLOBAL.front.os.purge_due() > 0 {
+        is_purged = true;
+    }
+    is_purged
+}
+
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     Background::begins(c"hakmem-scavenge");
     let mut idle_looks = 0;
@@ -113,8 +122,9 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
         GLOBAL.scavenger.end.wait(next_purge_ms.min(next_sort_ms).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
         let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
-        let purged = GLOBAL.front.os.purge_due() + unread::sort_due();
-        idle_looks = if evicted + purged == 0 { idle_looks + 1 } else { 0 };
+        let is_purged = purge_all_due();
+        let sorted = unread::sort_due();
+        idle_looks = if evicted + sorted == 0 && !is_purged { idle_looks + 1 } else { 0 };
     }
     GLOBAL.scavenger.background.ended();
     ptr::null_mut()

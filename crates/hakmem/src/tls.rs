@@ -1,4 +1,4 @@
-//! The thread's heap pointer: the only thread-local word.
+//! The thread's heap pointer, and beside it a count of frees for threads that have none: all that is thread-local.
 //!
 //! It never is null. A thread that has no heap points to a static empty one, whose lists are empty and whose bins no
 //! route word names, so that every operation takes its slow path: this spares the fast path the question "initialised?".
@@ -50,6 +50,11 @@ pub(crate) fn holder() -> Holder {
     }
 }
 
+/// Counts a free of a thread without a heap: how many it has made.
+pub(crate) fn count_lone_free() -> usize {
+    slot::count_lone_free()
+}
+
 /// Points the thread to a record.
 pub(crate) fn set(record: &'static HeapRecord) {
     slot::set(record);
@@ -63,6 +68,7 @@ mod slot {
     thread_local! {
         // A constant without a destructor: no registration, no allocation, valid to the very end of the thread.
         static RECORD: Cell<*const HeapRecord> = const { Cell::new(&raw const EMPTY) };
+        static LONE_FREES: Cell<usize> = const { Cell::new(0) };
     }
 
     #[inline(always)]
@@ -72,6 +78,13 @@ mod slot {
 
     pub fn set(record: &'static HeapRecord) {
         RECORD.with(|slot| slot.set(record));
+    }
+
+    pub fn count_lone_free() -> usize {
+        LONE_FREES.with(|frees| {
+            frees.set(frees.get().wrapping_add(1));
+            frees.get()
+        })
     }
 }
 
@@ -85,10 +98,11 @@ mod slot {
         ".globl hakmem_record_slot",
         ".hidden hakmem_record_slot",
         ".type hakmem_record_slot, @object",
-        ".size hakmem_record_slot, 8",
-        ".p2align 3",
+        ".size hakmem_record_slot, 16",
+        ".p2align 4",
         "hakmem_record_slot:",
         ".quad {empty}",
+        ".quad 0",
         ".text",
         empty = sym EMPTY,
     );
@@ -121,6 +135,21 @@ mod slot {
             );
         }
         record
+    }
+
+    pub fn count_lone_free() -> usize {
+        let frees: usize;
+        // SAFETY: the word behind the one of `get`, which belongs to this thread.
+        unsafe {
+            asm!(
+                "inc qword ptr fs:[{offset} + 8]",
+                "mov {frees}, qword ptr fs:[{offset} + 8]",
+                offset = in(reg) offset(),
+                frees = lateout(reg) frees,
+                options(nostack),
+            );
+        }
+        frees
     }
 
     pub fn set(record: &'static HeapRecord) {

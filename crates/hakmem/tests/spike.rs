@@ -41,6 +41,19 @@ fn ordinary_activity_returns_a_spike_to_the_system() {
 }
 
 #[test]
+fn a_program_that_uses_nothing_but_runs_from_its_cache_returns_a_spike_to_the_system() {
+    Child::alone("a_program_that_uses_nothing_but_runs_from_its_cache_returns_a_spike_to_the_system", || {
+        let spike = Spike::prepare();
+        spike.rise_and_fall();
+        let end = own_time() + Duration::from_secs(1);
+        while own_time() < end {
+            drop(vec![1_u8; 100_000].into_boxed_slice());
+        }
+        spike.judge();
+    });
+}
+
+#[test]
 fn an_idle_program_with_threads_returns_a_spike_to_the_system() {
     Child::alone("an_idle_program_with_threads_returns_a_spike_to_the_system", || {
         let (stay, wait) = channel::<()>();

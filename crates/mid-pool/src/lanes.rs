@@ -21,6 +21,9 @@ const ZEROED: u32 = 1 << 30;
 /// The rest of the note: steps of the cache's clock when the run came.
 const AGE_MASK: u32 = ZEROED - 1;
 
+/// One in this many requests of a lane that has runs is sent on.
+const TAKES_PER_REFUSAL: u64 = 1024;
+
 const HELD_SHIFT: u32 = 16;
 const ROOM_MASK: u32 = (1 << HELD_SHIFT) - 1;
 
@@ -66,7 +69,7 @@ struct Lane {
     /// `held << 16 | room`: runs and room, and of these the room: runs that may come without a look at the bounds. Other threads
     /// read it.
     balance: Owned32,
-    /// Runs taken by [`Lanes::take`].
+    /// Runs asked for in [`Lanes::take`] while there were some.
     taken: Owned64,
 }
 
@@ -109,7 +112,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the newest run of `place + 1` units; its word is `word_of(first unit)`.
+    /// Takes the newest run of `place + 1` units; its word is `word_of(first unit)`. Now and then there is none all the same: who looks
+    /// further then comes by where it is seen to what is due.
     #[inline(always)]
     pub(crate) fn take<'w>(
         &self,
@@ -122,9 +126,12 @@ impl Lanes {
             return None;
         }
         let word = word_of(first);
+        lane.taken.add(1);
+        if lane.taken.get().is_multiple_of(TAKES_PER_REFUSAL) {
+            return None;
+        }
         lane.head.set(word.kept().next());
         lane.balance.add(1);
-        lane.taken.add(1);
         Some((first, word))
     }
 
@@ -226,7 +233,7 @@ impl Lanes {
 
     /// Runs taken by [`Lanes::take`], with their units. Other threads ask too.
     pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, u64)> {
-        (1..).zip(self.lanes.iter().map(|lane| lane.taken.get()))
+        (1..).zip(self.lanes.iter().map(|lane| lane.taken.get() - lane.taken.get() / TAKES_PER_REFUSAL))
     }
 
     /// Panics (tests) or aborts if the counts do not agree with the runs.

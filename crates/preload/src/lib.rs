@@ -17,6 +17,7 @@ pub mod confinement;
 pub mod cplusplus;
 pub mod family;
 mod foreign;
+pub mod forks;
 pub mod glibc;
 pub mod hak;
 pub mod limits;

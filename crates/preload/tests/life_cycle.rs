@@ -276,6 +276,22 @@ fn dependencies(program: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn handlers_of_forks_that_came_first_allocate_and_wait_for_threads_that_do() {
+    tell("fork_handlers.c", &[], |_| {});
+}
+
+#[test]
+fn children_of_every_kind_end_and_are_alone() {
+    let program = compile("children.c");
+    run(&program, &[], false, |_| {}).assert_success();
+    let preloaded = run(&program, &[], true, |command| {
+        command.env("HAKMEM_STATS", "1");
+    });
+    preloaded.assert_success();
+    assert_eq!(number(&preloaded, "scavenger_starts"), 1, "the test needs a thread of the library's own");
+}
+
+#[test]
 fn an_idle_program_whose_other_thread_never_allocates_gives_its_memory_back() {
     let program = compile("idle.c");
     let starts = |arguments: &[&str]| {

@@ -54,14 +54,19 @@ impl Front {
         Beat { is_due, is_routine }
     }
 
-    fn routine(&self, heap: &Heap) {
-        heap.counters.beats.add(1);
+    /// Reads what came for the heap, and sends what waits for others: a heap that never runs out of slabs would keep their blocks for good.
+    pub fn exchange_mail(&self, heap: &Heap) {
         let Some(tables) = self.tables() else { return };
         if heap.mailbox.has_mail() {
             self.read_mail(tables, heap);
         }
-        // A heap that never runs out of slabs would keep others' blocks for good.
         self.flush_outbox(heap);
+    }
+
+    fn routine(&self, heap: &Heap) {
+        heap.counters.beats.add(1);
+        let Some(tables) = self.tables() else { return };
+        self.exchange_mail(heap);
         let beats = heap.beats_since_trim.get() + 1;
         heap.beats_since_trim.set(beats);
         if heap.policy().idle_trim && beats >= heap.policy().idle_trim_beats {

@@ -6,6 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* More than the stack of an ordinary thread of the library's, which holds a copy of it. */
+static __thread volatile char much[1 << 20];
+
 enum { BLOCKS = 200000, BYTES = 500, LOOKS = 300, ENOUGH_PAGES = 30 << 8 };
 
 static char *blocks[BLOCKS];
@@ -28,6 +31,7 @@ static long resident_pages(void) {
 int main(int count, char **arguments) {
     (void)arguments;
     check_library();
+    much[0] = 1;
     pthread_t thread;
     if (count > 1)
         CHECK(pthread_create(&thread, NULL, sleeper, NULL) == 0);

@@ -14,6 +14,8 @@ pub const NAME_OFFSET: usize = 16;
 pub const RECORD_BYTES: usize = 24;
 /// Bits of an address; the thread's number lies above them in the first word.
 pub const ADDRESS_BITS: u32 = 48;
+/// The number of all threads that came too late for one of their own: no trace is made of a log in which it occurs.
+pub const UNNUMBERED: u16 = u16::MAX;
 /// Bits of the time in nanoseconds; what happened lies above them in the second word.
 pub const TIME_BITS: u32 = 56;
 

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::ptr::null_mut;
 use hakmem_atomic_ops::{Shared32, Shared64, SharedPtr};
 
-use crate::layout::{ADDRESS_BITS, HEADER_BYTES, MAGIC, NAME_OFFSET, RECORD_BYTES, TIME_BITS};
+use crate::layout::{ADDRESS_BITS, HEADER_BYTES, MAGIC, NAME_OFFSET, RECORD_BYTES, TIME_BITS, UNNUMBERED};
 
 /// Bytes of a log: address space and a sparse file; what is not written takes no room.
 const LOG_BYTES: usize = 3 << 30;
@@ -36,7 +36,7 @@ pub fn write(kind: u8, address: usize, size: usize) {
         if number.get() == 0 {
             number.set(THREADS.add_relaxed(1) + 1);
         }
-        number.get() - 1
+        (number.get() - 1).min(UNNUMBERED.into())
     });
     let place = NEXT.add_relaxed(1);
     if place >= RECORDS {

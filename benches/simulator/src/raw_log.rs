@@ -8,7 +8,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::trace::{Builder, Trace};
-use layout::{ADDRESS_BITS, ALLOC, FREE, HEADER_BYTES, MAGIC, NAME_OFFSET, RECORD_BYTES, RESIZE, RESIZED, TIME_BITS};
+use layout::{
+    ADDRESS_BITS, ALLOC, FREE, HEADER_BYTES, MAGIC, NAME_OFFSET, RECORD_BYTES, RESIZE, RESIZED, TIME_BITS, UNNUMBERED,
+};
 
 #[path = "../../recorder/src/layout.rs"]
 pub mod layout;
@@ -79,6 +81,7 @@ fn build(name: &str, records: &[Record]) -> Result<Trace> {
         builder.pass(record.time_ns.saturating_sub(before).saturating_sub(own_ns));
         before = before.max(record.time_ns);
         let thread = record.thread;
+        ensure!(thread != UNNUMBERED, "{name} had more threads in its life than a trace can number");
         match record.kind {
             ALLOC => {
                 // Handed out again without a free that was seen: what freed it did not come by the recorder.
@@ -189,6 +192,12 @@ mod tests {
     #[test]
     fn what_was_there_before_the_log_is_ignored() {
         assert_eq!(whats(&[record(FREE, 0, 0x1000, 0, 0)]), []);
+    }
+
+    #[test]
+    fn a_log_of_more_threads_than_have_numbers_is_refused() {
+        assert!(build("log", &[record(FREE, UNNUMBERED - 1, 0x1000, 0, 0)]).is_ok());
+        assert!(build("log", &[record(FREE, UNNUMBERED, 0x1000, 0, 0)]).is_err());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Event {
     pub what: What,
     /// Time since the event before, in nanoseconds.
     pub delta_ns: u32,
-    /// The thread that did it, counted from 0.
+    /// The thread that did it, counted from 0; [`Trace::new`] refuses the highest number.
     pub thread: u16,
 }
 
@@ -89,8 +89,11 @@ impl Trace {
         let mut live = Vec::new();
         let mut threads = 0;
         for (position, event) in events.iter().enumerate() {
-            threads = threads.max(event.thread + 1);
-            check_event(&mut live, event.what).with_context(|| format!("{name}: event {position}"))?;
+            let place = || format!("{name}: event {position}");
+            let beyond =
+                event.thread.checked_add(1).context("more threads than a trace can number").with_context(place)?;
+            threads = threads.max(beyond);
+            check_event(&mut live, event.what).with_context(place)?;
         }
         Ok(Self { name: name.to_owned(), events, blocks: live.len() as u32, threads })
     }
@@ -558,6 +561,14 @@ mod tests {
         for bad in [vec![free], vec![alloc, alloc], vec![alloc, free, free], vec![What::Alloc { block: 7, size: 1 }]] {
             assert!(Trace::new("bad", bad.into_iter().map(event).collect()).is_err());
         }
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_counted_is_refused() {
+        let of_thread = |thread| Trace::new("threads", vec![Event { what: What::Pass, delta_ns: 0, thread }]);
+        assert_eq!(of_thread(u16::MAX - 1).unwrap().thread_count(), u16::MAX);
+        let refusal = format!("{:#}", of_thread(u16::MAX).unwrap_err());
+        assert!(refusal.contains("event 0: more threads"), "{refusal}");
     }
 
     #[test]

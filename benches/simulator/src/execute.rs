@@ -40,15 +40,19 @@ pub struct Measured {
     pub peak_resident_bytes: u64,
 }
 
-/// The blocks that live, by number.
-struct Blocks(Vec<UnsafeCell<(*mut u8, usize)>>);
+/// What belongs to the thread whose turn it is.
+struct Turn {
+    /// The blocks that live, by number.
+    blocks: Vec<UnsafeCell<(*mut u8, usize)>>,
+    readings: UnsafeCell<Readings>,
+}
 
 // SAFETY: one thread at a time executes events: `position` is handed from one to the next with release and acquire.
-unsafe impl Sync for Blocks {}
+unsafe impl Sync for Turn {}
 
 struct Run<'t> {
     trace: &'t Trace,
-    blocks: Blocks,
+    turn: Turn,
     /// The next event; it belongs to the thread that the event names.
     position: Shared64,
     start: Instant,
@@ -60,64 +64,64 @@ struct Run<'t> {
 /// If the process cannot be measured.
 pub fn run(trace: &Trace) -> Result<Measured> {
     let empty = || UnsafeCell::new((null_mut(), 0));
-    let blocks = Blocks((0..trace.block_count()).map(|_| empty()).collect());
-    let run = Run { trace, blocks, position: Shared64::new(0), start: Instant::now() };
-    let before = (usage()?, resident_bytes()?);
-    let readings = std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..trace.thread_count())
-            .map(|thread| {
-                scope.spawn({
-                    let run = &run;
-                    move || run.play(thread)
-                })
-            })
-            .collect();
-        let mut readings = run.play(0);
-        for thread in threads {
-            if let Ok(more) = thread.join() {
-                readings.add(&more);
-            }
+    let blocks = (0..trace.block_count()).map(|_| empty()).collect();
+    let before = usage()?;
+    let turn = Turn { blocks, readings: UnsafeCell::new(Readings::begin()?) };
+    let run = Run { trace, turn, position: Shared64::new(0), start: Instant::now() };
+    std::thread::scope(|scope| {
+        for thread in 1..trace.thread_count() {
+            let run = &run;
+            scope.spawn(move || run.play(thread));
         }
-        readings
+        run.play(0);
     });
     let after = usage()?;
-    let elapsed_ns = readings.elapsed_ns.max(1) as f64;
+    let readings = run.turn.readings.into_inner();
     Ok(Measured {
-        user_ns: after.user_ns - before.0.user_ns,
-        system_ns: after.system_ns - before.0.system_ns,
-        faults: after.faults - before.0.faults,
-        mean_resident_bytes: readings.byte_ns / elapsed_ns - before.1 as f64,
-        peak_resident_bytes: readings.peak.saturating_sub(before.1),
+        user_ns: after.user_ns - before.user_ns,
+        system_ns: after.system_ns - before.system_ns,
+        faults: after.faults - before.faults,
+        mean_resident_bytes: readings.byte_ns / readings.at.as_nanos().max(1) as f64,
+        peak_resident_bytes: readings.peak - readings.first,
     })
 }
 
-#[derive(Default)]
+/// Resident memory, by the trace's clock, so that a slow machine weighs as the model does.
 struct Readings {
+    /// What there was at the beginning; the others count from there.
+    first: u64,
+    last: u64,
+    /// When it was read.
+    at: Duration,
     byte_ns: f64,
-    elapsed_ns: u64,
     peak: u64,
 }
 
 impl Readings {
-    fn add(&mut self, other: &Self) {
-        self.byte_ns += other.byte_ns;
-        self.elapsed_ns += other.elapsed_ns;
-        self.peak = self.peak.max(other.peak);
+    fn begin() -> Result<Self> {
+        let first = resident_bytes()?;
+        Ok(Self { first, last: first, at: Duration::ZERO, byte_ns: 0.0, peak: first })
+    }
+
+    /// Reads once more; until now it was what it was the last time.
+    fn read(&mut self, now: Duration) {
+        self.byte_ns += (self.last as f64 - self.first as f64) * (now - self.at).as_nanos() as f64;
+        self.at = now;
+        self.last = resident_bytes().unwrap_or(self.last);
+        self.peak = self.peak.max(self.last);
     }
 }
 
 impl Run<'_> {
     /// Executes the events of a thread, each in its turn.
-    fn play(&self, thread: u16) -> Readings {
-        let mut readings = Readings::default();
-        let (mut due, mut read_at) = (Duration::ZERO, Duration::ZERO);
-        let mut resident = resident_bytes().unwrap_or(0);
+    fn play(&self, thread: u16) {
+        let mut due = Duration::ZERO;
         for (number, event) in self.trace.events().iter().enumerate() {
             due += Duration::from_nanos(event.delta_ns.into());
             if event.thread != thread {
                 continue;
             }
-            // ORDERING: pairs with `store_release` below: the blocks' table, and what was written to blocks.
+            // ORDERING: pairs with `store_release` below: the blocks' table, the readings, and what was written to blocks.
             while self.position.load_acquire() != number as u64 {
                 std::thread::yield_now();
             }
@@ -125,18 +129,19 @@ impl Run<'_> {
                 std::thread::sleep(ahead);
             }
             self.execute(event);
+            self.read(due, number + 1 == self.trace.events().len());
             // ORDERING: pairs with `load_acquire` above.
             self.position.store_release(number as u64 + 1);
-            // Thread 0 reads for all; by the trace's clock, so that a slow machine weighs as the model does.
-            if thread == 0 && due >= read_at + READING {
-                readings.byte_ns += resident as f64 * (due - read_at).as_nanos() as f64;
-                readings.elapsed_ns += (due - read_at).as_nanos() as u64;
-                read_at = due;
-                resident = resident_bytes().unwrap_or(resident);
-                readings.peak = readings.peak.max(resident);
-            }
         }
-        readings
+    }
+
+    /// Reads the resident memory if it is time, or if the trace is over.
+    fn read(&self, now: Duration, is_over: bool) {
+        // SAFETY: this thread has its turn: nobody else looks at the readings.
+        let readings = unsafe { &mut *self.turn.readings.get() };
+        if is_over || now >= readings.at + READING {
+            readings.read(now);
+        }
     }
 
     fn execute(&self, event: &Event) {
@@ -176,13 +181,13 @@ impl Run<'_> {
     }
 
     fn get(&self, block: u32) -> (*mut u8, usize) {
-        let Some(entry) = self.blocks.0.get(block as usize) else { return (null_mut(), 1) };
+        let Some(entry) = self.turn.blocks.get(block as usize) else { return (null_mut(), 1) };
         // SAFETY: this thread has its turn: nobody else looks at the table.
         unsafe { *entry.get() }
     }
 
     fn set(&self, block: u32, place: (*mut u8, usize)) {
-        if let Some(entry) = self.blocks.0.get(block as usize) {
+        if let Some(entry) = self.turn.blocks.get(block as usize) {
             // SAFETY: as above.
             unsafe { *entry.get() = place };
         }
@@ -251,6 +256,23 @@ mod tests {
             assert!(measured.peak_resident_bytes >= 60 << 20, "{measured:?}");
             assert!(measured.mean_resident_bytes >= (16 << 20) as f64, "{measured:?}");
             assert!(measured.faults > 0, "{measured:?}");
+        });
+    }
+
+    /// Alone: as above.
+    #[test]
+    fn memory_is_read_whichever_thread_is_busy_and_once_at_the_end() {
+        Child::alone("execute::tests::memory_is_read_whichever_thread_is_busy_and_once_at_the_end", || {
+            let mut builder = Builder::default();
+            for _ in 0..32 {
+                builder.pass(500_000);
+                builder.alloc(1, 1 << 20);
+            }
+            let late = 64 << 20;
+            builder.alloc(1, late);
+            let measured = run(&builder.finish("busy").unwrap()).unwrap();
+            assert!(measured.mean_resident_bytes >= (4 << 20) as f64, "{measured:?}");
+            assert!(measured.peak_resident_bytes >= late, "{measured:?}");
         });
     }
 }

@@ -44,6 +44,10 @@ pub struct Pair {
 /// If the process fails, or says something else.
 pub fn compare(program: &Path, name: &str, trace: &Trace, variables: &[(&str, &str)], speed: u32) -> Result<Pair> {
     let mut child = Command::new(program);
+    // The model is told of no others.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"HAKMEM_")) {
+        child.env_remove(name);
+    }
     child.args(["execute", "--csv", "--speed", &speed.to_string(), name]).envs(variables.iter().copied());
     let output = child.output().context("simulator execute")?;
     ensure!(output.status.success(), "simulator execute {name}: {}", String::from_utf8_lossy(&output.stderr));

@@ -2,14 +2,17 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::{Parser, Subcommand};
 use hakmem_learner::{Knob, Options, Weights};
-use hakmem_policy::{FrozenPolicy, parse_environment};
+use hakmem_policy::file::parse_policy;
+use hakmem_policy::{FrozenPolicy, parse_environment_over};
 use hakmem_simulator::evaluate::{
     Cost, DEFAULT_VARIANT, Judged, KnownMarks, NOTHING, Report, Scale, Subject, account, learned, search, settled,
     variants,
@@ -248,11 +251,25 @@ fn policy_of_environment() -> Result<FrozenPolicy> {
         .map(|(name, value)| (name.into_encoded_bytes(), value.into_encoded_bytes()))
         .filter(|(name, _)| name.starts_with(b"HAKMEM_"))
         .collect();
-    let mut complaints = Vec::new();
+    let (mut complaints, mut refusal) = (Vec::new(), None);
     let pairs = variables.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    let settings = parse_environment(pairs, &mut |complaint| complaints.push(complaint.to_string()));
+    let mut read_file =
+        |path: &[u8], base: &FrozenPolicy| read_policy(path, base).map_err(|error| refusal = Some(error)).ok();
+    let settings =
+        parse_environment_over(pairs, &mut read_file, &mut |complaint| complaints.push(complaint.to_string()));
     ensure!(complaints.is_empty(), "{}", complaints.join("; "));
-    Ok(settings.policy)
+    refusal.map_or(Ok(settings.policy), Err)
+}
+
+/// The policy that the file at `path` makes of `base`. Its site rules stay out: a trace does not say who called.
+fn read_policy(path: &[u8], base: &FrozenPolicy) -> Result<FrozenPolicy> {
+    let file = Path::new(OsStr::from_bytes(path));
+    let text = std::fs::read(file).with_context(|| format!("HAKMEM_POLICY: cannot read {}", file.display()))?;
+    parse_policy(&text, base).map_err(|error| {
+        let mut line = String::new();
+        let _infallible = error.write_line(path, &mut line);
+        anyhow!(line)
+    })
 }
 
 fn replay(trace: &Trace, policy: &FrozenPolicy) -> Result<()> {

@@ -198,13 +198,13 @@ mod tests {
         assert!(judged(&[preload], &results()).is_empty(), "the suite was not asked for");
     }
 
-    #[test]
-    fn growth_is_judged_beside_what_the_flattest_peer_grows() {
+    /// A line of hakmem's and a peer's, the first and the last cost of each.
+    fn line(own: [f64; 2], peer: [f64; 2]) -> Results {
         let mut results = results();
         for name in ["hakmem", "peer"] {
             results.facts.allocators.push(allocator(Suite::Scaling, name));
         }
-        for (value, own, peer) in [(1.0, 10.0, 20.0), (1024.0, 33.0, 60.0)] {
+        for (value, own, peer) in [(1.0, own[0], peer[0]), (1024.0, own[1], peer[1])] {
             let name = format!("heap/{value}");
             let mut row = benchmark(Suite::Scaling, &name, "scaling");
             row.point = Some(Point { series: "heap".to_owned(), parameter: "live-bytes".to_owned(), value });
@@ -212,7 +212,23 @@ mod tests {
             results.runs.push(run(Suite::Scaling, &name, "hakmem", own, 1.0));
             results.runs.push(run(Suite::Scaling, &name, "peer", peer, 1.0));
         }
+        results
+    }
+
+    #[test]
+    fn growth_is_judged_beside_what_the_flattest_peer_grows() {
+        let results = line([10.0, 33.0], [20.0, 60.0]);
         let verdict = judged(&[Bar::Flat { series: "heap", limit: 1.15 }], &results).remove(0);
         assert!((verdict.value.unwrap() - 1.1).abs() < 1e-9 && verdict.is_met(), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_line_that_begins_below_its_baseline_grows_by_no_known_factor() {
+        for (own, peer) in [([10.0, 33.0], [2.0, 60.0]), ([2.0, 33.0], [20.0, 60.0]), ([2.0, 1.0], [20.0, 60.0])] {
+            let mut results = line(own, peer);
+            results.runs.iter_mut().for_each(|run| run.baseline = 5.0);
+            let verdict = judged(&[Bar::Flat { series: "heap", limit: 1.15 }], &results).remove(0);
+            assert_eq!((verdict.value, verdict.is_met()), (None, false));
+        }
     }
 }

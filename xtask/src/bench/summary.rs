@@ -232,10 +232,12 @@ impl Table {
         self.lines.iter().filter_map(of_line).collect()
     }
 
-    /// Cost at the end of a plotted line by cost at its beginning, what the benchmark's own accesses cost left out.
+    /// Cost at the end of a plotted line by cost at its beginning, what the benchmark's own accesses cost left out. `None` where
+    /// one of them is lost in that: then nothing is known.
     pub fn growth(&self, series: &str, allocator: usize) -> Option<f64> {
         let points = self.points(series, allocator, |cell, _| cell.time.median - cell.baseline);
-        Some(points.last()?.1 / points.first()?.1)
+        let (first, last) = (points.first()?.1, points.last()?.1);
+        (first > 0.0 && last > 0.0).then(|| last / first)
     }
 
     /// The place of an allocator.

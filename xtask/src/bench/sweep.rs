@@ -238,12 +238,14 @@ fn rows(results: &Results, table: &Table) -> Vec<Vec<String>> {
     rows
 }
 
-/// A figure of all benchmarks together by that at the default.
+/// A figure of all benchmarks together that were run at both, by that at the default.
 fn sum_ratio(table: &Table, place: usize, figure: impl Fn(&Cell) -> f64) -> Option<f64> {
-    let sum = |place: usize| -> f64 {
-        table.lines.iter().filter_map(|line| Some(figure(line.cells.get(place)?.as_ref()?))).sum()
-    };
-    (sum(0) > 0.0).then(|| sum(place) / sum(0))
+    let both = table.lines.iter().filter_map(|line| {
+        let at = |place: usize| Some(figure(line.cells.get(place)?.as_ref()?));
+        Some((at(place)?, at(0)?))
+    });
+    let (own, default) = both.fold((0.0, 0.0), |sums, pair| (sums.0 + pair.0, sums.1 + pair.1));
+    (default > 0.0).then(|| own / default)
 }
 
 fn write_page(directory: &Path, results: &Results, table: &Table) -> Result<()> {
@@ -310,6 +312,15 @@ mod tests {
         assert_eq!(rows[1][..5], ["PURGE_DELAY_MS=0", "2.00", "0.50", "1.00", "1.00"]);
         assert_eq!(rows[1][7], "time 2+, RSS 2-");
         assert!(csv(&table).contains("\"PURGE_DELAY_MS=never\",preload,redis,0.5000,0.0000,2.0000"));
+    }
+
+    #[test]
+    fn a_benchmark_that_a_setting_did_not_finish_is_in_none_of_its_sums() {
+        let mut results = results();
+        results.runs.iter_mut().filter(|run| run.benchmark == "redis").for_each(|run| run.minor_faults = 1e6);
+        results.runs.retain(|run| run.benchmark != "redis" || run.allocator != "PURGE_DELAY_MS=0");
+        let table = merged(&results).unwrap();
+        assert_eq!(sum_ratio(&table, 1, |cell| cell.minor_faults), Some(1.0));
     }
 
     #[test]

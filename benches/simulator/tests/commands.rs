@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use hakmem_policy::FrozenPolicy;
 use hakmem_policy::file::{Knobs, write_policy};
+use hakmem_simulator::raw_log::layout::{ALLOC, HEADER_BYTES, MAGIC, TIME_BITS};
 use hakmem_simulator::trace::{Builder, Trace};
 
 fn simulator(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -54,4 +55,23 @@ fn a_replay_goes_by_the_policy_file_that_the_allocator_would_go_by() {
     let refused = simulator(&["replay", utf8(&trace)], &[("HAKMEM_POLICY", utf8(&missing))]);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("cannot read") && said.contains("missing.toml"), "{said}");
+}
+
+#[test]
+fn a_recording_takes_no_log_of_an_earlier_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("traces");
+    std::fs::create_dir_all(out.join("logs")).unwrap();
+    let mut log = MAGIC.to_vec();
+    log.resize(HEADER_BYTES, 0);
+    log.extend([0x1000, u64::from(ALLOC) << TIME_BITS, 64].map(u64::to_le_bytes).concat());
+    std::fs::write(out.join("logs/1.raw"), log).unwrap();
+    // No library: the program runs, and nothing of it is recorded.
+    let recorder = scratch.path().join("recorder.so");
+    std::fs::write(&recorder, "").unwrap();
+    let arguments = ["record", "--out", utf8(&out), "--recorder", utf8(&recorder), "--min-events", "1", "--", "true"];
+    let said = String::from_utf8(simulator(&arguments, &[]).stderr).unwrap();
+    assert!(said.contains("no process of true had 1 events"), "{said}");
+    let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["logs"], "what was there, and nothing more");
 }

@@ -468,13 +468,13 @@ fn record(
         preload.push(library.canonicalize().with_context(|| library.display().to_string())?);
     }
     std::fs::create_dir_all(out)?;
-    let logs = out.join("logs");
-    std::fs::create_dir_all(&logs)?;
+    // Of this call alone, and gone after it however it ends: an earlier one may have been interrupted.
+    let logs = tempfile::Builder::new().prefix("logs-").tempdir_in(out).context("no place for logs")?;
     let [program, arguments @ ..] = command else { bail!("a program to record") };
     let status = Command::new(program)
         .args(arguments)
         .env("LD_PRELOAD", preload)
-        .env("HAKMEM_TEST_RECORD_DIR", logs.canonicalize()?)
+        .env("HAKMEM_TEST_RECORD_DIR", logs.path().canonicalize()?)
         .env("HAKMEM_MODE", "OBSERVE")
         .status()
         .with_context(|| program.clone())?;
@@ -489,7 +489,7 @@ fn record(
             recorded += 1;
         }
     }
-    std::fs::remove_dir_all(&logs)?;
+    logs.close()?;
     ensure!(status.success(), "{program} ended with {status}");
     ensure!(recorded > 0, "no process of {program} had {min_events} events");
     Ok(())

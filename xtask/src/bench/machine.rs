@@ -10,6 +10,9 @@ use anyhow::{Context as _, Result};
 
 use crate::project::Project;
 
+/// The end of a commit's name where files differ from it.
+pub const CHANGED: &str = ", with changes";
+
 /// Name and value, in the order of the report. What cannot be found out says so.
 pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -24,7 +27,7 @@ pub fn facts(project: &Project, arguments: &str) -> Vec<(String, String)> {
     let mode = read("/sys/kernel/mm/transparent_hugepage/enabled");
     let commit = printed(project.root(), "git", &["rev-parse", "--short=12", "HEAD"]);
     let changed = printed(project.root(), "git", &["status", "--porcelain", "--untracked-files=no"]);
-    let changed = if changed.is_empty() { "" } else { ", with changes" };
+    let changed = if changed.is_empty() { "" } else { CHANGED };
     let entry = |name: &str, value: String| {
         (name.to_owned(), if value.trim().is_empty() { "unknown".to_owned() } else { value })
     };

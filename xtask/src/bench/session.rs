@@ -106,6 +106,11 @@ impl<'a> Session<'a> {
         &self.facts
     }
 
+    /// States one more of what the runs are made with.
+    pub fn state(&mut self, name: &str, value: String) {
+        self.facts.machine.push((name.to_owned(), value));
+    }
+
     /// Adds a suite.
     pub fn add(&mut self, suite: Suite, choice: &Choice) -> Result<()> {
         match suite {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use maud::{Markup, PreEscaped, html};
 
+use super::machine::CHANGED;
 use super::plots::{self, Plot};
 use super::results::{Facts, Results, Suite};
 use super::session::{Choice, Session, Setting};
@@ -28,6 +29,10 @@ const NOTHINGS: usize = 2;
 /// Memory (MiB) that is written before each run: what the largest of them needs. The runs follow each other so closely that the host
 /// has no time to take it away.
 const WARMED_MIB: u64 = 256;
+
+/// The facts that runs must share to be in one table.
+const COMMIT: &str = "commit";
+const SCALE: &str = "scale";
 
 /// What `cargo xtask sweep` takes.
 #[derive(clap::Args)]
@@ -57,7 +62,8 @@ pub struct Options {
     /// Do not write most of the free memory once beforehand.
     #[arg(long)]
     no_touch: bool,
-    /// Go on after the runs that are in the output directory already, if they are of the same commit.
+    /// Go on after the runs that are in the output directory already, if they are of the same commit, without changes, and of the
+    /// same scale.
     #[arg(long)]
     resume: bool,
     /// Write the table into docs/performance.md.
@@ -95,6 +101,8 @@ fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut session = Session::new(project, DEFAULT, &format!("cargo xtask {}", arguments.join(" ")))?;
     session.warm(WARMED_MIB);
+    session.state(SCALE, format!("{} %", options.scale));
+    let begun = if options.resume { begun(directory, session.facts())? } else { Results::default() };
     let benches: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
     for (suite, usual) in [(Suite::Rust, benches.as_slice()), (Suite::Preload, PROGRAMS)] {
         let usual = usual.iter().map(|&name| name.to_owned()).collect();
@@ -112,17 +120,22 @@ fn run(project: &Project, options: &Options, directory: &Path) -> Result<Results
             session.miss_what_is_not_there(&choice);
         }
     }
-    let begun = if options.resume { begun(directory, session.facts())? } else { Results::default() };
     session.go_on(options.reps, options.seed, !options.no_touch, directory, &begun)
 }
 
-/// What an earlier call has left.
+/// What an earlier call has left, if it measured the same.
 fn begun(directory: &Path, now: &Facts) -> Result<Results> {
     let begun = Results::load(directory)?;
-    let commit =
-        |facts: &Facts| facts.machine.iter().find(|(name, _)| name == "commit").map(|(_, value)| value.clone());
-    ensure!(commit(&begun.facts) == commit(now), "what there is was measured at another commit");
+    for name in [COMMIT, SCALE] {
+        ensure!(fact(&begun.facts, name) == fact(now, name), "what there is was measured at another {name}");
+    }
+    let is_changed = fact(now, COMMIT).is_some_and(|commit| commit.ends_with(CHANGED));
+    ensure!(!is_changed, "files differ from the commit: what there is may have been measured with others");
     Ok(begun)
+}
+
+fn fact<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    facts.machine.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 /// The default, and each value of the switches that were asked for.
@@ -321,6 +334,24 @@ mod tests {
         results.runs.retain(|run| run.benchmark != "redis" || run.allocator != "PURGE_DELAY_MS=0");
         let table = merged(&results).unwrap();
         assert_eq!(sum_ratio(&table, 1, |cell| cell.minor_faults), Some(1.0));
+    }
+
+    #[test]
+    fn a_sweep_goes_on_after_runs_of_the_same_commit_and_scale_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |commit: &str, scale: &str| {
+            let machine = [(COMMIT, commit), (SCALE, scale)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+            Facts { machine: machine.to_vec(), ..Facts::default() }
+        };
+        let goes_on = |before: Facts, now: Facts| {
+            Results { facts: before, ..results() }.save(directory.path()).unwrap();
+            begun(directory.path(), &now).is_ok()
+        };
+        assert!(goes_on(of("abc", "100 %"), of("abc", "100 %")));
+        assert!(!goes_on(of("abc", "100 %"), of("def", "100 %")));
+        assert!(!goes_on(of("abc", "100 %"), of("abc", "30 %")));
+        let changed = format!("abc{CHANGED}");
+        assert!(!goes_on(of(&changed, "100 %"), of(&changed, "100 %")), "nobody knows whether these are the same");
     }
 
     #[test]

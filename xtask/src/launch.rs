@@ -1,15 +1,18 @@
 //! Starting a program with or without the preload library, and waiting for it.
 //!
-//! **Invariants.** A started program is reaped exactly once; a program that outlives its limit is killed with its process group.
+//! **Invariants.** A started program is reaped exactly once; a program that outlives its limit is killed with its process group, and
+//! so is one that runs in a group of its own when a signal ends this tool.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use hakmem_atomic_ops::Shared32;
 
 use crate::project::Project;
 
@@ -119,20 +122,82 @@ pub fn wait_for(command: &mut Command) -> io::Result<Finished> {
 /// Like [`wait_for`] in a process group of its own, which is killed when `limit` has passed.
 pub fn wait_for_at_most(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     let begin = Instant::now();
-    let child = command.process_group(0).spawn()?;
+    let running = Running::start(command)?;
+    let child = &running.child;
     let mut timed_out = false;
     loop {
-        if let Some((status, peak_rss_bytes)) = reap(&child, libc::WNOHANG)? {
-            // What the program left running would disturb the next one.
-            kill_group(&child);
+        if let Some((status, peak_rss_bytes)) = reap(child, libc::WNOHANG)? {
             return Ok(Finished { status, wall: begin.elapsed(), peak_rss_bytes, timed_out });
         }
         if !timed_out && begin.elapsed() > limit {
             timed_out = true;
-            kill_group(&child);
+            kill_group(child);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Programs that may run at a time: more than any machine has processors.
+const PLACES: usize = 4096;
+
+/// The groups of the programs that run; 0: none. The numbers are all that threads exchange.
+static RUNNING: [Shared32; PLACES] = [const { Shared32::new(0) }; PLACES];
+
+/// A program in a group of its own. Ends with its group when it is dropped.
+struct Running {
+    child: Child,
+    place: Option<&'static Shared32>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> io::Result<Self> {
+        end_together();
+        let child = command.process_group(0).spawn()?;
+        // ORDERING: pairs with nothing: the number is all the data.
+        let place = RUNNING.iter().find(|place| place.cas_acq_rel(0, child.id()).is_ok());
+        Ok(Self { child, place })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What the program left running would disturb the next one.
+        kill_group(&self.child);
+        if let Some(place) = self.place {
+            place.store_relaxed(0);
+        }
+    }
+}
+
+/// Ends what runs, and this tool as the signal would have.
+extern "C" fn on_end(signal: libc::c_int) {
+    for place in &RUNNING {
+        let group = libc::pid_t::try_from(place.load_relaxed()).unwrap_or(0);
+        if group > 0 {
+            // SAFETY: takes two numbers, and is async-signal-safe.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+    }
+    // SAFETY: the default action of a signal, in a handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: takes a number; the signal comes when the handler returns.
+    unsafe { libc::raise(signal) };
+}
+
+/// Has the signals that end this tool end the programs in groups of their own, too, which a terminal does not reach.
+fn end_together() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let handler = on_end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: the handler calls async-signal-safe functions only.
+            let former = unsafe { libc::signal(signal, handler) };
+            if former == libc::SIG_IGN {
+                // SAFETY: as it was: under nohup, for example.
+                unsafe { libc::signal(signal, libc::SIG_IGN) };
+            }
+        }
+    });
 }
 
 fn kill_group(child: &Child) {
@@ -187,6 +252,45 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hakmem_testkit::Child as Tool;
+
+    /// Programs that hold the tool's output open for as long as they run.
+    const LIFETIME: Duration = Duration::from_secs(60);
+
+    fn shell(script: &str) -> io::Result<Finished> {
+        wait_for_at_most(Command::new("sh").args(["-c", script]), LIFETIME)
+    }
+
+    fn run_two_and_end() {
+        std::thread::scope(|scope| {
+            let _programs = [0, 1].map(|_| scope.spawn(|| shell("sleep 60; true")));
+            while RUNNING.iter().filter(|place| place.load_relaxed() != 0).count() < 2 {
+                std::thread::yield_now();
+            }
+            // SAFETY: takes a number.
+            unsafe { libc::raise(libc::SIGTERM) };
+        });
+    }
+
+    #[test]
+    fn signal_that_ends_the_tool_ends_all_that_it_started() {
+        if Tool::role().is_some() {
+            return run_two_and_end();
+        }
+        let begin = Instant::now();
+        let ended = Tool::of_test("launch::tests::signal_that_ends_the_tool_ends_all_that_it_started", "tool").run();
+        assert_eq!(ended.status.unwrap().signal(), Some(libc::SIGTERM));
+        assert!(begin.elapsed() < LIFETIME, "a program outlived the tool");
+    }
+
+    #[test]
+    fn signal_that_the_tool_was_told_to_ignore_ends_nothing() {
+        Tool::alone("launch::tests::signal_that_the_tool_was_told_to_ignore_ends_nothing", || {
+            // SAFETY: nobody handles the signal in this process.
+            unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+            assert_eq!(shell("kill -HUP $PPID; sleep 0.1; exit 7").unwrap().shell_code(), 7);
+        });
+    }
 
     #[test]
     fn status_of_a_program_is_passed_on_as_a_shell_does() {

@@ -1,7 +1,7 @@
 //! `hakmem-tune evaluate`: one program under several allocators and modes, in turn.
 //!
-//! **Invariants.** Every round runs every subject once, each round in another order. A subject that cannot run the program is
-//! named, and fails the command.
+//! **Invariants.** Every round runs every subject once, each round in another order. A subject that cannot run the program, and a
+//! library that the loader would leave out, is named, and fails the command.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::measure::Usage;
 use crate::plot;
 use crate::score::Ratios;
 use crate::score::{Weights, median, median_usage, spread};
-use crate::subject::{Program, Subject};
+use crate::subject::{Library, Program, Subject, find_peer};
 
 /// What to compare.
 pub struct Options {
@@ -39,8 +39,10 @@ pub struct Options {
 /// Runs everything and prints the table.
 pub fn evaluate(program: &Program, options: &Options) -> Result<ExitCode> {
     ensure!(options.rounds > 0, "at least one round");
-    program.check_that_it_listens(&options.library)?;
+    let has_its_own = program.library == Library::Inside && !options.peers.is_empty();
+    ensure!(!has_its_own, "{} has hakmem inside: no peer can take its place", program.called());
     let subjects = subjects(options)?;
+    program.check_that_it_listens(&options.library)?;
     let mut runs: Vec<Vec<Usage>> = vec![Vec::new(); subjects.len()];
     let mut order: Vec<usize> = (0..subjects.len()).collect();
     let mut random = fastrand::Rng::with_seed(1);
@@ -79,13 +81,8 @@ fn subjects(options: &Options) -> Result<Vec<Subject>> {
         subjects.push(hakmem(document.policy).called(&format!("hakmem {name}")));
     }
     for (name, library) in &options.peers {
-        ensure!(library.is_file(), "no library of {name} at {}", library.display());
-        subjects.push(Subject {
-            name: name.clone(),
-            library: Some(library.clone()),
-            variables: Vec::new(),
-            policy: None,
-        });
+        let library = find_peer(library).with_context(|| format!("{name} cannot be compared"))?;
+        subjects.push(Subject { name: name.clone(), library: Some(library), variables: Vec::new(), policy: None });
     }
     ensure!(!subjects.is_empty(), "nothing to compare");
     Ok(subjects)

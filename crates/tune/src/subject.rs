@@ -190,7 +190,22 @@ pub fn find_library(named: Option<&Path>) -> Result<PathBuf> {
         let tried: Vec<String> = beside.iter().map(|path| path.display().to_string()).collect();
         bail!("no library at {}; name it with --library", tried.join(", "));
     };
-    let found = found.canonicalize()?;
+    preloadable(found)
+}
+
+/// The library of another allocator. The loader leaves out what it cannot load with no more than a line on stderr.
+pub fn find_peer(named: &Path) -> Result<PathBuf> {
+    let found = preloadable(named)?;
+    let probe = Command::new("/bin/true").env("LD_PRELOAD", &found).output().context("/bin/true does not start")?;
+    let said = String::from_utf8_lossy(&probe.stderr);
+    let is_taken = probe.status.success() && !said.contains("cannot be preloaded");
+    ensure!(is_taken, "the loader does not take {}: {}", found.display(), said.trim());
+    Ok(found)
+}
+
+/// A library's path as the dynamic loader takes it, whatever directory a program works in.
+fn preloadable(library: &Path) -> Result<PathBuf> {
+    let found = library.canonicalize().with_context(|| format!("no library at {}", library.display()))?;
     // The dynamic loader splits LD_PRELOAD at spaces and colons and knows no escape.
     ensure!(!found.to_string_lossy().contains([' ', ':']), "LD_PRELOAD cannot name {}", found.display());
     Ok(found)

@@ -83,3 +83,29 @@ fn a_program_that_ignores_the_library_or_fails_is_refused() {
     let output = tune(at, &["run", "--only", "speed", "--", "true"]);
     assert!(said(&output).contains("no dimension `speed`; there are purge_delay_ms"), "{}", said(&output));
 }
+
+#[test]
+fn a_peer_that_the_loader_would_leave_out_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    file(at, "libhakmem.so", "not a library");
+    file(at, "libnone.so", "not a library");
+    file(at, "of two.so", "not a library");
+    file(at, "inside.toml", "[[program]]\nname = 'own'\ncommand = ['true']\nlibrary = 'inside'\n");
+    let evaluate = |peer: &str, program: &[&str]| {
+        let fixed = ["evaluate", "--library", "libhakmem.so", "--peer", peer];
+        let output = tune(at, &[&fixed, program].concat());
+        assert!(!output.status.success());
+        said(&output)
+    };
+    for (peer, complaint) in [
+        ("none=libnone.so", "none cannot be compared: the loader does not take"),
+        ("gone=libgone.so", "gone cannot be compared: no library at libgone.so"),
+        ("two=of two.so", "LD_PRELOAD cannot name"),
+    ] {
+        let text = evaluate(peer, &["--", "true"]);
+        assert!(text.contains(complaint), "{complaint} is missing in\n{text}");
+    }
+    let text = evaluate("none=libnone.so", &["--programs", "inside.toml"]);
+    assert!(text.contains("own has hakmem inside"), "{text}");
+}

@@ -14,7 +14,7 @@ use crate::document::{Document, Evidence, Source};
 use crate::evaluate::typical_curve;
 use crate::explain::explain;
 use crate::judge::{Breach, Limits, judge};
-use crate::knobs::{Change, DIMENSIONS, change_of, effect, named, policy_of, value_of};
+use crate::knobs::{Change, DIMENSIONS, change_of, effect, group_of, named, policy_of, value_of};
 use crate::measure::Usage;
 use crate::plot::{self, Dot, Kind};
 use crate::record::Record;
@@ -301,18 +301,14 @@ fn document(programs: &[Program], options: &Options, outcome: &Outcome) -> Resul
     Ok(Document { policy: policy_of(&outcome.change)?, source, evidence, sites: Vec::new() })
 }
 
-/// What was tried of the knobs that keep their defaults.
+/// What was tried of the knobs that keep their defaults, once for each group that is voted on when files are merged.
 fn rejected(outcome: &Outcome, names: &[String]) -> BTreeMap<String, Evidence> {
     let mut evidence = BTreeMap::new();
-    for dimension in DIMENSIONS {
-        let fields: Vec<&str> = dimension.steps.iter().copied().flatten().map(|(field, _)| *field).collect();
-        let Some(first) = fields.first().filter(|_| !fields.iter().any(|field| outcome.change.contains_key(field)))
-        else {
-            continue;
-        };
-        let tried: Vec<_> =
-            outcome.rejected.iter().filter(|step| step.change.keys().any(|field| fields.contains(field))).collect();
-        if tried.is_empty() {
+    for first in first_of_groups() {
+        let group = group_of(first);
+        let has_one = |change: &Change| group.iter().any(|field| change.contains_key(field));
+        let tried: Vec<_> = outcome.rejected.iter().filter(|step| has_one(&step.change)).collect();
+        if tried.is_empty() || has_one(&outcome.change) {
             continue;
         }
         let before = value_of(&FrozenPolicy::DEFAULT, first);
@@ -322,7 +318,7 @@ fn rejected(outcome: &Outcome, names: &[String]) -> BTreeMap<String, Evidence> {
         };
         let costs: Vec<String> = tried.iter().map(|step| said(step)).collect();
         evidence.insert(
-            (*first).to_owned(),
+            first.to_owned(),
             Evidence {
                 now: before.clone(),
                 before,
@@ -335,6 +331,17 @@ fn rejected(outcome: &Outcome, names: &[String]) -> BTreeMap<String, Evidence> {
         );
     }
     evidence
+}
+
+/// Of each group of knobs that the search turns the one that it names first.
+fn first_of_groups() -> Vec<&'static str> {
+    let mut firsts: Vec<&'static str> = Vec::new();
+    for (field, _) in DIMENSIONS.iter().flat_map(|dimension| dimension.steps.iter().copied().flatten()) {
+        if !firsts.iter().any(|first| group_of(first).contains(field)) {
+            firsts.push(field);
+        }
+    }
+    firsts
 }
 
 fn draw(path: &Path, programs: &[Program], outcome: &Outcome, learn: &[Usage], options: &Options) -> Result<()> {
@@ -365,4 +372,34 @@ fn draw(path: &Path, programs: &[Program], outcome: &Outcome, learn: &[Usage], o
             .map(|(name, runs)| ((*name).to_owned(), typical_curve(runs))),
     );
     plot::search(path, &shown(programs), &dots, &curves)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_in_vain_is_evidence_for_each_of_its_groups() {
+        let tried = Change::from([("mid_cap", "15,15,15,15,15".to_owned()), ("large_cap", "4,3,2,2,1".to_owned())]);
+        let rejected_with = |change: Change| {
+            let step = search::Rejected { change: tried.clone(), cost: 1.1, runs: 2, breach: None };
+            let candidate = change.clone();
+            let outcome = Outcome {
+                change,
+                candidate,
+                proofs: Vec::new(),
+                rejected: vec![step],
+                verdict: None,
+                base: Pass::new(),
+                noise: 0.0,
+                log: Vec::new(),
+            };
+            rejected(&outcome, &[])
+        };
+        let both = rejected_with(Change::new());
+        assert_eq!(both.keys().collect::<Vec<_>>(), ["large_cap", "mid_cap"]);
+        assert_eq!((both["large_cap"].trials, both["mid_cap"].trials), (2, 2));
+        let one = rejected_with(Change::from([("mid_budget", "1200".to_owned())]));
+        assert_eq!(one.keys().collect::<Vec<_>>(), ["large_cap"], "a group that was taken has evidence of its own");
+    }
 }

@@ -122,11 +122,9 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     let mut highest = 0.0_f64;
     loop {
         if let Some((status, usage)) = reap(child)? {
-            let mut usage = finish(&usage, begin.elapsed(), curve);
-            if usage.peak_rss <= mine && highest > 0.0 {
-                usage.peak_rss = highest;
-            }
-            return Ok(Finished { status, timed_out, usage });
+            let counted = usage.ru_maxrss as f64 * 1024.0;
+            let peak = if counted <= mine && highest > 0.0 { highest } else { counted };
+            return Ok(Finished { status, timed_out, usage: finish(&usage, begin.elapsed(), peak, curve) });
         }
         let elapsed = begin.elapsed();
         if has_executed(child.id()) {
@@ -142,10 +140,9 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     }
 }
 
-fn finish(usage: &libc::rusage, wall: Duration, curve: Vec<(f64, f64)>) -> Usage {
+fn finish(usage: &libc::rusage, wall: Duration, peak_rss: f64, curve: Vec<(f64, f64)>) -> Usage {
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     let wall = wall.as_secs_f64();
-    let peak_rss = usage.ru_maxrss as f64 * 1024.0;
     Usage {
         wall,
         cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime),
@@ -256,6 +253,9 @@ mod tests {
             large.push(vec![1_u8; 64 << 20]);
             let small = shell("exec sleep 0.1").usage.peak_rss;
             assert!(small > 1e5 && small < 32e6, "{small}");
+            // Over before there are looks enough for a mean.
+            let short = shell("exec sleep 0.002").usage;
+            assert!(short.mean_rss <= short.peak_rss, "{} {}", short.mean_rss, short.peak_rss);
         }
         assert!(large.iter().flatten().all(|byte| *byte == 1));
     }

@@ -201,7 +201,9 @@ impl Chosen {
 }
 
 fn main() -> ExitCode {
-    match perform(Arguments::parse().task) {
+    let done = perform(Arguments::parse().task);
+    measure::end_as_asked();
+    match done {
         Ok(status) => status,
         Err(error) => {
             eprintln!("hakmem-tune: {error:#}");

@@ -60,33 +60,43 @@ impl Finished {
     }
 }
 
-/// The group of the program that runs; 0: none.
-static RUNNING: Shared32 = Shared32::new(0);
+/// The signal that this tool shall end by; 0: none.
+static ENDING: Shared32 = Shared32::new(0);
 
-/// Ends what runs, and this tool as the signal would have.
 extern "C" fn on_end(signal: libc::c_int) {
-    let group = libc::pid_t::try_from(RUNNING.load_relaxed()).unwrap_or(0);
-    if group > 0 {
-        // SAFETY: takes two numbers, and is async-signal-safe.
-        unsafe { libc::kill(-group, libc::SIGKILL) };
-    }
-    // SAFETY: the default action of a signal, in a handler.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-    // SAFETY: takes a number; the signal comes when the handler returns.
-    unsafe { libc::raise(signal) };
+    ENDING.store_relaxed(signal.cast_unsigned());
 }
 
-/// Has the signals that end this tool end the program that it measures, too: that runs in a group of its own, which a terminal does
-/// not reach.
+/// Has the signals that end this tool end the program that it measures first: that runs in a group of its own, which a terminal does
+/// not reach. Then [`end_as_asked`] may end the tool, once nothing is left of its temporary files.
 fn end_together() {
     let handler = on_end as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler calls async-signal-safe functions only.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: the handler stores a number.
         let former = unsafe { libc::signal(signal, handler) };
         if former == libc::SIG_IGN {
             // SAFETY: as it was: under nohup, for example.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
+    }
+}
+
+/// An error once a signal has asked for the end.
+fn go_on() -> io::Result<()> {
+    match ENDING.load_relaxed() {
+        0 => Ok(()),
+        signal => Err(io::Error::other(format!("ended by signal {signal}"))),
+    }
+}
+
+/// Ends this tool by the signal that asked for it, if one has.
+pub fn end_as_asked() {
+    let signal = ENDING.load_relaxed().cast_signed();
+    if signal != 0 {
+        // SAFETY: the default action of a signal that can be caught.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: takes a number.
+        unsafe { libc::raise(signal) };
     }
 }
 
@@ -96,9 +106,8 @@ struct Running(Child);
 impl Running {
     fn start(command: &mut Command) -> io::Result<Self> {
         end_together();
-        let child = command.process_group(0).spawn()?;
-        RUNNING.store_relaxed(child.id());
-        Ok(Self(child))
+        go_on()?;
+        Ok(Self(command.process_group(0).spawn()?))
     }
 }
 
@@ -106,11 +115,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         // What the program left running would disturb the next run.
         kill_group(&self.0);
-        RUNNING.store_relaxed(0);
     }
 }
 
-/// Runs `command` to its end, for `limit` at most.
+/// Runs `command` to its end, for `limit` at most. An error once this tool shall end.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     let begin = Instant::now();
     let running = Running::start(command)?;
@@ -122,6 +130,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
     let mut highest = 0.0_f64;
     loop {
         if let Some((status, usage)) = reap(child)? {
+            go_on()?;
             let counted = usage.ru_maxrss as f64 * 1024.0;
             let peak = if counted <= mine && highest > 0.0 { highest } else { counted };
             return Ok(Finished { status, timed_out, usage: finish(&usage, begin.elapsed(), peak, curve) });
@@ -132,8 +141,8 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
             highest = highest.max(high);
             curve.push((elapsed.as_secs_f64(), resident));
         }
-        if !timed_out && elapsed > limit {
-            timed_out = true;
+        timed_out |= elapsed > limit;
+        if timed_out || go_on().is_err() {
             kill_group(child);
         }
         std::thread::sleep((elapsed / LOOKS).clamp(SHORTEST, LONGEST));

@@ -1,8 +1,10 @@
 //! The commands as people call them: files, words and exit statuses. No time is looked at.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop")]
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 fn tune(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hakmem-tune")).args(arguments).current_dir(directory).output().unwrap()
@@ -108,4 +110,30 @@ fn a_peer_that_the_loader_would_leave_out_is_refused_by_name() {
     }
     let text = evaluate("none=libnone.so", &["--programs", "inside.toml"]);
     assert!(text.contains("own has hakmem inside"), "{text}");
+}
+
+#[test]
+fn a_signal_ends_the_tool_and_its_program_and_leaves_no_file_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    file(at, "libhakmem.so", "not a library");
+    std::fs::create_dir(at.join("temporary")).unwrap();
+    // Whoever starts the tool ignores one signal, as nohup does.
+    let script = format!(
+        "trap '' HUP; exec '{}' run --library libhakmem.so -- sh -c 'echo $$ > starting; mv starting started; exec sleep 600'",
+        env!("CARGO_BIN_EXE_hakmem-tune")
+    );
+    let mut tool = Command::new("sh");
+    let mut tool = tool.args(["-c", &script]).current_dir(at).env("TMPDIR", at.join("temporary")).spawn().unwrap();
+    while !at.join("started").exists() {
+        assert!(tool.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let program = std::fs::read_to_string(at.join("started")).unwrap();
+    for signal in ["HUP", "TERM"] {
+        assert!(Command::new("kill").args(["-s", signal, &tool.id().to_string()]).status().unwrap().success());
+    }
+    assert_eq!(tool.wait().unwrap().signal(), Some(libc::SIGTERM));
+    assert!(!Path::new("/proc").join(program.trim()).exists(), "the program runs on");
+    assert_eq!(std::fs::read_dir(at.join("temporary")).unwrap().count(), 0, "a file is left");
 }

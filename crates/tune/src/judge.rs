@@ -117,6 +117,13 @@ impl Limits {
     }
 }
 
+/// Says that so few pairs accept nothing, if they do.
+pub fn warn_of_few(pairs: usize) {
+    if sign_test(pairs, pairs) > CHANCE {
+        eprintln!("{pairs} pairs can confirm nothing: a sign test at 5 % needs five at least");
+    }
+}
+
 /// What pairs of passes, defaults and candidate, say.
 pub fn judge(pairs: &[(Pass, Pass)], weights: &Weights, limits: &Limits, least_gain: f64) -> Verdict {
     let bases: Vec<Pass> = pairs.iter().map(|(base, _)| base.clone()).collect();

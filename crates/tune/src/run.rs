@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::document::{Document, Evidence, Source};
 use crate::evaluate::typical_curve;
 use crate::explain::explain;
-use crate::judge::{Breach, Limits, judge};
+use crate::judge::{Breach, Limits, judge, warn_of_few};
 use crate::knobs::{Change, DIMENSIONS, change_of, effect, group_of, named, policy_of, value_of};
 use crate::measure::Usage;
 use crate::plot::{self, Dot, Kind};
@@ -61,6 +61,8 @@ pub struct Trial {
 
 /// Runs, searches, writes.
 pub fn run(programs: &[Program], options: &Options) -> Result<ExitCode> {
+    options.search.check()?;
+    warn_of_few(options.search.pairs);
     let mut starts = Vec::new();
     for start in &options.starts {
         starts.push(change_of(&Document::read(start)?.policy));
@@ -89,6 +91,7 @@ pub fn judge_policy(programs: &[Program], trial: &Trial) -> Result<ExitCode> {
     ensure!(trial.pairs > 0, "at least one pair");
     let candidate = change_of(&Document::read(&trial.policy)?.policy);
     ensure!(!candidate.is_empty(), "{} is the defaults", trial.policy.display());
+    warn_of_few(trial.pairs);
     let place = Place { library: &trial.library, resume: trial.resume, record: &trial.output };
     let mut bench = Runs::new(programs, &place, 2 * trial.pairs)?;
     let mut pairs = Vec::new();

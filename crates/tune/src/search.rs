@@ -14,7 +14,7 @@
 //! **Invariants.** At most `budget` passes. What is returned as accepted is a valid policy that won its sign test. The same
 //! usages and seed make the same search, so one that was cut short goes on where the record of its passes ends.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::judge::{Breach, Limits, Verdict, judge};
 use crate::knobs::{Change, DIMENSIONS, group_of, named, policy_of, step};
@@ -47,6 +47,20 @@ pub struct Options {
     pub only: Vec<String>,
     /// Where the random numbers begin.
     pub seed: u64,
+}
+
+impl Options {
+    /// Fails if the budget leaves no pass to try anything with.
+    pub fn check(&self) -> Result<()> {
+        let fixed = 2 * self.pairs + FIRST_RUNS;
+        ensure!(
+            self.budget >= fixed + FEWEST_TRIES,
+            "a budget of {} passes tries nothing: {} pairs and the defaults take {fixed}, and {FEWEST_TRIES} more are needed",
+            self.budget,
+            self.pairs
+        );
+        Ok(())
+    }
 }
 
 /// All passes of one policy.
@@ -111,6 +125,8 @@ pub struct Outcome {
 const FINALIST_RUNS: usize = 4;
 const DUEL_RUNS: usize = 3;
 const FIRST_RUNS: usize = 5;
+/// Passes without which screening has none.
+const FEWEST_TRIES: usize = 2;
 /// Steps between two runs of the defaults.
 const BASE_EVERY: usize = 6;
 /// How many steps are left when halving ends.
@@ -557,6 +573,17 @@ mod tests {
         let options = Options { budget: 12, pairs: 3, ..options(1) };
         search(&mut bench, &[], &options).unwrap();
         assert!(bench.runs <= 12, "{} runs", bench.runs);
+    }
+
+    #[test]
+    fn the_least_budget_that_is_taken_tries_a_step() {
+        let mut bench =
+            Made { cost_of: |_: &Change| vec![(1.0, 1.0)], noise: 0.01, random: fastrand::Rng::with_seed(1), runs: 0 };
+        let least = Options { budget: 13, pairs: 3, ..options(1) };
+        least.check().unwrap();
+        assert!(search(&mut bench, &[], &least).unwrap().log.iter().any(|(change, _)| !change.is_empty()));
+        let error = Options { budget: 12, ..least }.check().unwrap_err();
+        assert!(error.to_string().starts_with("a budget of 12 passes tries nothing: 3 pairs"), "{error}");
     }
 
     #[test]

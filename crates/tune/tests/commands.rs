@@ -61,9 +61,16 @@ fn a_program_that_ignores_the_library_or_fails_is_refused() {
     let at = directory.path();
     // A library that is none: the loader says so and goes on without it, as for a static program.
     file(at, "libhakmem.so", "not a library");
-    let run = |rest: &[&str]| tune(at, &[&["run", "--library", "libhakmem.so", "--budget", "8", "--"], rest].concat());
+    let run = |rest: &[&str]| tune(at, &[&["run", "--library", "libhakmem.so", "--pairs", "4", "--"], rest].concat());
     let output = run(&["true"]);
     assert!(!output.status.success() && said(&output).contains("did not use"), "{}", said(&output));
+    assert!(said(&output).contains("4 pairs can confirm nothing"), "{}", said(&output));
+    let output = tune(at, &["run", "--library", "libhakmem.so", "--budget", "16", "--", "true"]);
+    assert!(
+        !output.status.success() && said(&output).contains("a budget of 16 passes tries nothing"),
+        "{}",
+        said(&output)
+    );
     let output = run(&["sh", "-c", "echo broken >&2; exit 3"]);
     assert!(said(&output).contains("exit status 3") && said(&output).contains("broken"), "{}", said(&output));
     // Beside cargo's own copy of the tool there may be a library that somebody has built. A link, because a copy that another

@@ -152,18 +152,48 @@ impl Program {
         pattern.push("/%p.json");
         let subject = Subject::hakmem(library, FrozenPolicy::DEFAULT);
         let (_, said) = self.run_and_listen(&subject.with("HAKMEM_STATS_FILE", pattern).with("HAKMEM_VERBOSE", "1"))?;
-        // Some programs end without reports, others keep their start to themselves.
-        ensure!(
-            said.contains("hakmem: ") || std::fs::read_dir(reports.path())?.next().is_some(),
-            "{} did not use {}: is it linked statically, or does it clear its environment?",
-            self.called(),
-            library.display()
-        );
+        if self.is_preloaded_into_a_shell() {
+            ensure!(
+                one_is_no_shell(reports.path())?,
+                "of what the shell of {} starts, nothing is known to use {}: give a program without a shell before it",
+                self.called(),
+                library.display()
+            );
+        } else {
+            // Some programs end without reports, others keep their start to themselves.
+            ensure!(
+                said.contains("hakmem: ") || std::fs::read_dir(reports.path())?.next().is_some(),
+                "{} did not use {}: is it linked statically, or does it clear its environment?",
+                self.called(),
+                library.display()
+            );
+        }
         if let Some(complaint) = said.lines().find(|line| line.contains("HAKMEM_POLICY")) {
             bail!("{} does not take a policy file: {complaint}", library.display());
         }
         Ok(())
     }
+
+    /// Whether the command is a text for a shell, which takes its memory from the library whatever becomes of the programs in the text.
+    fn is_preloaded_into_a_shell(&self) -> bool {
+        let [shell, option, ..] = &self.command[..] else { return false };
+        let name = Path::new(shell).file_name().unwrap_or_default().to_string_lossy();
+        self.library == Library::Preloaded && SHELLS.contains(&&*name) && option == "-c"
+    }
+}
+
+const SHELLS: [&str; 4] = ["sh", "dash", "bash", "zsh"];
+
+/// Whether one of the reports is by another program than a shell.
+fn one_is_no_shell(reports: &Path) -> Result<bool> {
+    for entry in std::fs::read_dir(reports)? {
+        let report = std::fs::read_to_string(entry?.path())?;
+        let program = report.split_once("\"program\":\"").and_then(|(_, rest)| rest.split('"').next());
+        if program.is_some_and(|program| !SHELLS.contains(&program)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A policy as a file, which is gone when the run is over.
@@ -209,4 +239,34 @@ fn preloadable(library: &Path) -> Result<PathBuf> {
     // The dynamic loader splits LD_PRELOAD at spaces and colons and knows no escape.
     ensure!(!found.to_string_lossy().contains([' ', ':']), "LD_PRELOAD cannot name {}", found.display());
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_text_for_a_shell_that_is_preloaded_itself_stands_behind_a_shell() {
+        let behind = |words: &[&str], library| {
+            let command = words.iter().map(OsString::from).collect();
+            Program { command, library, ..Program::default() }.is_preloaded_into_a_shell()
+        };
+        assert!(behind(&["/bin/sh", "-c", "sort x"], Library::Preloaded));
+        assert!(!behind(&["sh", "-c", "sort x"], Library::Named("PATH_OF_IT".to_owned())));
+        assert!(!behind(&["bash", "script"], Library::Preloaded) && !behind(&["sort", "-c", "x"], Library::Preloaded));
+    }
+
+    #[test]
+    fn a_shell_is_no_proof_and_what_it_starts_is() {
+        let reports = tempfile::tempdir().unwrap();
+        let report = |name: &str, program: &str| {
+            let text = format!("{{\"pid\":1,\"program\":\"{program}\",\"mode\":\"FROZEN\"}}\n");
+            std::fs::write(reports.path().join(name), text).unwrap();
+        };
+        assert!(!one_is_no_shell(reports.path()).unwrap());
+        report("1.json", "bash");
+        assert!(!one_is_no_shell(reports.path()).unwrap());
+        report("2.json", "sort");
+        assert!(one_is_no_shell(reports.path()).unwrap());
+    }
 }

@@ -93,6 +93,11 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
         assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
     }
 
+    // The shell takes its memory from the library, what it starts does not.
+    let alone = ["--rounds", "1", "--", "sh", "-c", "env -u LD_PRELOAD sort /dev/null"];
+    let output = tune(at, &library, "evaluate", &alone);
+    assert!(!output.status.success() && said(&output).contains("nothing is known to use"), "{}", said(&output));
+
     let output =
         tune(at, &library, "evaluate", &["--rounds", "1", "--policy", "policy.toml", "--", "sort", "/dev/null"]);
     assert!(output.status.success(), "{}", said(&output));

@@ -1,12 +1,12 @@
 //! Every pass of a search or a comparison in a file, so that what was cut short goes on where it ended.
 //!
 //! A search does the same again when it sees the same figures, so a resumed one asks for the recorded passes in their order, gets
-//! them without running anything, and runs from where they end.
+//! them without running anything, and runs from where they end. One that asks for something else is another one.
 //!
-//! **Invariants.** A pass is in the file as a whole or will be taken out of it. Passes of other programs or of another library
-//! are refused, never mixed in.
+//! **Invariants.** A pass is in the file as a whole or will be taken out of it. Passes of other programs, of programs that were
+//! run in another way, of another library or in another order are refused, never mixed in.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::Usage;
 use crate::score::Pass;
+use crate::subject::Program;
 
 /// One run of one program, as a line.
 #[derive(Clone, Serialize, Deserialize)]
@@ -29,22 +30,25 @@ struct Line {
     mean_rss_bytes: f64,
     peak_rss_bytes: f64,
     library: String,
+    setup: String,
 }
 
 /// The passes of a command.
 pub struct Record {
     writer: csv::Writer<File>,
-    /// Passes of an earlier call that have not been asked for, by policy.
-    earlier: BTreeMap<String, VecDeque<Pass>>,
-    programs: Vec<String>,
+    /// Passes of an earlier call that have not been asked for, with their policies.
+    earlier: VecDeque<(String, Pass)>,
+    /// What each program is called, and how it is run.
+    programs: Vec<(String, String)>,
     library: String,
     count: u64,
 }
 
 impl Record {
     /// Begins one, or goes on with the one that is there.
-    pub fn open(path: &Path, programs: Vec<String>, library: &Path, resume: bool) -> Result<Self> {
+    pub fn open(path: &Path, programs: &[Program], library: &Path, resume: bool) -> Result<Self> {
         let library = stamp(library)?;
+        let programs: Vec<_> = programs.iter().map(|program| (program.called(), program.setup())).collect();
         let lines = if resume && path.is_file() { read(path)? } else { Vec::new() };
         // Before anything is written: a file that is refused stays as it is.
         let mut passes = Vec::new();
@@ -53,27 +57,32 @@ impl Record {
             passes.extend(pass.with_context(|| format!("{} cannot be resumed", path.display()))?);
         }
         let writer = csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut record = Self { writer, earlier: BTreeMap::new(), programs, library, count: 0 };
+        let mut record = Self { writer, earlier: VecDeque::new(), programs, library, count: 0 };
         for (policy, pass) in passes {
             record.add(&policy, &pass)?;
-            record.earlier.entry(policy).or_default().push_back(pass);
+            record.earlier.push_back((policy, pass));
         }
         Ok(record)
     }
 
     /// How many passes of an earlier call there are still.
     pub fn waiting(&self) -> usize {
-        self.earlier.values().map(VecDeque::len).sum()
+        self.earlier.len()
     }
 
-    /// The next recorded pass of a policy.
-    pub fn take(&mut self, policy: &str) -> Option<Pass> {
-        self.earlier.get_mut(policy)?.pop_front()
+    /// The next recorded pass, which has to be of this policy; `None` where they end.
+    pub fn take(&mut self, policy: &str) -> Result<Option<Pass>> {
+        let Some((recorded, pass)) = self.earlier.pop_front() else { return Ok(None) };
+        ensure!(
+            recorded == policy,
+            "this cannot be resumed: it needs a pass of {policy}, recorded is one of {recorded}"
+        );
+        Ok(Some(pass))
     }
 
     /// Writes a pass down.
     pub fn add(&mut self, policy: &str, pass: &[Usage]) -> Result<()> {
-        for (program, run) in self.programs.iter().zip(pass) {
+        for ((program, setup), run) in self.programs.iter().zip(pass) {
             let line = Line {
                 pass: self.count,
                 policy: policy.to_owned(),
@@ -84,6 +93,7 @@ impl Record {
                 mean_rss_bytes: run.mean_rss,
                 peak_rss_bytes: run.peak_rss,
                 library: self.library.clone(),
+                setup: setup.clone(),
             };
             self.writer.serialize(line)?;
         }
@@ -93,11 +103,15 @@ impl Record {
 }
 
 /// The pass that these lines are; `None` where the last are missing.
-fn whole(lines: &[Line], programs: &[String], library: &str) -> Result<Option<(String, Pass)>> {
+fn whole(lines: &[Line], programs: &[(String, String)], library: &str) -> Result<Option<(String, Pass)>> {
     let Some(first) = lines.first() else { return Ok(None) };
     ensure!(first.library == library, "it was measured with another library");
-    let are_same = lines.iter().zip(programs).all(|(line, program)| line.program == *program);
-    ensure!(are_same && lines.len() <= programs.len(), "it is of other programs");
+    let are_same =
+        lines.iter().zip(programs).all(|(line, (program, setup))| line.program == *program && line.setup == *setup);
+    ensure!(
+        are_same && lines.len() <= programs.len(),
+        "it is of other programs, or of other commands or variables for them"
+    );
     let run = |line: &Line| Usage {
         wall: line.wall_s,
         cpu: line.cpu_s,
@@ -128,13 +142,14 @@ fn stamp(library: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subject::Library;
 
     fn pass(cpu: f64) -> Pass {
         vec![Usage { cpu, ..Usage::default() }, Usage { cpu: cpu * 2.0, ..Usage::default() }]
     }
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
+    fn programs(names: &[&str]) -> Vec<Program> {
+        names.iter().map(|&name| Program { name: name.to_owned(), ..Program::default() }).collect()
     }
 
     #[test]
@@ -142,7 +157,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
         std::fs::write(&library, "x").unwrap();
-        let open = |resume| Record::open(&path, names(&["a", "b"]), &library, resume);
+        let open = |resume| Record::open(&path, &programs(&["a", "b"]), &library, resume);
         let mut record = open(true).unwrap();
         for (policy, cpu) in [("defaults", 1.0), ("x=1", 2.0), ("defaults", 3.0)] {
             record.add(policy, &pass(cpu)).unwrap();
@@ -153,14 +168,32 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 30]).unwrap();
         let mut record = open(true).unwrap();
         assert_eq!(record.waiting(), 2);
-        assert_eq!(record.take("defaults").unwrap()[1].cpu, 2.0);
-        assert!(record.take("defaults").is_none() && record.take("y=1").is_none());
+        assert_eq!(record.take("defaults").unwrap().unwrap()[1].cpu, 2.0);
+        assert_eq!(record.take("x=1").unwrap().unwrap()[1].cpu, 4.0);
+        assert!(record.take("defaults").unwrap().is_none() && record.take("y=1").unwrap().is_none());
         record.add("defaults", &pass(4.0)).unwrap();
         drop(record);
-        let mut record = open(true).unwrap();
-        assert_eq!((record.waiting(), record.take("x=1").unwrap()[0].cpu), (3, 2.0));
-        drop(record);
+        assert_eq!(open(true).unwrap().waiting(), 3);
         assert_eq!(open(false).unwrap().waiting(), 0, "a new record forgets");
+    }
+
+    #[test]
+    fn a_pass_of_another_policy_than_the_recorded_one_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
+        std::fs::write(&library, "x").unwrap();
+        let open = |resume| Record::open(&path, &programs(&["a", "b"]), &library, resume);
+        let mut record = open(false).unwrap();
+        for policy in ["defaults", "x=1", "x=1", "defaults"] {
+            record.add(policy, &pass(1.0)).unwrap();
+        }
+        drop(record);
+        let mut record = open(true).unwrap();
+        record.take("defaults").unwrap();
+        let error = record.take("y=1").unwrap_err();
+        assert!(error.to_string().ends_with("it needs a pass of y=1, recorded is one of x=1"), "{error}");
+        drop(record);
+        assert_eq!(open(true).unwrap().waiting(), 4, "what is refused stays");
     }
 
     #[test]
@@ -168,16 +201,29 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
         std::fs::write(&library, "x").unwrap();
-        let mut record = Record::open(&path, names(&["a", "b"]), &library, false).unwrap();
+        let both = programs(&["a", "b"]);
+        let mut record = Record::open(&path, &both, &library, false).unwrap();
         record.add("defaults", &pass(1.0)).unwrap();
         drop(record);
         let kept = std::fs::read(&path).unwrap();
-        for others in [&["a"][..], &["a", "c"], &["b", "a"]] {
-            assert!(Record::open(&path, names(others), &library, true).is_err(), "{others:?}");
+        let mut others = [&["a"][..], &["a", "c"], &["b", "a"]].map(programs).to_vec();
+        let changed = |change: &dyn Fn(&mut Program)| {
+            let mut programs = both.clone();
+            programs.iter_mut().for_each(change);
+            programs
+        };
+        others.push(changed(&|program| program.command.push("x".into())));
+        others.push(changed(&|program| program.variables.push(("X".to_owned(), "1".to_owned()))));
+        others.push(changed(&|program| program.library = Library::Inside));
+        others.push(changed(&|program| program.scratch = true));
+        for others in others {
+            assert!(Record::open(&path, &others, &library, true).is_err(), "{others:?}");
             assert_eq!(std::fs::read(&path).unwrap(), kept, "what is refused stays");
         }
+        // Passes that ended within one limit are the same within another.
+        Record::open(&path, &changed(&|program| program.limit *= 2), &library, true).unwrap();
         std::fs::write(&library, "another").unwrap();
-        let error = Record::open(&path, names(&["a", "b"]), &library, true).map(|_| ()).unwrap_err();
+        let error = Record::open(&path, &both, &library, true).map(|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains("another library"), "{error:#}");
     }
 }

@@ -147,7 +147,7 @@ struct Runs<'a> {
 
 impl<'a> Runs<'a> {
     fn new(programs: &'a [Program], place: &Place<'a>, passes: usize) -> Result<Self> {
-        let record = Record::open(place.record, names(programs), place.library, place.resume)?;
+        let record = Record::open(place.record, programs, place.library, place.resume)?;
         if record.waiting() > 0 {
             eprintln!("{} recorded passes first", record.waiting());
         }
@@ -211,7 +211,7 @@ impl Bench for Runs<'_> {
     fn run(&mut self, change: &Change) -> Result<Pass> {
         self.progress.inc(1);
         let name = named(change);
-        if let Some(pass) = self.record.take(&name) {
+        if let Some(pass) = self.record.take(&name)? {
             return Ok(pass);
         }
         let subject = Subject::hakmem(self.library, policy_of(change)?);

@@ -144,6 +144,12 @@ impl Program {
         self.command.iter().map(shown).collect::<Vec<_>>().join(" ")
     }
 
+    /// What makes its runs differ from those of another program: all but the name, and the limit, within which every measured run was.
+    pub fn setup(&self) -> String {
+        let scratch = if self.scratch { ", in an empty directory" } else { "" };
+        format!("{:?} with {:?}, {:?}{scratch}", self.command, self.variables, self.library)
+    }
+
     /// Fails if the program does not take its memory from the library, as programs do that are linked statically, or if the
     /// library knows no policy files: then nothing that is measured would mean anything.
     pub fn check_that_it_listens(&self, library: &Path) -> Result<()> {

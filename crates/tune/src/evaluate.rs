@@ -78,11 +78,11 @@ fn subjects(options: &Options) -> Result<Vec<Subject>> {
     for policy in &options.policies {
         let document = Document::read(policy)?;
         let name = policy.file_stem().map_or_else(|| "policy".into(), |name| name.to_string_lossy());
-        subjects.push(hakmem(document.policy).called(&format!("hakmem {name}")));
+        subjects.push(hakmem(document.policy).with_sites(&document.sites).called(&format!("hakmem {name}")));
     }
     for (name, library) in &options.peers {
         let library = find_peer(library).with_context(|| format!("{name} cannot be compared"))?;
-        subjects.push(Subject { name: name.clone(), library: Some(library), variables: Vec::new(), policy: None });
+        subjects.push(Subject::peer(name, library));
     }
     ensure!(!subjects.is_empty(), "nothing to compare");
     Ok(subjects)
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_first_subject_is_what_others_are_measured_by() {
-        let subject = |name: &str| Subject { name: name.into(), library: None, variables: vec![], policy: None };
+        let subject = |name: &str| Subject::peer(name, PathBuf::new());
         let run = |mean_rss| Usage { wall: 1.0, cpu: 1.0, faults: 1e6, mean_rss, ..Usage::default() };
         let runs = [vec![run(2e9), run(2e9)], vec![run(1e9), run(1e9)]];
         let text = table(&[subject("one"), subject("two")], &runs, &Weights::default());

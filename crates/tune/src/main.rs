@@ -63,7 +63,7 @@ enum Task {
         pairs: usize,
         #[command(flatten)]
         measures: Measures,
-        /// A policy file that is tried as a whole before steps are combined (may be repeated).
+        /// A policy file whose knobs are tried as a whole before steps are combined (may be repeated).
         #[arg(long, value_name = "FILE")]
         start: Vec<PathBuf>,
         /// Go on after the passes that are in the record beside the policy file.

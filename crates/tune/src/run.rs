@@ -20,6 +20,7 @@ use crate::plot::{self, Dot, Kind};
 use crate::record::Record;
 use crate::score::{Pass, Ratios, Weights, cost_of, median_usage};
 use crate::search::{self, Bench, Outcome};
+use crate::sites;
 use crate::subject::{Program, Subject};
 use crate::tables;
 
@@ -65,7 +66,7 @@ pub fn run(programs: &[Program], options: &Options) -> Result<ExitCode> {
     warn_of_few(options.search.pairs);
     let mut starts = Vec::new();
     for start in &options.starts {
-        starts.push(change_of(&Document::read(start)?.policy));
+        starts.push(start_of(&Document::read(start)?, &start.display().to_string()));
     }
     let place = Place { library: &options.library, resume: options.resume, record: &record_of(&options.output) };
     let mut bench = Runs::new(programs, &place, options.search.budget)?;
@@ -86,23 +87,36 @@ pub fn run(programs: &[Program], options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a search may start from: knobs.
+fn start_of(document: &Document, name: &str) -> Change {
+    let rules = document.sites.len();
+    if rules > 0 {
+        eprintln!("{name} has site rules ({rules}), which the search does not measure: the result is without them");
+    }
+    change_of(&document.policy)
+}
+
 /// Runs a policy and the defaults in turn, and says what a search would decide. Fails if the policy would be refused.
 pub fn judge_policy(programs: &[Program], trial: &Trial) -> Result<ExitCode> {
     ensure!(trial.pairs > 0, "at least one pair");
-    let candidate = change_of(&Document::read(&trial.policy)?.policy);
-    ensure!(!candidate.is_empty(), "{} is the defaults", trial.policy.display());
+    let document = Document::read(&trial.policy)?;
+    let change = change_of(&document.policy);
+    ensure!(!change.is_empty() || !document.sites.is_empty(), "{} is the defaults", trial.policy.display());
+    let defaults = Subject::hakmem(&trial.library, FrozenPolicy::DEFAULT).called(&named(&Change::new()));
+    let name = format!("{}{}", named(&change), sites::named(&document.sites));
+    let candidate = Subject::hakmem(&trial.library, document.policy).with_sites(&document.sites).called(&name);
     warn_of_few(trial.pairs);
     let place = Place { library: &trial.library, resume: trial.resume, record: &trial.output };
     let mut bench = Runs::new(programs, &place, 2 * trial.pairs)?;
     let mut pairs = Vec::new();
     for round in 0..trial.pairs {
-        pairs.push(search::pair(round, &candidate, &mut |change| bench.run(change))?);
+        pairs.push(search::pair(round, &defaults, &candidate, &mut |subject| bench.pass(subject))?);
     }
     bench.progress.finish_and_clear();
     let verdict = judge(&pairs, &trial.weights, &trial.limits, trial.least_gain);
     let names = names(programs);
     print!("{}", tables::programs(&verdict, &names));
-    println!("\n{}: {}", named(&candidate), tables::verdict(&verdict, &names));
+    println!("\n{}: {}", candidate.name, tables::verdict(&verdict, &names));
     println!("Passes: {}", trial.output.display());
     Ok(if verdict.refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -162,6 +176,25 @@ impl<'a> Runs<'a> {
         Ok(Self { programs, library, record, learn_runs, progress, begin })
     }
 
+    /// One run of each program, or what the record has of it.
+    fn pass(&mut self, subject: &Subject) -> Result<Pass> {
+        self.progress.inc(1);
+        if let Some(pass) = self.record.take(&subject.name)? {
+            return Ok(pass);
+        }
+        let mut pass = Pass::new();
+        for program in self.programs {
+            let mut usage = program.run(subject)?;
+            // A plot has room for the curves of one program.
+            if self.programs.len() > 1 {
+                usage.curve = Vec::new();
+            }
+            pass.push(usage);
+        }
+        self.record.add(&subject.name, &pass)?;
+        Ok(pass)
+    }
+
     /// What LEARN comes to, which is where the search may start, or came to before the passes that are in the record.
     fn learned(&mut self, program: &Program, options: &Options) -> Result<Option<Change>> {
         if options.reps == 0 {
@@ -178,7 +211,7 @@ impl<'a> Runs<'a> {
             return Ok(None);
         };
         learned.write(&kept)?;
-        let change = change_of(&learned.policy);
+        let change = self.progress.suspend(|| start_of(&learned, &kept.display().to_string()));
         self.note(&format!("LEARN came to {}", named(&change)));
         Ok(Some(change).filter(|change| !change.is_empty()))
     }
@@ -209,23 +242,7 @@ impl<'a> Runs<'a> {
 
 impl Bench for Runs<'_> {
     fn run(&mut self, change: &Change) -> Result<Pass> {
-        self.progress.inc(1);
-        let name = named(change);
-        if let Some(pass) = self.record.take(&name)? {
-            return Ok(pass);
-        }
-        let subject = Subject::hakmem(self.library, policy_of(change)?);
-        let mut pass = Pass::new();
-        for program in self.programs {
-            let mut usage = program.run(&subject)?;
-            // A plot has room for the curves of one program.
-            if self.programs.len() > 1 {
-                usage.curve = Vec::new();
-            }
-            pass.push(usage);
-        }
-        self.record.add(&name, &pass)?;
-        Ok(pass)
+        self.pass(&Subject::hakmem(self.library, policy_of(change)?).called(&named(change)))
     }
 
     fn note(&mut self, text: &str) {

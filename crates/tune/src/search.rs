@@ -372,7 +372,7 @@ impl Search<'_> {
     fn confirm(&mut self, candidate: &Change) -> Result<Verdict> {
         let mut pairs = Vec::new();
         for round in 0..self.options.pairs {
-            pairs.push(pair(round, candidate, &mut |change| self.run(change))?);
+            pairs.push(pair(round, &Change::new(), candidate, &mut |change| self.run(change))?);
             self.bench.note(&format!("pair {}/{}", round + 1, self.options.pairs));
         }
         Ok(judge(&pairs, &self.options.weights, &self.options.limits, self.options.least_gain))
@@ -409,13 +409,18 @@ fn groups_of(change: &Change) -> Vec<Vec<&'static str>> {
 }
 
 /// One pass under the defaults and one under `candidate`; which comes first changes from round to round.
-pub fn pair(round: usize, candidate: &Change, run: &mut dyn FnMut(&Change) -> Result<Pass>) -> Result<(Pass, Pass)> {
+pub fn pair<T>(
+    round: usize,
+    defaults: &T,
+    candidate: &T,
+    run: &mut dyn FnMut(&T) -> Result<Pass>,
+) -> Result<(Pass, Pass)> {
     if round.is_multiple_of(2) {
-        let base = run(&Change::new())?;
+        let base = run(defaults)?;
         Ok((base, run(candidate)?))
     } else {
         let pass = run(candidate)?;
-        Ok((run(&Change::new())?, pass))
+        Ok((run(defaults)?, pass))
     }
 }
 

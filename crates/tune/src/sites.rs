@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use hakmem_policy::{SITE_RULES, SiteRule, write_calls};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Site {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_ms: Option<u32>,
     /// Why.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "SiteEvidence::is_none")]
     pub evidence: SiteEvidence,
 }
 
@@ -56,6 +56,12 @@ pub struct SiteEvidence {
     pub dissent: Vec<String>,
 }
 
+impl SiteEvidence {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What stands beside a rule in a file.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -85,6 +91,19 @@ impl Site {
         let keep = self.keep_ms.iter().map(|keep_ms| format!("keep_ms={keep_ms}"));
         pages.chain(keep).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The rules as a file has them, without what they rest on.
+pub fn rules_of(sites: &[Site]) -> Result<String> {
+    let bare = |site: &Site| Site { evidence: SiteEvidence::default(), ..site.clone() };
+    let rule = |site: &Site| toml::to_string(&BTreeMap::from([("site", [bare(site)])]));
+    sites.iter().map(rule).collect::<Result<_, _>>().context("cannot write site rules")
+}
+
+/// The rules in a line, each as ` site p+0x1 q+0x2 pages=small`.
+pub fn named(sites: &[Site]) -> String {
+    let range = |site: &Site| site.bytes.map_or(String::new(), |[least, most]| format!(" bytes={least}-{most}"));
+    sites.iter().map(|site| format!(" site {}{} {}", site.calls, range(site), site.hint())).collect()
 }
 
 /// One vote: the file's name, its voices, and its rule.

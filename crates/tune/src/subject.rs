@@ -15,18 +15,21 @@ use hakmem_policy::FrozenPolicy;
 use hakmem_policy::file::{Knobs, write_policy};
 
 use crate::measure::{self, Usage};
+use crate::sites::{self, Site};
 
 /// An allocator with its settings.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// What tables call it.
     pub name: String,
-    /// Its library; none for the C library's own allocator.
-    pub library: Option<PathBuf>,
+    /// Its library.
+    pub library: PathBuf,
     /// Its variables.
     pub variables: Vec<(String, OsString)>,
     /// The policy of hakmem. It is handed over as a file, defaults too: what runs is what may be written, and costs the same to read.
     pub policy: Option<FrozenPolicy>,
+    /// The site rules of hakmem, which stand in the same file.
+    pub sites: Vec<Site>,
 }
 
 impl Subject {
@@ -34,10 +37,21 @@ impl Subject {
     pub fn hakmem(library: &Path, policy: FrozenPolicy) -> Self {
         Self {
             name: "hakmem".to_owned(),
-            library: Some(library.to_owned()),
+            library: library.to_owned(),
             variables: Vec::new(),
             policy: Some(policy),
+            sites: Vec::new(),
         }
+    }
+
+    /// The same with site rules.
+    pub fn with_sites(self, sites: &[Site]) -> Self {
+        Self { sites: sites.to_vec(), ..self }
+    }
+
+    /// Another allocator.
+    pub fn peer(name: &str, library: PathBuf) -> Self {
+        Self { name: name.to_owned(), library, variables: Vec::new(), policy: None, sites: Vec::new() }
     }
 
     /// The same with one more variable.
@@ -99,19 +113,17 @@ impl Program {
                 command.env_remove(name);
             }
         }
-        if let Some(library) = &subject.library {
-            match &self.library {
-                Library::Preloaded => _ = command.env("LD_PRELOAD", library),
-                Library::Named(variable) => _ = command.env(variable, library),
-                Library::Inside => {}
-            }
+        match &self.library {
+            Library::Preloaded => _ = command.env("LD_PRELOAD", &subject.library),
+            Library::Named(variable) => _ = command.env(variable, &subject.library),
+            Library::Inside => {}
         }
         let scratch = if self.scratch { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
         if let Some(scratch) = &scratch {
             command.current_dir(scratch.path()).env("TMPDIR", scratch.path());
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let file = subject.policy.as_ref().map(file_of).transpose()?;
+        let file = subject.policy.as_ref().map(|policy| file_of(policy, &subject.sites)).transpose()?;
         if let Some(file) = &file {
             command.env("HAKMEM_POLICY", file.path());
         }
@@ -203,9 +215,10 @@ fn one_is_no_shell(reports: &Path) -> Result<bool> {
 }
 
 /// A policy as a file, which is gone when the run is over.
-fn file_of(policy: &FrozenPolicy) -> Result<tempfile::NamedTempFile> {
+fn file_of(policy: &FrozenPolicy, sites: &[Site]) -> Result<tempfile::NamedTempFile> {
     let mut text = String::new();
     write_policy(policy, Knobs::Changed, &mut text).context("cannot write a policy")?;
+    text.push_str(&sites::rules_of(sites)?);
     let mut file = tempfile::NamedTempFile::new().context("no temporary file")?;
     file.write_all(text.as_bytes())?;
     Ok(file)
@@ -250,6 +263,7 @@ fn preloadable(library: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Document;
 
     #[test]
     fn only_a_text_for_a_shell_that_is_preloaded_itself_stands_behind_a_shell() {
@@ -260,6 +274,18 @@ mod tests {
         assert!(behind(&["/bin/sh", "-c", "sort x"], Library::Preloaded));
         assert!(!behind(&["sh", "-c", "sort x"], Library::Named("PATH_OF_IT".to_owned())));
         assert!(!behind(&["bash", "script"], Library::Preloaded) && !behind(&["sort", "-c", "x"], Library::Preloaded));
+    }
+
+    #[test]
+    fn the_file_of_a_run_has_the_site_rules_of_its_policy() {
+        let text =
+            b"version = 1\n[knobs]\npurge_delay_ms = 7\n[[site]]\ncalls = 'p+0x1 q+0x2'\nbytes = [5, 9]\nkeep_ms = 3\n\
+                     [site.evidence]\nblocks = 4\n[[site]]\ncalls = 'p+0x9'\npages = 'huge'\n";
+        let document = Document::from_text(text, "x").unwrap();
+        let again = Document::read(file_of(&document.policy, &document.sites).unwrap().path()).unwrap();
+        assert_eq!(again.policy, document.policy);
+        assert_eq!(sites::named(&again.sites), sites::named(&document.sites));
+        assert_eq!(again.sites.len(), 2);
     }
 
     #[test]

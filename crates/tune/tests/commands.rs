@@ -84,6 +84,9 @@ fn a_program_that_ignores_the_library_or_fails_is_refused() {
     assert!(said(&judge("absent.toml")).contains("cannot read absent.toml"));
     file(at, "nothing.toml", "version = 1\n");
     assert!(said(&judge("nothing.toml")).contains("nothing.toml is the defaults"));
+    file(at, "rules.toml", "version = 1\n[[site]]\ncalls = 'p+0x1'\npages = 'small'\n");
+    let output = judge("rules.toml");
+    assert!(said(&output).contains("did not use"), "site rules are something to judge: {}", said(&output));
     file(at, "none.toml", "program = []\n");
     let output = tune(at, &["run", "--library", "libhakmem.so", "--programs", "none.toml"]);
     assert!(said(&output).contains("none.toml is no list of programs: it has none"), "{}", said(&output));

@@ -93,6 +93,17 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
         assert!(said(&output).contains(part), "{part} is missing in\n{}", said(&output));
     }
 
+    // Site rules are judged, and a search says that it leaves them out.
+    std::fs::write(at.join("rules.toml"), "version = 1\n[[site]]\ncalls = 'p+0x1'\npages = 'small'\n").unwrap();
+    let rules = ["--policy", "rules.toml", "--pairs", "1", "--out", "rules.csv", "--programs", "two.toml"];
+    let output = tune(at, &library, "judge", &rules);
+    assert!(said(&output).contains("defaults site p+0x1 pages=small: cost"), "{}", said(&output));
+    let output = tune(at, &library, "judge", &[&["--resume"], &judged[..], &["--out", "rules.csv"]].concat());
+    assert!(said(&output).contains("recorded is one of defaults site p+0x1 pages=small"), "{}", said(&output));
+    let output = search(&["--start", "rules.toml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("rules.toml has site rules (1)"), "{}", said(&output));
+
     // The shell takes its memory from the library, what it starts does not.
     let alone = ["--rounds", "1", "--", "sh", "-c", "env -u LD_PRELOAD sort /dev/null"];
     let output = tune(at, &library, "evaluate", &alone);

@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use End::{AtOnce, NotAtOnce, Stopped, Unseen};
@@ -202,12 +203,22 @@ fn interleaved(layout: Layout, mistake: bool) {
     }
 }
 
+/// The stranger is there before: its start is many an allocation, and one of these may get what was freed.
 fn owner_then_stranger(layout: Layout, mistake: bool) {
-    let block = fresh(layout);
-    free(block, layout);
-    if mistake {
-        free_in_thread(block, layout);
-    }
+    let (block, is_freed) = (Sent(fresh(layout)), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let is_freed = &is_freed;
+        scope.spawn(move || {
+            while !is_freed.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            if mistake {
+                free({ block }.0, layout);
+            }
+        });
+        free(block.0, layout);
+        is_freed.store(true, Ordering::Release);
+    });
 }
 
 fn stranger_then_owner(layout: Layout, mistake: bool) {

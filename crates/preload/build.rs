@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::copy("layout.ld", &layout)?;
     println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{}", layout.display());
 
+    // The name under which it is installed, so that a program linked with it does not remember where it was built.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libhakmem.so");
+
     // What the library calls of itself is its own: `hak_realloc` must not become the program's `realloc` where the library was loaded
     // with `dlopen` and the program has another one.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic-functions");

@@ -84,10 +84,12 @@ pub(crate) fn to_files() {
     let Some(rest) = path.get_mut(middle..middle + name.len()) else { return };
     rest.copy_from_slice(name);
     let Some(path) = path.get(..folder.len() + name.len()) else { return };
-    if let Some(fd) = create(path, "json") {
-        dump_json(fd);
-        close(fd);
-    }
+    let Some(fd) = create(path, "json") else {
+        complain_of("HAKMEM_DUMP_DIR", folder);
+        return;
+    };
+    dump_json(fd);
+    close(fd);
     if let Some(fd) = create(path, "dot") {
         dump_dot(fd);
         close(fd);
@@ -107,14 +109,18 @@ pub(crate) fn create(path: &[u8], suffix: &str) -> Option<c_int> {
 /// Writes the file that a variable of the environment names; complains if it cannot.
 pub(crate) fn write_named(variable: &str, path: &[u8], write: impl FnOnce(&mut FdWriter)) {
     if !write_whole(path, write) {
-        let mut line = ComplaintLine::new();
-        // A line that is full is cut: nothing to do about an error.
-        let _cut = line
-            .write_str(variable)
-            .and_then(|()| line.write_str(": cannot write "))
-            .and_then(|()| hakmem_policy::write_quoted(&mut line, path));
-        line.end();
+        complain_of(variable, path);
     }
+}
+
+fn complain_of(variable: &str, path: &[u8]) {
+    let mut line = ComplaintLine::new();
+    // A line that is full is cut: nothing to do about an error.
+    let _cut = line
+        .write_str(variable)
+        .and_then(|()| line.write_str(": cannot write "))
+        .and_then(|()| hakmem_policy::write_quoted(&mut line, path));
+    line.end();
 }
 
 /// Writes a file as a whole or not at all: under another name first, which then becomes `path`'s. Whoever reads meanwhile, or writes the

@@ -16,11 +16,14 @@ use crate::sampler;
 use crate::scavenger;
 use crate::segv;
 use crate::signals::Handler;
+use crate::stderr;
 use crate::tls::{self, Holder};
 use crate::watcher;
 
 /// Destructor rounds that a heap outlives, so that destructors of other keys, which may allocate, run before it goes.
 const EXIT_ROUNDS: u8 = 2;
+/// The signal that asks for a dump.
+const DUMP_SIGNAL: c_int = libc::SIGUSR2;
 /// No key has been created.
 const NO_KEY: u32 = u32::MAX;
 
@@ -85,10 +88,18 @@ pub(crate) fn install_once() {
         return;
     }
     handle_forks();
-    if GLOBAL.boot().dump_signal {
-        let _is_there = DUMPER.install(libc::SIGUSR2);
+    let boot = GLOBAL.boot();
+    if boot.stats || boot.os_stats {
+        stderr::keep();
     }
-    learning::install_freeze_signal(GLOBAL.boot().freeze_signal);
+    if boot.dump_signal {
+        let _is_there = DUMPER.install(DUMP_SIGNAL);
+    }
+    if boot.dump_signal && boot.freeze_signal == DUMP_SIGNAL.unsigned_abs() {
+        hakmem_base::report("HAKMEM_FREEZE_SIGNAL names the signal that HAKMEM_DUMP_SIGNAL has; ignored");
+    } else {
+        learning::install_freeze_signal(boot.freeze_signal);
+    }
 }
 
 /// Registers the fork handlers, once. Allocates nothing of the library's own, which need not be ready.

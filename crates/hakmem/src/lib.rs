@@ -45,6 +45,7 @@ mod scavenger;
 mod segv;
 mod signals;
 mod sites;
+mod stderr;
 mod tls;
 mod unread;
 mod watcher;

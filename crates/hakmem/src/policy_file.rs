@@ -81,12 +81,14 @@ impl Buffer {
         let mut name = [0_u8; PATH_BYTES];
         name.get_mut(..path.len()).filter(|_| path.len() < PATH_BYTES)?.copy_from_slice(path);
         let name = CStr::from_bytes_until_nul(&name).ok()?;
+        // A pipe is opened, and refused, without waiting for who might write to it.
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: the name ends with a zero byte.
-        let fd = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        let fd = unsafe { libc::open(name.as_ptr(), flags) };
         if fd < 0 {
             return None;
         }
-        let len = self.fill_from(fd);
+        let len = if is_file(fd) { self.fill_from(fd) } else { None };
         close(fd);
         // SAFETY: the kernel has written so many bytes of the mapping, which lives as long as the buffer.
         len.map(|len| unsafe { core::slice::from_raw_parts(self.0.as_ptr(), len) })
@@ -112,6 +114,14 @@ impl Buffer {
         }
         Some(len)
     }
+}
+
+fn is_file(fd: c_int) -> bool {
+    // SAFETY: all zero is a valid structure to be filled.
+    let mut found = unsafe { core::mem::zeroed::<libc::stat>() };
+    // SAFETY: fills the structure, for an open descriptor.
+    let is_known = unsafe { libc::fstat(fd, &raw mut found) } == 0;
+    is_known && found.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
 impl Drop for Buffer {

@@ -13,6 +13,7 @@ use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
 use crate::sites;
+use crate::stderr;
 use crate::tls::{self, Holder};
 use crate::watcher;
 use crate::writer::FdWriter;
@@ -426,7 +427,7 @@ pub(crate) fn at_exit() {
 fn write_at_exit(boot: &Boot) {
     let stats = stats();
     if boot.stats {
-        let mut out = FdWriter::new(2);
+        let mut out = FdWriter::new(stderr::descriptor());
         out.text("hakmem: statistics\n");
         out.text("  mode ").text(learning::mode().name()).text("\n");
         stats.for_each(|name, value| {
@@ -435,7 +436,7 @@ fn write_at_exit(boot: &Boot) {
         blocks::write_text(&mut out);
     }
     if boot.os_stats {
-        let mut out = FdWriter::new(2);
+        let mut out = FdWriter::new(stderr::descriptor());
         out.text("[SS_OS_STATS] purges=").number(stats.purges);
         out.text(" purged_bytes=").number(stats.purged_bytes);
         out.text(" madvise_calls=").number(stats.madvise_calls);

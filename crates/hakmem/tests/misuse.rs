@@ -12,10 +12,10 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use End::{AtOnce, NotAtOnce, Stopped, Unseen};
+use hakmem_atomic_ops::Flag;
 use hakmem_testkit::{Child, Ended};
 
 #[global_allocator]
@@ -205,11 +205,12 @@ fn interleaved(layout: Layout, mistake: bool) {
 
 /// The stranger is there before: its start is many an allocation, and one of these may get what was freed.
 fn owner_then_stranger(layout: Layout, mistake: bool) {
-    let (block, is_freed) = (Sent(fresh(layout)), AtomicBool::new(false));
+    let (block, is_freed) = (Sent(fresh(layout)), Flag::new(false));
     thread::scope(|scope| {
         let is_freed = &is_freed;
         scope.spawn(move || {
-            while !is_freed.load(Ordering::Acquire) {
+            // ORDERING: pairs with the store below.
+            while !is_freed.is_set_acquire() {
                 thread::yield_now();
             }
             if mistake {
@@ -217,7 +218,8 @@ fn owner_then_stranger(layout: Layout, mistake: bool) {
             }
         });
         free(block.0, layout);
-        is_freed.store(true, Ordering::Release);
+        // ORDERING: pairs with the load above.
+        is_freed.store_release(true);
     });
 }
 

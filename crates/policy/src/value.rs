@@ -396,9 +396,7 @@ fn parse_number(text: &[u8], unit: Unit) -> Result<u64, ValueError> {
         Unit::Count if suffix.is_empty() => 1,
         Unit::Count => return Err(ValueError::Malformed),
         Unit::Bytes => byte_factor(suffix.trim_ascii_start())?,
-        Unit::Milliseconds if suffix.is_empty() || suffix.eq_ignore_ascii_case(b"ms") => 1,
-        Unit::Milliseconds if suffix.eq_ignore_ascii_case(b"s") => 1000,
-        Unit::Milliseconds => return Err(ValueError::Malformed),
+        Unit::Milliseconds => millisecond_factor(suffix.trim_ascii_start())?,
     };
     parse_digits(digits)?.checked_mul(factor).ok_or(ValueError::OutOfRange)
 }
@@ -413,6 +411,14 @@ fn parse_ratio(whole: &[u8], fraction: &[u8]) -> Result<u64, ValueError> {
     };
     let thousands = parse_digits(whole)?.checked_mul(1000).ok_or(ValueError::OutOfRange)?;
     thousands.checked_add(parse_digits(fraction)? * scale).ok_or(ValueError::OutOfRange)
+}
+
+fn millisecond_factor(suffix: &[u8]) -> Result<u64, ValueError> {
+    match suffix {
+        [] | [b'm' | b'M', b's' | b'S'] => Ok(1),
+        [b's' | b'S'] => Ok(1000),
+        _ => Err(ValueError::Malformed),
+    }
 }
 
 fn byte_factor(suffix: &[u8]) -> Result<u64, ValueError> {

@@ -33,8 +33,6 @@ pub(crate) struct HeapRecord {
     /// Destructor rounds of the thread that have passed.
     pub exit_rounds: Cell<u8>,
     pub watch: watcher::Pace,
-    /// The last fault that was not a sample's: address of its description, and of the frame that passed it on.
-    pub passed_fault: Cell<(usize, usize)>,
     /// Next record in the list of all records; written once, before the record is published.
     pub next_record: SharedPtr<HeapRecord>,
     /// Next record in the list of free ones; under the registry's lock.
@@ -63,7 +61,6 @@ impl HeapRecord {
             large_requests: Cell::new(0),
             exit_rounds: Cell::new(0),
             watch: watcher::Pace::new(),
-            passed_fault: Cell::new((0, 0)),
             next_record: SharedPtr::new(core::ptr::null_mut()),
             next_free: Cell::new(core::ptr::null()),
         }

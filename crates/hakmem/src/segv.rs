@@ -7,7 +7,7 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
-use hakmem_atomic_ops::{Flag, SetOnce};
+use hakmem_atomic_ops::{Flag, SetOnce, Shared64};
 use hakmem_base::keeping_errno;
 use hakmem_ownership::Route;
 
@@ -15,11 +15,18 @@ use crate::confined::is_confined;
 use crate::finding::{self, Access};
 use crate::global::GLOBAL;
 use crate::signals::action_of;
-use crate::tls::{self, Holder};
 
 /// The handler found first, and the one that took our place later.
 static FORMERS: [Former; 2] = [const { Former::new() }; 2];
 static INSTALLED: Flag = Flag::new(false);
+/// Places for faults that were passed on last.
+const PASSED_COUNT: usize = 64;
+/// Each stands where the address of its description leads, because a thread that faults may have no heap. Relaxed: a thread looks for
+/// what it wrote itself. A fault whose mark another thread writes over is passed on once more than need be.
+static PASSED: [Shared64; PASSED_COUNT] = [const { Shared64::new(0) }; PASSED_COUNT];
+/// Low bits of a mark: how far below the description the frame lay that passed the fault on, in steps of 16 bytes. The others are the
+/// description's address.
+const DEPTH_BITS: u32 = 16;
 
 /// A handler that was there before ours.
 struct Former {
@@ -103,9 +110,19 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
 /// Then our own call for this fault is still under way, further up the same stack.
 fn whose_turn(info: usize, frame: usize) -> &'static Former {
     let [first, later] = &FORMERS;
-    let Holder::Heap(record) = tls::holder() else { return first };
-    let (passed, from) = record.passed_fault.replace((info, frame));
-    if later.action.get().is_none() || (passed == info && frame < from) { first } else { later }
+    if later.action.get().is_none() || came_back(info, frame) { first } else { later }
+}
+
+/// Whether the fault that `info` describes has been passed on by a frame above this one. Two threads' descriptions lie on two stacks.
+fn came_back(info: usize, frame: usize) -> bool {
+    let depth = (info.saturating_sub(frame) as u64 / 16).min((1 << DEPTH_BITS) - 1);
+    let fault = (info as u64) << DEPTH_BITS | depth;
+    // Fibonacci hashing: stacks lie a round distance apart.
+    let hash = (info as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let Some(place) = PASSED.get(hash as usize % PASSED_COUNT) else { return false };
+    let passed = place.load_relaxed();
+    place.store_relaxed(fault);
+    passed >> DEPTH_BITS == fault >> DEPTH_BITS && passed < fault
 }
 
 /// # Safety

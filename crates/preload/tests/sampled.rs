@@ -135,6 +135,19 @@ fn a_program_that_goes_on_after_its_faults_does_so() {
 }
 
 #[test]
+fn a_fault_in_a_thread_without_a_heap_reaches_the_handler_that_took_our_place() {
+    run("sampled.c", &["without a heap"], &[]).assert_success();
+}
+
+/// Hunts: two handlers that pass a fault to each other for ever.
+#[test]
+fn a_handler_that_passes_a_fault_of_a_thread_without_a_heap_back_ends_the_process() {
+    let ended = run("sampled.c", &["without a heap, chained"], &[]);
+    assert_eq!(ended.status.and_then(|status| status.signal()), Some(libc::SIGSEGV), "{}", ended.stderr);
+    assert!(ended.lines_of("hakmem: ").is_empty(), "{}", ended.stderr);
+}
+
+#[test]
 fn a_stack_overflow_reaches_the_programs_handler() {
     let ended = run("sampled.c", &["overflow"], &[]);
     assert_eq!(ended.status.and_then(|status| status.code()), Some(7), "{}", ended.stderr);

@@ -41,6 +41,7 @@ static void *touch_freed_together(void *unused) {
     return unused;
 }
 
+static struct sigaction former;
 static sigjmp_buf back;
 static volatile char *const NOWHERE = (char *)0x12345000;
 static volatile int handled;
@@ -72,6 +73,31 @@ static void go_on_after_faults(void) {
         free(hidden(malloc(50)));
     }
     CHECK(handled == ROUNDS);
+}
+
+/* A handler from after the first sample, before which the library puts its own once. */
+static void install_between_samples(void (*handler)(int, siginfo_t *, void *)) {
+    free(hidden(malloc(50)));
+    CHECK(sigaction(SIGSEGV, NULL, &former) == 0);
+    install(handler, 0);
+    free(hidden(malloc(50)));
+}
+
+static void call_the_former(int signal, siginfo_t *info, void *context) {
+    former.sa_sigaction(signal, info, context);
+}
+
+/* A thread that allocates nothing. */
+static void *touch_nowhere(void *unused) {
+    if (sigsetjmp(back, 1) == 0) {
+        *NOWHERE = 1;
+    }
+    return unused;
+}
+
+static void run(void *(*body)(void *)) {
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, body, NULL) == 0 && pthread_join(thread, NULL) == 0);
 }
 
 __attribute__((noinline)) static int recurse(int depth) {
@@ -109,6 +135,15 @@ int main(int argc, char **argv) {
         use_alternate_stack(16 * PAGE);
         install(jump_back, SA_ONSTACK);
         go_on_after_faults();
+    } else if (strcmp(role, "without a heap") == 0) {
+        install_between_samples(jump_back);
+        for (int round = 0; round < 2; round++) {
+            run(touch_nowhere);
+        }
+        CHECK(handled == 2);
+    } else if (strcmp(role, "without a heap, chained") == 0) {
+        install_between_samples(call_the_former);
+        run(touch_nowhere);
     } else if (strcmp(role, "overflow") == 0) {
         use_alternate_stack(4 * PAGE);
         install(on_overflow, SA_ONSTACK);

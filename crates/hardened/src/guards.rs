@@ -7,13 +7,13 @@
 //! **Invariants.** `standing` is the sum of what [`raise`] returned and [`lower`] has not taken back; it does not stay above the
 //! limit.
 
-use hakmem_base::SlabIndex;
+use hakmem_base::{OS_PAGE_BYTES, SlabIndex};
 
 use crate::context::HardenedContext;
 use crate::stats::Counters;
 
 /// Makes pages of a range that the caller holds inaccessible, if the limit and the kernel allow it. Returns how many guards
-/// stand more than before: none or one.
+/// stand more than before: none or one, which is only a part of one where the kernel stopped half the way and would not go back.
 pub(crate) fn raise(
     cx: HardenedContext<'_>,
     limit: u64,
@@ -28,9 +28,12 @@ pub(crate) fn raise(
         return 0;
     }
     if !cx.os.protect(first, offset, bytes) {
-        counters.guards_standing.sub_relaxed(1);
         counters.guards_refused.add_relaxed(1);
-        return 0;
+        // Of several mappings, the kernel changes the first ones before it refuses.
+        if bytes <= OS_PAGE_BYTES || cx.os.unprotect(first, offset, bytes) {
+            counters.guards_standing.sub_relaxed(1);
+            return 0;
+        }
     }
     1
 }

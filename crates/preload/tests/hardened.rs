@@ -130,6 +130,14 @@ fn guards_leave_the_process_the_mappings_it_needs() {
 }
 
 #[test]
+fn guards_that_the_kernel_put_up_by_half_are_taken_down_before_the_memory_is_used_again() {
+    let ended = run("half_guards.c", &[], &[("HAKMEM_WINDOW_BYTES", "256M")]);
+    ended.assert_success();
+    assert!(number(&ended, "guards_refused") > 0, "{}", ended.stderr);
+    assert_eq!(number(&ended, "stranded_bytes"), 0);
+}
+
+#[test]
 fn a_handler_of_sigabrt_may_allocate_while_a_finding_is_reported() {
     for mistake in ["double-free", "overflow", "overflow-realloc", "overflow-at-exit", "wrong-pointer"] {
         for bytes in ["100", "9000", "50001"] {

@@ -493,8 +493,8 @@ impl SuperslabOs {
     }
 
     /// Makes whole OS pages of a range that the caller holds inaccessible: guards, and blocks that nobody may touch any more.
-    /// `false`: the kernel refused (it counts mappings), and nothing is guarded. Before the units are given back the caller
-    /// makes them writable again.
+    /// `false`: the kernel refused (it counts mappings), and nothing is guarded, or a part of what is more than a page. Before the
+    /// units are given back the caller makes them writable again.
     #[must_use]
     pub fn protect(&self, first: SlabIndex, offset_bytes: usize, bytes: usize) -> bool {
         self.reservation.set_access(first, offset_bytes, bytes, false)

@@ -2,12 +2,13 @@
 //!
 //! A filter of system calls (seccomp) ends a process for a call that is not on its list, and such lists name what the program does
 //! and what glibc's malloc does: `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `brk`, `futex`. So a confined process is not looked
-//! at with `mincore`, gets no handlers, and no thread is started. One that runs already ends if it learns; the scavenger makes
-//! calls of the list only.
+//! at with `mincore`, gets no handlers and keeps those it has, samples do not say which thread they are of, and no thread is started.
+//! One that runs already ends if it learns; the scavenger makes calls of the list only.
 
 use hakmem_atomic_ops::Flag;
 use hakmem_policy::Mode;
 
+use crate::attach::heap_for_thread;
 use crate::global::GLOBAL;
 use crate::learning;
 
@@ -28,6 +29,8 @@ impl State {
 /// The preload library calls this by itself when a program asks `prctl` for `PR_SET_SECCOMP` or `PR_SET_NO_NEW_PRIVS`. A Rust program
 /// calls it before it installs a filter.
 pub fn expect_confinement() {
+    // What begins with the first allocation asks for the machine's size and the address space's limit, and installs handlers.
+    let _may_be_none = heap_for_thread();
     // ORDERING: a switch that is read relaxed; no data travels.
     GLOBAL.confined.is_confined.store_release(true);
     GLOBAL.front.os.stop_looking();

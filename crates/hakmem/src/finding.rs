@@ -4,14 +4,16 @@
 
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
-use hakmem_atomic_ops::Shared32;
+use hakmem_atomic_ops::SharedUsize;
 use hakmem_sampled::{Finding, Mistake, Stamp, Trace};
 
+use crate::confined::is_confined;
 use crate::global::GLOBAL;
+use crate::sampler;
 use crate::writer::FdWriter;
 
-/// The thread that reports. Two mistakes at a time are one report: the first one's.
-static REPORTER: Shared32 = Shared32::new(0);
+/// The thread that reports, by the address of its `errno`. Two mistakes at a time are one report: the first one's.
+static REPORTER: SharedUsize = SharedUsize::new(0);
 /// Seconds that a report may take. `dladdr` waits for the loader's lock, and whoever holds that may wait for the reporter.
 const TIME_LIMIT: u32 = 30;
 
@@ -38,7 +40,7 @@ pub(crate) fn report_access(found: &Finding, access: Access, instruction: usize)
 fn report_at(found: &Finding, access: Option<Access>, here: impl FnOnce() -> Trace) -> ! {
     be_the_reporter();
     GLOBAL.sampled.count_finding();
-    let now = Stamp::now(Trace::EMPTY);
+    let now = Stamp::now(sampler::thread_id(), Trace::EMPTY);
     let mut out = FdWriter::new(2);
     headline(&mut out, found, access);
     out.flush();
@@ -60,7 +62,8 @@ fn report_at(found: &Finding, access: Option<Access>, here: impl FnOnce() -> Tra
 
 /// Lets one thread through. Another one waits for the end of the process; the same one again has failed at its report.
 fn be_the_reporter() {
-    let me = Stamp::now(Trace::EMPTY).thread;
+    // SAFETY: always returns this thread's own, which no other thread shares.
+    let me = unsafe { libc::__errno_location() }.addr();
     // ORDERING: decides who reports; nothing travels.
     match REPORTER.cas_acq_rel(0, me) {
         Ok(_) => limit_time(),
@@ -73,8 +76,11 @@ fn be_the_reporter() {
     }
 }
 
-/// A report that hangs is ended by SIGALRM, so that a process with a mistake never stands still.
+/// A report that hangs is ended by SIGALRM, so that a process with a mistake never stands still, unless it may not ask for that.
 fn limit_time() {
+    if is_confined() {
+        return;
+    }
     // SAFETY: the default action.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
     // SAFETY: all zero is a valid set to be filled.

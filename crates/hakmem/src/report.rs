@@ -9,6 +9,7 @@ use hakmem_superslab_os::OsStats;
 use hakmem_tiny_front::FrontReport;
 
 use crate::blocks;
+use crate::confined::is_confined;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
@@ -350,8 +351,8 @@ fn collect_stats(os: &OsStats) -> Stats {
 }
 
 fn peak_rss_bytes() -> u64 {
-    // Miri's machine has no pages.
-    if cfg!(miri) {
+    // Miri's machine has no pages, and a confined process may not ask.
+    if cfg!(miri) || is_confined() {
         return 0;
     }
     // SAFETY: all zero is a valid value to be filled.

@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use hakmem_base::{Door, Request, fatal, keeping_errno};
 use hakmem_sampled::{MAX_ALIGN, MAX_BYTES, SampledContext, Stamp, Trace, Wanted};
 
+use crate::confined::is_confined;
 use crate::finding;
 use crate::gates::finest_for;
 use crate::global::GLOBAL;
@@ -52,7 +53,16 @@ fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Opti
         at_end: record.heap.random() & 1 == 0,
         door: request.door(),
     };
-    GLOBAL.sampled.allocate(&cx, wanted, || Stamp::now(Trace::capture(floor)))
+    GLOBAL.sampled.allocate(&cx, wanted, || Stamp::now(thread_id(), Trace::capture(floor)))
+}
+
+/// The kernel's id of this thread; 0 where it may not be asked.
+pub(crate) fn thread_id() -> u32 {
+    if cfg!(miri) || is_confined() {
+        return 0;
+    }
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { libc::gettid() }.cast_unsigned()
 }
 
 /// What the user of the block may touch: what was asked for. A block that leaves through Rust's door has the size of the smallest class
@@ -83,7 +93,7 @@ pub(crate) fn free(block: NonNull<u8>, note: usize, claim: Request) {
         Some(bytes) => Request::new(bytes, claim.align(), claim.door()),
         None => claim,
     };
-    let stamp = || Stamp::now(trace(core::hint::black_box(&raw const floor)));
+    let stamp = || Stamp::now(thread_id(), trace(core::hint::black_box(&raw const floor)));
     keeping_errno(|| {
         if let Err(found) = GLOBAL.sampled.free(&cx, note, block.addr().get(), claim, stamp) {
             finding::report(&found, &stamp().trace);

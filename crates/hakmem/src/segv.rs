@@ -73,10 +73,11 @@ fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == on_fault as *const () as usize
 }
 
-/// The library is about to go: the handler goes with it, unless somebody has installed another one over it.
+/// The library is about to go: the handler goes with it, unless somebody has installed another one over it, or nobody may.
 pub(crate) fn uninstall() {
     let [first, later] = &FORMERS;
-    if let Some(former) = later.action.get().or_else(|| first.action.get())
+    if !is_confined()
+        && let Some(former) = later.action.get().or_else(|| first.action.get())
         && action_of(libc::SIGSEGV).is_some_and(|present| is_ours(&present))
     {
         // SAFETY: puts back what was there.

@@ -5,6 +5,8 @@ use core::ffi::c_int;
 use core::ptr;
 use hakmem_atomic_ops::SetOnce;
 
+use crate::confined::is_confined;
+
 /// A handler of ours, and whom it replaced.
 pub(crate) struct Handler {
     run: extern "C" fn(c_int),
@@ -28,9 +30,10 @@ impl Handler {
         is_done && self.replaced.set((signal, present))
     }
 
-    /// The library is about to go: the handler goes with it, unless somebody has installed another one over it.
+    /// The library is about to go: the handler goes with it, unless somebody has installed another one over it, or nobody may.
     pub fn uninstall(&self) {
-        if let Some((signal, replaced)) = self.replaced.get()
+        if !is_confined()
+            && let Some((signal, replaced)) = self.replaced.get()
             && action_of(*signal).is_some_and(|present| present.sa_sigaction == self.run as *const () as usize)
         {
             // SAFETY: puts back what was there.

@@ -73,9 +73,12 @@ fn blocks_live_from_before_main_to_after_it() {
 #[test]
 fn a_program_that_confines_itself_goes_on() {
     passes_with_and_without("confined.c", &[]);
+    passes_with_and_without("confined.c", &["first".into()]);
+    passes_with_and_without("confined.c", &["exit".into()]);
 }
 
-/// The threads that measure and learn end, and nobody takes samples or watches blocks by means that a filter does not know.
+/// The threads that measure and learn end, and nobody takes samples, watches blocks or takes handlers away by means that a filter does
+/// not know.
 #[test]
 fn a_program_that_confines_itself_goes_on_at_every_level_and_in_every_mode() {
     let program = compile("confined.c");
@@ -85,13 +88,18 @@ fn a_program_that_confines_itself_goes_on_at_every_level_and_in_every_mode() {
         ("HAKMEM_SAMPLE", "100"),
         ("HAKMEM_HARDENED", "1"),
         ("HAKMEM_SCAVENGER", "on"),
+        ("HAKMEM_DUMP_SIGNAL", "1"),
+        ("HAKMEM_FREEZE_SIGNAL", "10"),
+        ("HAKMEM_STATS", "1"),
     ] {
-        let mut command = Command::new(&program);
-        preload(&mut command);
-        command.env(name, value);
-        let ended = Child::of(command).run();
-        eprint!("{name}={value}: {}{}", ended.stdout, ended.stderr);
-        ended.assert_success();
+        for role in ["first", "exit"] {
+            let mut command = Command::new(&program);
+            preload(&mut command);
+            command.arg(role).env(name, value);
+            let ended = Child::of(command).run();
+            eprint!("{name}={value} {role}: {}{}", ended.stdout, ended.stderr);
+            ended.assert_success();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::trace::Trace;
 /// An allocation or a free of a sampled block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// The kernel's id of the thread.
+    /// The kernel's id of the thread; 0 where it may not be asked.
     pub thread: u32,
     /// Monotonic milliseconds.
     pub at_ms: u64,
@@ -14,22 +14,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// This thread, now.
+    /// Something that this thread does now.
     #[must_use]
-    pub fn now(trace: Trace) -> Self {
-        Self { thread: thread_id(), at_ms: clock_ms(), trace }
+    pub fn now(thread: u32, trace: Trace) -> Self {
+        Self { thread, at_ms: clock_ms(), trace }
     }
-}
-
-#[cfg(not(miri))]
-fn thread_id() -> u32 {
-    // SAFETY: takes no argument and cannot fail.
-    unsafe { libc::gettid() }.cast_unsigned()
-}
-
-#[cfg(miri)]
-fn thread_id() -> u32 {
-    1
 }
 
 /// Monotonic milliseconds, a few behind: reads memory shared with the kernel, no system call.

@@ -212,7 +212,7 @@ fn a_pool_without_slots_hands_out_nothing() {
     let guarded = Guarded::new(1);
     let pool = SampledPool::new();
     let wanted = Wanted { bytes: 1, align: 1, at_end: true, door: Door::Rust };
-    assert!(pool.allocate(&guarded.cx(), wanted, || Stamp::now(Trace::EMPTY)).is_none());
+    assert!(pool.allocate(&guarded.cx(), wanted, || Stamp::now(1, Trace::EMPTY)).is_none());
     pool.check_invariants();
 }
 

@@ -103,6 +103,9 @@ impl BigCache {
                 self.misses.add_relaxed(1);
                 // None fits: back in the pool they join with their neighbours, and what is taken is dirty where it can be.
                 self.evict_all(cx, Shelf::take_oldest_plain);
+                if cx.os.may_run_out() {
+                    self.prepare_outside_slow(cx);
+                }
                 match self.take_fresh(cx, &shape, growing) {
                     Some((first, zeroed)) => hand_out(cx, first, shape.bytes, zeroed),
                     None => self.allocate_outside(cx, &shape)?,
@@ -112,6 +115,15 @@ impl BigCache {
         self.allocated_bytes.add_relaxed(shape.bytes as u64);
         self.evict_due(cx);
         Some(block)
+    }
+
+    /// While the allocator has memory: makes what it is asked for when a block is mapped outside for the first time.
+    #[cold]
+    #[inline(never)]
+    pub fn prepare_outside_slow(&self, cx: &BigContext<'_>) {
+        if cx.policy.outside {
+            self.outside.prepare();
+        }
     }
 
     /// Keeps or gives back the superslabs of a freed block of `bytes` usable bytes. The caller has won `claim`.

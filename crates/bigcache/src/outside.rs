@@ -62,6 +62,11 @@ impl Outside {
         self.count.load_relaxed()
     }
 
+    /// Makes what [`Outside::allocate`] needs of the global allocator. A failure is tried again there.
+    pub(crate) fn prepare(&self) {
+        let _is_ready = self.pins.prepare();
+    }
+
     /// Maps a zeroed block of `bytes` bytes (whole OS pages).
     pub(crate) fn allocate(&self, bytes: usize, align: usize, huge: bool) -> Option<NonNull<u8>> {
         // Freeing needs an epoch, so without one no block is handed out.

@@ -18,6 +18,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 use hakmem_atomic_ops::{Lock, LockGuard, Shared32, SharedUsize, spin_hint};
+use hakmem_base::keeping_errno;
 
 /// Walkers that can be on their way at once; more wait for each other.
 const PIN_COUNT: usize = 8;
@@ -212,12 +213,13 @@ fn unmap_chain(chain: *mut Node) {
     unsafe { node::unmap_retired(chain) };
 }
 
-/// Whether the global allocator can serve what crossbeam-epoch is about to ask for.
+/// Whether the global allocator can serve what crossbeam-epoch is about to ask for. It sets `errno` where it cannot, which is nobody's
+/// business.
 fn allocator_has_room() -> bool {
     let layouts = EPOCH_ALLOCATIONS.map(|(bytes, align)| Layout::from_size_align(bytes, align).ok());
     let blocks = layouts.map(|layout| {
         // SAFETY: the layouts have sizes other than zero. The black box: a pair of alloc and dealloc may be optimised away.
-        let block = layout.map(|layout| core::hint::black_box(unsafe { alloc(layout) }));
+        let block = layout.map(|layout| core::hint::black_box(keeping_errno(|| unsafe { alloc(layout) })));
         block.and_then(NonNull::new).zip(layout)
     });
     let has_all = blocks.iter().all(Option::is_some);

@@ -141,6 +141,7 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
     });
     if record.heap.counters.fresh_slabs.get() != slabs {
         pages::trim_runs_in_growth(record);
+        pages::look_ahead(record);
     }
     match block {
         Some(block) if record.heap.is_at_beat(class) => {

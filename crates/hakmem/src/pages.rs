@@ -60,6 +60,16 @@ pub(crate) fn trim_runs_in_growth(record: &HeapRecord) {
     }
 }
 
+/// A heap has taken a slab: what keeps the books of blocks outside the window is made while it has a place for that.
+#[inline]
+pub(crate) fn look_ahead(record: &HeapRecord) {
+    if GLOBAL.front.os.may_run_out()
+        && let Some(tables) = GLOBAL.front.tables()
+    {
+        GLOBAL.big.prepare_outside_slow(&GLOBAL.big_context(tables, record.big_policy.get()));
+    }
+}
+
 /// Everything that this thread and the shared boxes hold and nobody uses.
 pub(crate) fn collect() -> usize {
     let record = heap_for_thread();

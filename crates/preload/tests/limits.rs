@@ -50,6 +50,18 @@ fn limits_of_address_space_and_data_may_be_set_and_lifted_while_the_program_runs
     }
 }
 
+/// What keeps the books of blocks outside the window are small blocks of the library's own.
+#[test]
+fn a_window_full_of_blocks_that_must_lie_in_it_leaves_others_a_place_outside() {
+    for bytes in ["100", "1000", "5000", "30000", "40000", "1000000", "3145728"] {
+        let mut command = Command::new(compile("full_window.c"));
+        preload(&mut command);
+        command.arg(bytes).env("HAKMEM_WINDOW_BYTES", "64M");
+        let ended = Child::of(command).run();
+        assert!(ended.status.is_some_and(|status| status.success()), "{bytes}: {}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_sandbox_without_madvise_costs_memory_and_nothing_else() {
     for start in [&["madvise", "0"][..], &["madvise", "0", "cold"]] {

@@ -135,6 +135,13 @@ impl SuperslabOs {
         self.reservation.has_reserved(address)
     }
 
+    /// Whether the window may soon have no place for what is asked for. Cheap.
+    #[inline]
+    #[must_use]
+    pub fn may_run_out(&self) -> bool {
+        self.reservation.may_run_out()
+    }
+
     /// Replaces the policy. What the warm pool keeps waits for a purge anew.
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: OsPolicy) {

@@ -205,6 +205,14 @@ impl Reservation {
         is_done
     }
 
+    /// Whether the window may come to have no place: it is small, half of it is in use, or it is not reserved to its end.
+    #[inline]
+    pub(crate) fn may_run_out(&self) -> bool {
+        let most = self.most_bytes.load_relaxed();
+        let in_use = self.counters.in_use_bytes.load_relaxed();
+        most < SMALL_WINDOW_BYTES || in_use > most / 2 || self.reserved_bytes.load_relaxed() < most
+    }
+
     /// Bytes from the base that are reserved.
     pub(crate) fn reserved_bytes(&self) -> usize {
         self.reserved_bytes.load_relaxed()

@@ -90,6 +90,23 @@ fn memory_of_a_fragmented_superslab_falls_too() {
 
 #[test]
 #[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
+fn a_window_may_run_out_where_it_is_small_half_used_or_limited() {
+    let _alone = alone();
+    assert!(os_with(never()).may_run_out());
+    let os = SuperslabOs::new();
+    os.reserve(WindowConfig { bytes: 2 << 30 }).unwrap();
+    let _few = os.take_extent(1, 0, 1).unwrap();
+    assert!(!os.may_run_out());
+    let many = os.take_extent(512, 0, 1).unwrap();
+    assert!(os.may_run_out());
+    os.give_extent(many.first, many.superslabs, Purge::Now);
+    assert!(!os.may_run_out());
+    os.fit(3 << 30);
+    assert!(os.may_run_out());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
 fn a_window_that_does_not_fit_is_released_and_taken_again_bit_by_bit() {
     let _alone = alone();
     let os = os_with(never());

@@ -291,6 +291,19 @@ impl BigCache {
         is_done
     }
 
+    /// As [`BigCache::move_to`], for the outside block at `address`.
+    #[must_use]
+    pub fn outside_move(&self, address: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+        let (old_bytes, shape) = (self.outside.find(address)?, Shape::of(new_bytes, 1)?);
+        if shape.bytes <= old_bytes {
+            return None;
+        }
+        let moved = self.outside.move_to(address, shape.bytes)?;
+        self.moved.add_relaxed(1);
+        self.count_resize(old_bytes, shape.bytes);
+        Some(moved)
+    }
+
     /// A reading of all counters.
     #[must_use]
     pub fn stats(&self) -> BigStats {

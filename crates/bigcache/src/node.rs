@@ -1,7 +1,7 @@
-//! An outside block's record, in an OS page of its own right before the block.
+//! An outside block's record, in an OS page of its own: right before the block, until that has moved away.
 //!
-//! **Invariants.** `node + 4 KiB == block`; both are one mapping made by [`map_block`]. The block's memory goes when the
-//! block is freed, the node's page when no thread can be walking over it any more.
+//! **Invariants.** Whoever walks over a node finds the same block in it for ever; a block that moves gets another node. The block's
+//! memory goes when the block is freed, the node's page when no thread can be walking over it any more.
 
 use crate::sys;
 use core::cell::Cell;
@@ -20,8 +20,8 @@ pub(crate) struct Node {
     pub(crate) next: SharedPtr<Node>,
     /// The block's usable bytes, whole OS pages. Written by the block's holder. Relaxed: the holder orders its own uses.
     pub(crate) bytes: SharedUsize,
-    /// The block's address.
-    pub(crate) address: usize,
+    /// The block's first byte, with the provenance of the whole mapping.
+    pub(crate) block: *mut u8,
     /// The next retired node. Touched only by whoever unlinked this one, and later by whoever unmaps it.
     retired_next: Cell<*mut Node>,
 }
@@ -58,25 +58,29 @@ pub(crate) fn map_block(bytes: usize, align: usize) -> Option<NonNull<Node>> {
     let _is_unmapped = unsafe { sys::unmap(start, before) };
     // SAFETY: the same for the part behind the block.
     let _is_unmapped = unsafe { sys::unmap(node.wrapping_add(used), mapped_bytes - before - used) };
-    let node = NonNull::new(node.cast::<Node>())?;
+    // SAFETY: a page of ours that nobody else knows yet.
+    Some(unsafe { fill_in(NonNull::new(node)?, block, bytes) })
+}
+
+/// Makes a page the node of a block of `bytes` bytes.
+///
+/// # Safety
+/// - The page is mapped, and nobody else's.
+pub(crate) unsafe fn fill_in(page: NonNull<u8>, block: *mut u8, bytes: usize) -> NonNull<Node> {
+    let node = page.cast::<Node>();
     let record = Node {
         next: SharedPtr::new(core::ptr::null_mut()),
         bytes: SharedUsize::new(bytes),
-        address: block.addr(),
+        block,
         retired_next: Cell::new(core::ptr::null_mut()),
     };
-    // SAFETY: a page of ours, aligned to a page, that nobody else knows yet.
+    // SAFETY: passed on to the caller; aligned to a page.
     unsafe { node.write(record) };
     // SAFETY: written in the line before.
     let record = unsafe { node.as_ref() };
-    probe::writes(&record.address);
+    probe::writes(&record.block);
     probe::writes(&record.retired_next);
-    Some(node)
-}
-
-/// The first byte of a node's block, with the provenance of the whole mapping.
-pub(crate) fn block_of(node: NonNull<Node>) -> *mut u8 {
-    node.as_ptr().cast::<u8>().wrapping_add(OS_PAGE_BYTES)
+    node
 }
 
 /// Puts a node in front of a chain of retired ones and returns the new chain.
@@ -114,10 +118,10 @@ mod tests {
     fn blocks_are_aligned_zeroed_and_behind_their_node() {
         for align in [16, 4096, 1 << 16, 4 << 20] {
             let node = map_block(3 << 20, align).unwrap();
-            let block = block_of(node);
-            assert_eq!(block.addr() % align, 0);
             // SAFETY: just mapped, nobody else has it.
-            assert_eq!(unsafe { node.as_ref() }.address, block.addr());
+            let block = unsafe { node.as_ref() }.block;
+            assert_eq!(block.addr() % align, 0);
+            assert_eq!(node.addr().get() + OS_PAGE_BYTES, block.addr());
             // SAFETY: the mapping has these bytes.
             let bytes = unsafe { core::slice::from_raw_parts_mut(block, 3 << 20) };
             assert!(bytes.iter().all(|&byte| byte == 0));

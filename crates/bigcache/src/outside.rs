@@ -32,7 +32,7 @@ pub(crate) struct Outside {
     count: SharedUsize,
     /// Bytes of these blocks. Relaxed: statistics.
     bytes: SharedUsize,
-    /// Blocks that the kernel would not map, and freed ones that it would not unmap. Relaxed: statistics.
+    /// Blocks and nodes that the kernel would not map, and freed blocks that it would not unmap. Relaxed: statistics.
     maps_refused: Shared64,
     unmaps_refused: Shared64,
 }
@@ -77,7 +77,8 @@ impl Outside {
             self.maps_refused.add_relaxed(1);
             return None;
         };
-        let block = node::block_of(node);
+        // SAFETY: just made, and not yet in the list.
+        let block = unsafe { node.as_ref() }.block;
         if huge {
             sys::advise_huge(block, bytes);
         }
@@ -116,7 +117,7 @@ impl Outside {
         let bytes = record.bytes.load_relaxed();
         // SAFETY: this thread alone marked the node, so it alone unmaps the block, whose user gave it up. Walkers read
         // nodes only.
-        if !unsafe { sys::unmap(node::block_of(node), bytes) } {
+        if !unsafe { sys::unmap(record.block, bytes) } {
             self.unmaps_refused.add_relaxed(1);
         }
         self.unlink_removed(address, &mut pinned);
@@ -135,13 +136,13 @@ impl Outside {
         if new_bytes > old_bytes {
             // Without the node's page: advice about huge pages has made two mappings of what was one.
             // SAFETY: the block is the end of the mapping that `map_block` made, or since that advice one of its own.
-            if !unsafe { sys::grow_mapping(node::block_of(node), old_bytes, new_bytes) } {
+            if !unsafe { sys::grow_mapping(record.block, old_bytes, new_bytes) } {
                 return false;
             }
             self.bytes.add_relaxed(new_bytes - old_bytes);
         } else {
             // SAFETY: the caller holds the block and gives this part of it up.
-            if !unsafe { sys::unmap(node::block_of(node).wrapping_add(new_bytes), old_bytes - new_bytes) } {
+            if !unsafe { sys::unmap(record.block.wrapping_add(new_bytes), old_bytes - new_bytes) } {
                 // Still mapped, so still the block's.
                 self.unmaps_refused.add_relaxed(1);
                 return true;
@@ -150,6 +151,34 @@ impl Outside {
         }
         record.bytes.store_relaxed(new_bytes);
         true
+    }
+
+    /// A larger block (whole OS pages) with the contents of the one at `address`, which is gone afterwards: its OS pages change their
+    /// address. `None`: nothing changed. The caller holds the block.
+    pub(crate) fn move_to(&self, address: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+        let mut pinned = self.pins.pin()?;
+        let node = self.find_pinned(address)?;
+        // SAFETY: reached under the pin, which lives to the end of this function.
+        let record = unsafe { node.as_ref() };
+        let Some(page) = sys::map(OS_PAGE_BYTES) else {
+            self.maps_refused.add_relaxed(1);
+            return None;
+        };
+        // Before the block moves: its address may be another's at once.
+        if !mark_removed(record) {
+            // SAFETY: mapped above, and nobody knows it.
+            let _is_unmapped = unsafe { sys::unmap(page.as_ptr(), OS_PAGE_BYTES) };
+            return None;
+        }
+        self.unlink_removed(address, &mut pinned);
+        let old_bytes = record.bytes.load_relaxed();
+        // SAFETY: the caller holds the block, and this thread alone marked its node.
+        let moved = unsafe { sys::move_mapping(record.block, old_bytes, new_bytes) };
+        let (block, bytes) = moved.map_or((record.block, old_bytes), |moved| (moved.as_ptr(), new_bytes));
+        self.bytes.add_relaxed(bytes - old_bytes);
+        // SAFETY: mapped above, and nobody knows it.
+        self.insert(unsafe { node::fill_in(page, block, bytes) });
+        moved
     }
 
     /// Unmaps the nodes of freed blocks, as far as no walker is on them.
@@ -177,7 +206,7 @@ impl Outside {
     fn insert(&self, node: NonNull<Node>) {
         // SAFETY: just made by the calling thread, and freed only by whoever gets the block, after this.
         let record = unsafe { node.as_ref() };
-        let Some(head) = self.head(record.address) else { return };
+        let Some(head) = self.head(record.block.addr()) else { return };
         // ORDERING: pairs with `unlink_removed`, whose CAS may have written the head; nothing is read through it here.
         let mut first = head.load_acquire();
         loop {
@@ -199,9 +228,9 @@ impl Outside {
             let record = unsafe { node.as_ref() };
             // ORDERING: pairs with `insert`, as above, for the node behind; with `mark_removed` nothing but the mark travels.
             link = record.next.load_acquire();
-            probe::reads(&record.address);
+            probe::reads(&record.block);
             // A removed node may have the address of a new one: the block's memory is free at once, the node's page is not.
-            if record.address == address && !is_removed(link) {
+            if record.block.addr() == address && !is_removed(link) {
                 return Some(node);
             }
         }
@@ -252,7 +281,7 @@ impl Outside {
                 // SAFETY: reached from the list under the pin.
                 let record = unsafe { node.as_ref() };
                 link = record.next.load_relaxed();
-                if is_removed(link) || !self.head(record.address).is_some_and(|own| core::ptr::eq(own, head)) {
+                if is_removed(link) || !self.head(record.block.addr()).is_some_and(|own| core::ptr::eq(own, head)) {
                     hakmem_base::fatal("outside blocks: a node stands where it does not belong");
                 }
                 count += 1;
@@ -322,11 +351,35 @@ mod tests {
         assert_eq!((outside.find(address), outside.free(address)), (None, None));
         outside.unlink_removed(address, &mut pinned);
         // SAFETY: the pin still lives, so the node's page is there; the block was never unmapped.
-        assert!(unsafe { sys::unmap(node::block_of(node), BYTES) });
+        assert!(unsafe { sys::unmap(record.block, BYTES) });
         drop(pinned);
         outside.count.sub_relaxed(1);
         outside.bytes.sub_relaxed(BYTES);
         outside.check_invariants();
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the interpreter's kernel moves nothing")]
+    fn a_block_that_moves_keeps_its_contents_and_is_found_where_it_is() {
+        let outside = Outside::new();
+        let block = outside.allocate(BYTES, 16, false).unwrap();
+        // SAFETY: the test's block.
+        unsafe { block.write_bytes(7, BYTES) };
+        let address = block.addr().get();
+        assert!(outside.move_to(address + OS_PAGE_BYTES, 5 * BYTES).is_none());
+        assert!(outside.move_to(address, 1 << 47).is_none(), "no address space is as large");
+        assert_eq!(outside.find(address), Some(BYTES));
+        let moved = outside.move_to(address, 5 * BYTES).unwrap();
+        outside.check_invariants();
+        assert_eq!(outside.find(moved.addr().get()), Some(5 * BYTES));
+        assert!(moved == block || outside.find(address).is_none());
+        // SAFETY: the block is as long.
+        let bytes = unsafe { core::slice::from_raw_parts(moved.as_ptr(), 5 * BYTES) };
+        assert!(bytes.iter().enumerate().all(|(at, &byte)| byte == if at < BYTES { 7 } else { 0 }));
+        assert!(outside.resize(moved.addr().get(), 2 * BYTES));
+        assert_eq!(outside.free(moved.addr().get()), Some(2 * BYTES));
+        outside.check_invariants();
+        outside.collect();
     }
 
     #[test]

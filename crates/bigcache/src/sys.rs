@@ -50,6 +50,17 @@ pub(crate) unsafe fn grow_mapping(start: *mut u8, old_bytes: usize, new_bytes: u
     result != libc::MAP_FAILED
 }
 
+/// Grows a mapping, wherever there is a place for it, with its OS pages. `None`: refused, and the mapping stays as and where it is.
+///
+/// # Safety
+/// - `start..start + old_bytes` was mapped by [`map`], and nobody else uses it.
+pub(crate) unsafe fn move_mapping(start: *mut u8, old_bytes: usize, new_bytes: usize) -> Option<NonNull<u8>> {
+    let flags = libc::MREMAP_MAYMOVE;
+    // SAFETY: the caller holds the part; it moves to a place that the kernel chooses, where nothing is.
+    let moved = keeping_errno(|| unsafe { libc::mremap(start.cast::<c_void>(), old_bytes, new_bytes, flags) });
+    if moved == libc::MAP_FAILED { None } else { NonNull::new(moved.cast::<u8>()) }
+}
+
 /// Asks for huge pages behind the range. A hint: a refusal changes nothing.
 pub(crate) fn advise_huge(start: *mut u8, bytes: usize) {
     // SAFETY: MADV_HUGEPAGE changes how memory is backed, never what it holds.

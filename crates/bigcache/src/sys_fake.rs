@@ -61,6 +61,12 @@ pub(crate) unsafe fn grow_mapping(_start: *mut u8, _old_bytes: usize, _new_bytes
     false
 }
 
+/// # Safety
+/// - As in `sys`.
+pub(crate) unsafe fn move_mapping(_start: *mut u8, _old_bytes: usize, _new_bytes: usize) -> Option<NonNull<u8>> {
+    None
+}
+
 pub(crate) fn advise_huge(_start: *mut u8, _bytes: usize) {}
 
 pub(crate) fn coarse_clock_ms() -> u64 {

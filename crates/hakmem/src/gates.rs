@@ -727,8 +727,13 @@ unsafe fn resize_in_place(
         }
     }
     // An outside block that shrinks to a size that slabs serve moves: sized frees look for such a block in the window.
-    let stays_outside = route == Route::Unused
-        && class_for(new_bytes, align).is_none()
-        && GLOBAL.big.outside_resize(address, new_bytes);
-    stays_outside.then_some(block.as_ptr())
+    if route != Route::Unused || class_for(new_bytes, align).is_some() {
+        return None;
+    }
+    if GLOBAL.big.outside_resize(address, new_bytes) {
+        return Some(block.as_ptr());
+    }
+    // The kernel moves it to any OS page.
+    let moved = if align <= OS_PAGE_BYTES { GLOBAL.big.outside_move(address, new_bytes) } else { None };
+    moved.map(NonNull::as_ptr)
 }

@@ -63,6 +63,14 @@ fn a_window_full_of_blocks_that_must_lie_in_it_leaves_others_a_place_outside() {
 }
 
 #[test]
+fn a_block_outside_the_window_takes_its_pages_along_when_it_grows() {
+    let mut command = Command::new(compile("sparse.c"));
+    preload(&mut command);
+    command.env("HAKMEM_WINDOW_BYTES", "64M");
+    Child::of(command).run().assert_success();
+}
+
+#[test]
 fn a_sandbox_without_madvise_costs_memory_and_nothing_else() {
     for start in [&["madvise", "0"][..], &["madvise", "0", "cold"]] {
         let numbers = run(start);

@@ -202,6 +202,15 @@ pub(crate) fn finish() {
     }
 }
 
+extern "C" fn at_load() {
+    handle_forks();
+}
+
+// SAFETY: the section holds pointers to functions that run when the program or library is loaded, those with small numbers first.
+#[used]
+#[unsafe(link_section = ".init_array.00099")]
+static AT_LOAD: extern "C" fn() = at_load;
+
 #[unsafe(link_section = ".text.hot.hakmem")]
 extern "C" fn at_unload() {
     finish();

@@ -73,15 +73,14 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
                 }
                 return sample.as_ptr();
             }
+            if record.is_at_large_beat() {
+                GLOBAL.front.exchange_mail(&record.heap);
+                pages::maintain();
+            }
+            pages::look_ahead(record);
         }
         None if hardened::is_on() => return hardened::allocate(bytes, align, door),
         None => {}
-    }
-    if let Some(record) = record
-        && record.is_at_large_beat()
-    {
-        GLOBAL.front.exchange_mail(&record.heap);
-        pages::maintain();
     }
     scavenger::stand_by();
     learning::stir(bytes);

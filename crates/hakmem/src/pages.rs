@@ -60,7 +60,7 @@ pub(crate) fn trim_runs_in_growth(record: &HeapRecord) {
     }
 }
 
-/// A heap has taken a slab: what keeps the books of blocks outside the window is made while it has a place for that.
+/// A heap takes slabs or runs: what keeps the books of blocks outside the window is made while it has a place for that.
 #[inline]
 pub(crate) fn look_ahead(record: &HeapRecord) {
     if GLOBAL.front.os.may_run_out()

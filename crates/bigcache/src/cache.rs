@@ -46,6 +46,8 @@ pub struct BigStats {
     pub maps_refused: u64,
     /// Freed or shrunk outside blocks that the kernel would not unmap: address space without memory stays behind.
     pub unmaps_refused: u64,
+    /// Outside blocks that the kernel would not move: they were copied.
+    pub moves_refused: u64,
 }
 
 /// Big blocks and the cache of freed ones. One per allocator, shared by all threads.
@@ -307,7 +309,7 @@ impl BigCache {
     /// A reading of all counters.
     #[must_use]
     pub fn stats(&self) -> BigStats {
-        let (maps_refused, unmaps_refused) = self.outside.refused();
+        let (maps_refused, unmaps_refused, moves_refused) = self.outside.refused();
         BigStats {
             hits: self.hits.load_relaxed(),
             misses: self.misses.load_relaxed(),
@@ -320,6 +322,7 @@ impl BigCache {
             outside_bytes: self.outside.bytes(),
             maps_refused,
             unmaps_refused,
+            moves_refused,
         }
     }
 

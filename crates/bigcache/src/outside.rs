@@ -32,9 +32,11 @@ pub(crate) struct Outside {
     count: SharedUsize,
     /// Bytes of these blocks. Relaxed: statistics.
     bytes: SharedUsize,
-    /// Blocks and nodes that the kernel would not map, and freed blocks that it would not unmap. Relaxed: statistics.
+    /// Blocks that the kernel would not map, freed ones that it would not unmap, and larger ones to which it would not move one, or for
+    /// whose node there was no page. Relaxed: statistics.
     maps_refused: Shared64,
     unmaps_refused: Shared64,
+    moves_refused: Shared64,
 }
 
 impl Outside {
@@ -46,12 +48,13 @@ impl Outside {
             bytes: SharedUsize::new(0),
             maps_refused: Shared64::new(0),
             unmaps_refused: Shared64::new(0),
+            moves_refused: Shared64::new(0),
         }
     }
 
-    /// Blocks that the kernel would not map, and those that it would not unmap.
-    pub(crate) fn refused(&self) -> (u64, u64) {
-        (self.maps_refused.load_relaxed(), self.unmaps_refused.load_relaxed())
+    /// Blocks that the kernel would not map, those that it would not unmap, and those that it would not move.
+    pub(crate) fn refused(&self) -> (u64, u64, u64) {
+        (self.maps_refused.load_relaxed(), self.unmaps_refused.load_relaxed(), self.moves_refused.load_relaxed())
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -161,7 +164,7 @@ impl Outside {
         // SAFETY: reached under the pin, which lives to the end of this function.
         let record = unsafe { node.as_ref() };
         let Some(page) = sys::map(OS_PAGE_BYTES) else {
-            self.maps_refused.add_relaxed(1);
+            self.moves_refused.add_relaxed(1);
             return None;
         };
         // Before the block moves: its address may be another's at once.
@@ -174,6 +177,7 @@ impl Outside {
         let old_bytes = record.bytes.load_relaxed();
         // SAFETY: the caller holds the block, and this thread alone marked its node.
         let moved = unsafe { sys::move_mapping(record.block, old_bytes, new_bytes) };
+        self.moves_refused.add_relaxed(moved.is_none().into());
         let (block, bytes) = moved.map_or((record.block, old_bytes), |moved| (moved.as_ptr(), new_bytes));
         self.bytes.add_relaxed(bytes - old_bytes);
         // SAFETY: mapped above, and nobody knows it.

@@ -310,7 +310,7 @@ fn collect_stats(os: &OsStats) -> Stats {
             + big.maps_refused
             + GLOBAL.starts_refused.load_relaxed(),
         munmap_refused: big.unmaps_refused,
-        move_refused: os.move_refused,
+        move_refused: os.move_refused + big.moves_refused,
         huge_advised_bytes: os.huge_advised_bytes,
         hot_superslabs: u64::from(os.hot_superslabs),
         draining_superslabs: u64::from(os.draining_superslabs),

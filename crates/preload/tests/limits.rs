@@ -32,7 +32,9 @@ fn a_process_with_all_the_mappings_it_may_have_goes_on() {
         for start in [&["mappings", left][..], &["mappings", left, "cold"]] {
             let numbers = run(start);
             copied += numbers["move_refused"];
-            assert!(numbers["null"] > 0 || numbers["mmap_refused"] == 0, "{numbers:?}");
+            // Not the other way round: what is given back before the second try may make a refusal good.
+            let is_refused = numbers["mmap_refused"] + numbers["mprotect_refused"] > 0;
+            assert!(is_refused || numbers["null"] == 0, "{numbers:?}");
             assert_eq!(numbers["madvise_disabled"], 0, "{numbers:?}");
         }
     }

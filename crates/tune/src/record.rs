@@ -141,6 +141,8 @@ fn stamp(library: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::subject::Library;
 
@@ -152,11 +154,17 @@ mod tests {
         names.iter().map(|&name| Program { name: name.to_owned(), ..Program::default() }).collect()
     }
 
-    #[test]
-    fn a_record_goes_on_after_its_last_whole_pass() {
+    /// A directory, a record's place and a library in it.
+    fn place() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
         std::fs::write(&library, "x").unwrap();
+        (directory, path, library)
+    }
+
+    #[test]
+    fn a_record_goes_on_after_its_last_whole_pass() {
+        let (_directory, path, library) = place();
         let open = |resume| Record::open(&path, &programs(&["a", "b"]), &library, resume);
         let mut record = open(true).unwrap();
         for (policy, cpu) in [("defaults", 1.0), ("x=1", 2.0), ("defaults", 3.0)] {
@@ -179,9 +187,7 @@ mod tests {
 
     #[test]
     fn a_pass_of_another_policy_than_the_recorded_one_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
-        std::fs::write(&library, "x").unwrap();
+        let (_directory, path, library) = place();
         let open = |resume| Record::open(&path, &programs(&["a", "b"]), &library, resume);
         let mut record = open(false).unwrap();
         for policy in ["defaults", "x=1", "x=1", "defaults"] {
@@ -198,9 +204,7 @@ mod tests {
 
     #[test]
     fn passes_of_something_else_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, library) = (directory.path().join("passes.csv"), directory.path().join("lib.so"));
-        std::fs::write(&library, "x").unwrap();
+        let (_directory, path, library) = place();
         let both = programs(&["a", "b"]);
         let mut record = Record::open(&path, &both, &library, false).unwrap();
         record.add("defaults", &pass(1.0)).unwrap();

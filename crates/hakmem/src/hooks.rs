@@ -106,11 +106,18 @@ pub(crate) fn install_once() {
 ///
 /// Handlers that were registered earlier run while this library's locks are held: one that allocates, or that waits for somebody who
 /// does, would wait for ever. So this comes before others if they can be seen to come.
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn handle_forks() {
     // ORDERING: decides who registers; nothing travels.
-    if !cfg!(miri) && GLOBAL.hooks.forks_are_handled.try_set_acq_rel() {
-        // SAFETY: the handlers take and release locks of this library and are unregistered with it.
+    if cfg!(miri) || !GLOBAL.hooks.forks_are_handled.try_set_acq_rel() {
+        return;
+    }
+    // SAFETY: the handlers take and release locks of this library and are unregistered with it.
+    let refused =
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    if refused != 0 {
+        // ORDERING: as above. Whoever comes next tries again.
+        GLOBAL.hooks.forks_are_handled.store_release(false);
     }
 }
 
@@ -202,6 +209,7 @@ pub(crate) fn finish() {
     }
 }
 
+#[unsafe(link_section = ".text.hot.hakmem")]
 extern "C" fn at_load() {
     handle_forks();
 }

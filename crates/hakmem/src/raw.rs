@@ -250,7 +250,7 @@ pub fn trim() -> bool {
 
 /// Makes the allocator ready and installs its hooks, as the first allocation does, if the environment has settings for it:
 /// then complaints about them, the dump signal and exit statistics do not depend on whether the process allocates. One that
-/// never does, and of which nothing is wanted, is left alone.
+/// never does, and of which nothing is wanted, is left alone but for its fork handlers.
 pub fn initialise_if_spoken_to() {
     if global::is_spoken_to() {
         let _record = attach::heap_for_thread();

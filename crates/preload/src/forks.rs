@@ -18,6 +18,7 @@ static REGISTER: Next = Next::new(c"__register_atfork");
 /// # Safety
 /// - As there: the handlers may be called until `object` is unloaded.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub unsafe extern "C" fn __register_atfork(
     prepare: Handler,
     parent: Handler,

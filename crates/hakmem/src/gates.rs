@@ -287,15 +287,52 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
 /// - If `ptr` is hakmem's, it is the start of a block in use. (What is not gets `None`, where it can be told.)
 #[inline(always)]
 pub(crate) unsafe fn own_place_in_use(ptr: *mut u8, door: Door) -> Option<BinPlace> {
+    // SAFETY: passed on to the caller.
+    unsafe { own_place_if(ptr, door, |block, place| place.class().is_unmarked_start(block.addr().get())) }
+}
+
+/// The same in slabs of several units too, where an address alone does not tell.
+///
+/// # Safety
+/// - As for [`own_place_in_use`].
+#[inline(always)]
+pub(crate) unsafe fn own_place_in_any_slab(ptr: *mut u8, door: Door) -> Option<BinPlace> {
+    // SAFETY: passed on to the caller.
+    unsafe { own_place_if(ptr, door, |block, place| is_in_use_slow(block, place.class(), door)) }
+}
+
+/// Place of the bin of the small block at `ptr`, if it is this thread's and in use; where no step is, `is_in_use` says so.
+///
+/// # Safety
+/// - As for [`own_place_in_use`].
+#[inline(always)]
+unsafe fn own_place_if(
+    ptr: *mut u8,
+    door: Door,
+    is_in_use: impl Fn(NonNull<u8>, BinPlace) -> bool,
+) -> Option<BinPlace> {
     let heap = &tls::record().heap;
     let place = heap.own_place_at(ptr.addr())?;
-    if !heap.is_step(heap.bin_at(place), ptr.addr()) {
-        return place.class().is_unmarked_start(ptr.addr()).then_some(place);
-    }
     // SAFETY: the pointer lies in the window, so it is not null.
     let block = unsafe { NonNull::new_unchecked(ptr) };
-    // SAFETY: where a step is, a block begins that has room for a mark.
-    if door.is_checked() && unsafe { heap.mark_key().is_on(block) } { None } else { Some(place) }
+    let is_in_use = if heap.is_step(heap.bin_at(place), ptr.addr()) {
+        // SAFETY: where a step is, a block begins that has room for a mark.
+        !(door.is_checked() && unsafe { heap.mark_key().is_on(block) })
+    } else {
+        is_in_use(block, place)
+    };
+    is_in_use.then_some(place)
+}
+
+/// Whether a block of a slab of `class` begins at `block`, and is in use as far as this door tells.
+#[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem.long")]
+fn is_in_use_slow(block: NonNull<u8>, class: SizeClass, door: Door) -> bool {
+    GLOBAL.front.is_block_of(block.addr().get(), class)
+        && !(door.is_checked()
+            && class.block_bytes() >= MARKED_MIN_BYTES
+            // SAFETY: a block begins there, large enough for a mark.
+            && unsafe { GLOBAL.front.mark_key().is_on(block) })
 }
 
 /// Whether a block of `usable` bytes that is to have `bytes` bytes stays: it moves to a smaller class for a quarter less at least;
@@ -650,15 +687,55 @@ pub(crate) unsafe fn reallocate_slow(
     door: Door,
 ) -> *mut u8 {
     // SAFETY: passed on to the caller.
-    let own = unsafe { own_place_in_use(block.as_ptr(), door) };
+    let own = unsafe { own_place_in_any_slab(block.as_ptr(), door) };
     let stays = match own {
         Some(place) => is_worth_keeping(place.class().block_bytes(), new_bytes).then_some(block.as_ptr()),
         // SAFETY: passed on to the caller.
         None => unsafe { resize_in_place(block, bytes, align, new_bytes, door) },
     };
-    if let Some(stays) = stays {
-        return stays;
+    // SAFETY: passed on to the caller; the place is the block's.
+    stays.unwrap_or_else(|| unsafe { move_to_fit(block, own, bytes, align, new_bytes, door) })
+}
+
+/// Resizes a block of an own slab, all of whose bytes are worth keeping. Null: out of memory, the block is as it was.
+///
+/// # Safety
+/// - `block` is in use, and at `place` as [`own_place_in_any_slab`] has found.
+#[inline(always)]
+pub(crate) unsafe fn resize_own(block: NonNull<u8>, place: BinPlace, new_bytes: usize, door: Door) -> *mut u8 {
+    let usable = place.class().block_bytes();
+    if is_worth_keeping(usable, new_bytes) {
+        return block.as_ptr();
     }
+    if new_bytes > TINY_MAX_BYTES {
+        // SAFETY: passed on to the caller.
+        return unsafe { move_to_fit(block, Some(place), usable, raw::MIN_ALIGN, new_bytes, door) };
+    }
+    // The same in short, for what most blocks that grow go through first.
+    let moved = raw::allocate(new_bytes, door);
+    if !moved.is_null() {
+        // SAFETY: both blocks are at least this long, and they are two blocks.
+        unsafe { moved.copy_from_nonoverlapping(block.as_ptr(), usable.min(new_bytes)) };
+        // SAFETY: the caller's block, whose contents have moved; its slab was this heap's and, with a block in use, still is.
+        unsafe { free_own(block, place, Request::unsized_from(door)) };
+    }
+    moved
+}
+
+/// The contents of `block` in a new block of `new_bytes` bytes, and `block` freed. Null: out of memory, the block is as it was.
+///
+/// # Safety
+/// - As for [`reallocate_slow`]; if there is `own`, it is what [`own_place_in_any_slab`] has found.
+#[inline(never)]
+#[unsafe(link_section = ".text.hot.hakmem")]
+pub(crate) unsafe fn move_to_fit(
+    block: NonNull<u8>,
+    own: Option<BinPlace>,
+    bytes: usize,
+    align: usize,
+    new_bytes: usize,
+    door: Door,
+) -> *mut u8 {
     let moved = if new_bytes > MAX_SLAB_BLOCK_BYTES && new_bytes > bytes {
         large::allocate_growing_slow(new_bytes, align, door)
     } else {

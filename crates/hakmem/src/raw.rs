@@ -194,29 +194,17 @@ pub unsafe fn stays(ptr: *mut u8, bytes: usize) -> bool {
 #[inline]
 pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
     // SAFETY: passed on to the caller.
-    if let Some(place) = unsafe { gates::own_place_in_use(ptr, Door::Malloc) } {
-        let usable = place.class().block_bytes();
-        if gates::is_worth_keeping(usable, bytes) {
-            return Reallocated::Moved(ptr);
-        }
-        if bytes <= TINY_MAX_BYTES {
-            let moved = allocate(bytes, Door::Malloc);
-            if moved.is_null() {
-                return Reallocated::OutOfMemory;
-            }
-            // SAFETY: both blocks are at least this long, and they are two blocks.
-            unsafe { moved.copy_from_nonoverlapping(ptr, usable.min(bytes)) };
-            // SAFETY: the caller's block, whose contents have moved.
-            let _freed = unsafe { gates::free(ptr, || Request::unsized_from(Door::Malloc)) };
-            return Reallocated::Moved(moved);
-        }
-    }
-    let (Some(block), Some(usable)) = (NonNull::new(ptr), gates::usable_size(ptr, Door::Malloc)) else {
-        return Reallocated::Foreign;
+    let own = unsafe { gates::own_place_in_any_slab(ptr, Door::Malloc) };
+    let Some(block) = NonNull::new(ptr) else { return Reallocated::Foreign };
+    let resized = if let Some(place) = own {
+        // SAFETY: the block is hakmem's and at this place; passed on to the caller.
+        unsafe { gates::resize_own(block, place, bytes, Door::Malloc) }
+    } else {
+        let Some(usable) = gates::usable_size(ptr, Door::Malloc) else { return Reallocated::Foreign };
+        // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.
+        unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes, Door::Malloc) }
     };
-    // SAFETY: the block is hakmem's and `usable` bytes long; passed on to the caller.
-    let moved = unsafe { gates::reallocate_slow(block, usable, MIN_ALIGN, bytes, Door::Malloc) };
-    if moved.is_null() { Reallocated::OutOfMemory } else { Reallocated::Moved(moved) }
+    if resized.is_null() { Reallocated::OutOfMemory } else { Reallocated::Moved(resized) }
 }
 
 /// Bytes that may be used at `ptr`; `None` if it is not hakmem's. Null has 0.

@@ -214,7 +214,12 @@ pub unsafe fn reallocate(ptr: *mut u8, bytes: usize) -> Reallocated {
 #[inline]
 #[must_use]
 pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
-    gates::usable_size(ptr.cast_mut(), Door::Malloc)
+    let ptr = ptr.cast_mut();
+    // SAFETY: passed on to the caller.
+    match unsafe { gates::own_place_in_use(ptr, Door::Malloc) } {
+        Some(place) => Some(place.class().block_bytes()),
+        None => gates::usable_size(ptr, Door::Malloc),
+    }
 }
 
 /// Whether `ptr` lies in hakmem's memory.

@@ -189,9 +189,6 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize
 /// - `block` is null or was handed out by this family and not freed since.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
-    if block.is_null() {
-        return 0;
-    }
     // SAFETY: the caller owns the block, or the callee recognises it as foreign by its address.
     match unsafe { raw::usable_size(block.cast::<u8>().cast_const()) } {
         Some(bytes) => bytes,

@@ -17,6 +17,7 @@ use crate::scavenger;
 use crate::segv;
 use crate::signals::Handler;
 use crate::stderr;
+use crate::stdio;
 use crate::tls::{self, Holder};
 use crate::watcher;
 
@@ -32,6 +33,8 @@ pub(crate) struct Hooks {
     /// The pthread key whose destructor gives heaps up. Written once, before the first thread is watched.
     exit_key: Shared32,
     forks_are_handled: Flag,
+    /// The fork at work holds the lock of all streams.
+    streams_are_locked: Flag,
     are_installed: Flag,
     are_finished: Flag,
 }
@@ -41,6 +44,7 @@ impl Hooks {
         Self {
             exit_key: Shared32::new(NO_KEY),
             forks_are_handled: Flag::new(false),
+            streams_are_locked: Flag::new(false),
             are_installed: Flag::new(false),
             are_finished: Flag::new(false),
         }
@@ -122,6 +126,11 @@ pub(crate) fn handle_forks() {
 }
 
 extern "C" fn before_fork() {
+    // Not in a program of one thread: a handler of a signal that came while it wrote to a stream may fork, and goes on there.
+    let has_others = GLOBAL.company.is_present();
+    if has_others {
+        stdio::lock();
+    }
     learning::lock_for_fork();
     watcher::lock_for_fork();
     // The big cache next: under its locks the epochs may allocate, which may take a heap record.
@@ -136,6 +145,8 @@ extern "C" fn before_fork() {
     GLOBAL.watcher.pool.lock_for_fork();
     GLOBAL.unread.lock_for_fork();
     GLOBAL.front.os.lock_for_fork();
+    // ORDERING: forks come one at a time, by the locks; flags have no relaxed store.
+    GLOBAL.hooks.streams_are_locked.store_release(has_others);
 }
 
 fn release_fork_locks() {
@@ -168,10 +179,17 @@ fn release_fork_locks() {
 }
 
 extern "C" fn after_fork_in_parent() {
+    let has_streams = GLOBAL.hooks.streams_are_locked.is_set_relaxed();
     release_fork_locks();
+    if has_streams {
+        stdio::unlock();
+    }
 }
 
 extern "C" fn after_fork_in_child() {
+    if GLOBAL.hooks.streams_are_locked.is_set_relaxed() {
+        stdio::reset();
+    }
     scavenger::forget_in_child();
     learning::forget_in_child();
     GLOBAL.front.forget_in_child();

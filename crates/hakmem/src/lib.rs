@@ -46,6 +46,7 @@ mod segv;
 mod signals;
 mod sites;
 mod stderr;
+mod stdio;
 mod tls;
 mod unread;
 mod watcher;

@@ -281,6 +281,11 @@ fn handlers_of_forks_that_came_first_allocate_and_wait_for_threads_that_do() {
 }
 
 #[test]
+fn forks_beside_threads_that_flush_all_streams_and_read_long_lines() {
+    tell("fork_streams.c", &[], |_| {});
+}
+
+#[test]
 fn children_of_every_kind_end_and_are_alone() {
     let program = compile("children.c");
     run(&program, &[], false, |_| {}).assert_success();

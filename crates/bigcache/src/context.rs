@@ -1,5 +1,6 @@
 //! What a call brings along: the box below, the route words, the numbers of the present policy; and a request in superslabs.
 
+use hakmem_atomic_ops::{Flag, Shared32, SharedUsize};
 use hakmem_base::{OS_PAGE_BYTES, SLABS_PER_SUPERSLAB_SHIFT, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex};
 use hakmem_ownership::RouteWord;
 use hakmem_superslab_os::{FlatTable, SuperslabOs};
@@ -56,6 +57,60 @@ impl BigPolicy {
 impl Default for BigPolicy {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+/// The numbers in force, for whoever holds no copy of them. Each is right by itself; a reader may see some of a newer policy.
+#[derive(Debug)]
+pub struct SharedBigPolicy {
+    retain_bytes: SharedUsize,
+    retain_ms: Shared32,
+    slack_permille: Shared32,
+    thp_bytes: SharedUsize,
+    room_permille: Shared32,
+    outside: Flag,
+    window_max_bytes: SharedUsize,
+}
+
+impl SharedBigPolicy {
+    /// Begins with these numbers.
+    #[must_use]
+    pub const fn new(policy: &BigPolicy) -> Self {
+        Self {
+            retain_bytes: SharedUsize::new(policy.retain_bytes),
+            retain_ms: Shared32::new(policy.retain_ms),
+            slack_permille: Shared32::new(policy.slack_permille),
+            thp_bytes: SharedUsize::new(policy.thp_bytes),
+            room_permille: Shared32::new(policy.room_permille),
+            outside: Flag::new(policy.outside),
+            window_max_bytes: SharedUsize::new(policy.window_max_bytes),
+        }
+    }
+
+    /// Puts other numbers in force. Called by one thread at a time.
+    pub fn store(&self, policy: &BigPolicy) {
+        self.retain_bytes.store_relaxed(policy.retain_bytes);
+        self.retain_ms.store_relaxed(policy.retain_ms);
+        self.slack_permille.store_relaxed(policy.slack_permille);
+        self.thp_bytes.store_relaxed(policy.thp_bytes);
+        self.room_permille.store_relaxed(policy.room_permille);
+        // ORDERING: nothing travels; flags have no relaxed store.
+        self.outside.store_release(policy.outside);
+        self.window_max_bytes.store_relaxed(policy.window_max_bytes);
+    }
+
+    /// The numbers at present.
+    #[must_use]
+    pub fn load(&self) -> BigPolicy {
+        BigPolicy {
+            retain_bytes: self.retain_bytes.load_relaxed(),
+            retain_ms: self.retain_ms.load_relaxed(),
+            slack_permille: self.slack_permille.load_relaxed(),
+            thp_bytes: self.thp_bytes.load_relaxed(),
+            room_permille: self.room_permille.load_relaxed(),
+            outside: self.outside.is_set_relaxed(),
+            window_max_bytes: self.window_max_bytes.load_relaxed(),
+        }
     }
 }
 

@@ -31,5 +31,5 @@ mod sys;
 mod sys;
 
 pub use cache::{BigCache, BigStats};
-pub use context::{BigContext, BigHint, BigPolicy, HintedPages};
+pub use context::{BigContext, BigHint, BigPolicy, HintedPages, SharedBigPolicy};
 pub use hakmem_mid_pool::Block;

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::fmt;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::{HEADER_BYTES, Line, MarkKey, fatal, keeping_errno};
-use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy};
+use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy, SharedBigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{
@@ -20,7 +20,7 @@ use crate::confined;
 use crate::hooks::{self, Hooks};
 use crate::learning;
 use crate::policy_file;
-use crate::record::HeapRecord;
+use crate::record::{HeapRecord, big_policy};
 use crate::scavenger;
 use crate::sites;
 use crate::unread;
@@ -48,8 +48,7 @@ pub(crate) struct Global {
     /// Numbers that other threads than a policy's publisher need at once.
     pub scavenge_min_bytes: SharedUsize,
     pub scavenger_mode: Shared32,
-    pub big_retain_bytes: SharedUsize,
-    pub big_retain_ms: Shared32,
+    pub big_policy: SharedBigPolicy,
     /// Physical memory of the machine; blocks larger than this are left to the kernel's judgement.
     pub physical_bytes: SharedUsize,
     pub front: Front,
@@ -183,8 +182,7 @@ impl Global {
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),
-            big_retain_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.big_retain_bytes),
-            big_retain_ms: Shared32::new(FrozenPolicy::DEFAULT.big_retain_ms),
+            big_policy: SharedBigPolicy::new(&BigPolicy::DEFAULT),
             physical_bytes: SharedUsize::new(usize::MAX),
         }
     }
@@ -315,8 +313,7 @@ impl Global {
             memory_limit_bytes: policy.memory_limit_bytes,
         });
         self.unread.delay_ms.store_relaxed(policy.purge_delay_ms);
-        self.big_retain_bytes.store_relaxed(policy.big_retain_bytes);
-        self.big_retain_ms.store_relaxed(policy.big_retain_ms);
+        self.big_policy.store(&big_policy(policy));
         self.scavenge_min_bytes.store_relaxed(policy.scavenge_min_bytes);
         self.scavenger_mode.store_relaxed(policy.scavenger as u32);
     }

@@ -15,7 +15,7 @@ use crate::global::GLOBAL;
 use crate::hardened;
 use crate::learning;
 use crate::pages;
-use crate::record::{HeapRecord, big_policy, run_policy};
+use crate::record::{HeapRecord, run_policy};
 use crate::sampler;
 use crate::scavenger;
 use crate::sites;
@@ -161,15 +161,10 @@ fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {
     record.map_or_else(|| run_policy(GLOBAL.policy.boot()), |record| record.run_policy.get())
 }
 
-/// Without a record, which would hold a copy of the present policy, what is kept goes by the present one all the same: the
-/// scavenger must not give back what a learned policy keeps.
+/// Without a record, which would hold a copy, the present policy: a memory limit is one for everybody, and the scavenger must not give
+/// back what a learned policy keeps.
 pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
-    let without_record = || BigPolicy {
-        retain_bytes: GLOBAL.big_retain_bytes.load_relaxed(),
-        retain_ms: GLOBAL.big_retain_ms.load_relaxed(),
-        ..big_policy(GLOBAL.policy.boot())
-    };
-    record.map_or_else(without_record, |record| record.big_policy.get())
+    record.map_or_else(|| GLOBAL.big_policy.load(), |record| record.big_policy.get())
 }
 
 /// Frees a run where most of them go: among those of its length that this thread keeps. False: nothing was done.

@@ -65,6 +65,17 @@ fn a_window_full_of_blocks_that_must_lie_in_it_leaves_others_a_place_outside() {
 }
 
 #[test]
+fn a_memory_limit_that_is_set_later_holds_for_every_thread_at_every_level() {
+    for hardened in ["0", "1"] {
+        let mut command = Command::new(compile("limit_later.c"));
+        preload(&mut command);
+        command.env("HAKMEM_HARDENED", hardened);
+        let ended = Child::of(command).run();
+        assert!(ended.status.is_some_and(|status| status.success()), "hardened {hardened}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_block_outside_the_window_takes_its_pages_along_when_it_grows() {
     let mut command = Command::new(compile("sparse.c"));
     preload(&mut command);

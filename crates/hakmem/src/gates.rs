@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use hakmem_base::{
     BinPlace, Door, HEADED_ALIGN, HEADER_BYTES, MARKED_MIN_BYTES, MAX_SLAB_BLOCK_BYTES, MarkKey, OS_PAGE_BYTES,
-    Request, SLAB_BYTES, SizeClass, TINY_MAX_BYTES, fatal_ptr,
+    Request, SLAB_BYTES, SizeClass, TINY_MAX_BYTES, fatal_block, fatal_ptr,
 };
 use hakmem_ownership::{BinPtr, Route};
 use hakmem_tiny_front::{Heap, Pop};
@@ -366,7 +366,7 @@ unsafe fn come_back(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
 unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let address = block.addr().get();
     if !GLOBAL.front.is_block_of(address, class) {
-        fatal_ptr("free of a pointer into a block, not to its start", address);
+        GLOBAL.front.fatal_in_slab("free of a pointer into a block, not to its start", address);
     }
     // SAFETY: a block of the class begins there.
     unsafe { come_back_from_use(block, class, claim) };
@@ -380,7 +380,7 @@ unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Reque
 unsafe fn come_back_from_use(block: NonNull<u8>, class: SizeClass, claim: Request) {
     // SAFETY: a block begins there, large enough for a mark.
     if class.block_bytes() >= MARKED_MIN_BYTES && !unsafe { come_back(GLOBAL.front.mark_key(), block, claim) } {
-        fatal_ptr("double free", block.addr().get());
+        GLOBAL.front.fatal_in_slab("double free", block.addr().get());
     }
 }
 
@@ -537,12 +537,12 @@ unsafe fn free_unowned_slow(block: NonNull<u8>, claim: Request) -> Freed {
             return unsafe { free_slow(block, claim) };
         }
         Route::Owned(_) => fatal_ptr("the route of a slab names no bin: metadata is damaged", address),
-        route @ (Route::Run { .. } | Route::Big { .. }) => {
+        route @ (Route::Run { bytes, .. } | Route::Big { bytes, .. }) => {
             if !address.is_multiple_of(SLAB_BYTES) {
-                fatal_ptr("free of a pointer into a block, not to its start", address);
+                fatal_block("free of a pointer into a block, not to its start", address, bytes);
             }
             if !word.claim(route) {
-                fatal_ptr("double free", address);
+                fatal_block("double free", address, bytes);
             }
             large::free_claimed_slow(block, route);
         }
@@ -633,11 +633,11 @@ fn check_in_use(block: NonNull<u8>, class: SizeClass, door: Door) {
     }
     let address = block.addr().get();
     if !GLOBAL.front.is_block_start(address) {
-        fatal_ptr("pointer into a block, not to its start", address);
+        GLOBAL.front.fatal_in_slab("pointer into a block, not to its start", address);
     }
     // SAFETY: a block begins there, large enough for a mark.
     if class.block_bytes() >= MARKED_MIN_BYTES && unsafe { GLOBAL.front.mark_key().is_on(block) } {
-        fatal_ptr("pointer to a block that has been freed", address);
+        GLOBAL.front.fatal_in_slab("pointer to a block that has been freed", address);
     }
 }
 
@@ -796,7 +796,7 @@ unsafe fn resize_in_place(
     }
     if matches!(route, Route::Owned(_) | Route::Orphan(_) | Route::Watched(_)) {
         if !matches!(route, Route::Watched(_)) && !GLOBAL.front.is_block_start(address) {
-            fatal_ptr("realloc of a pointer into a block, not to its start", address);
+            GLOBAL.front.fatal_in_slab("realloc of a pointer into a block, not to its start", address);
         }
         let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
         if is_worth_keeping(usable, new_bytes) {

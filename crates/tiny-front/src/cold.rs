@@ -248,13 +248,13 @@ fn check_whole(tables: &Tables, class: SizeClass, slab: SlabIndex) {
     while !block.is_null() && count <= u32::from(class.geometry().capacity) {
         let offset = block.addr().wrapping_sub(base) as u32;
         if class.geometry().block_at(offset).is_none() {
-            fatal("free list of a slab leads outside it");
+            tables.fatal_in_slab("free list of a slab leads outside it", block.addr());
         }
         count += 1;
         // SAFETY: the block is on the free list of a slab that the caller holds.
         block = unsafe { crate::raw::behind(block) };
     }
     if count != tables.state(slab).carved() {
-        fatal("slab is given back while blocks of it are elsewhere");
+        tables.fatal_in_slab("slab is given back while blocks of it are elsewhere", base);
     }
 }

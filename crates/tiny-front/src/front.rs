@@ -2,8 +2,8 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
-use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SizeClass, SlabIndex};
-use hakmem_ownership::{BinPtr, Route, RouteWord};
+use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SizeClass, SlabIndex, fatal_ptr, fatal_ptr_class};
+use hakmem_ownership::{BinPtr, Route, RouteWord, class_of_bin};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
 use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
@@ -218,7 +218,7 @@ impl Front {
     pub fn is_block_start(&self, address: usize) -> bool {
         let (Some(tables), Some(unit)) = (self.tables(), self.index_of(address)) else { return false };
         let class = match tables.route_word(unit).route() {
-            Route::Owned(bin) => hakmem_ownership::class_of_bin(bin),
+            Route::Owned(bin) => class_of_bin(bin),
             Route::Orphan(class) => Some(class),
             _ => None,
         };
@@ -230,6 +230,18 @@ impl Front {
     #[must_use]
     pub fn is_block_of(&self, address: usize, class: SizeClass) -> bool {
         self.tables().is_some_and(|tables| tables.is_block_of(tables.unit_of(address), class, address))
+    }
+
+    /// Reports what is wrong with a pointer into a slab in use, and aborts. The line names its block size and its owner.
+    ///
+    /// # Panics
+    /// With feature `testing` it panics instead.
+    #[cold]
+    pub fn fatal_in_slab(&self, what: &'static str, address: usize) -> ! {
+        match self.tables() {
+            Some(tables) => tables.fatal_in_slab(what, address),
+            None => fatal_ptr(what, address),
+        }
     }
 
     /// Where a slab of `class` was given back last.
@@ -299,6 +311,23 @@ impl Tables {
     #[inline]
     pub(crate) fn unit_of(&self, address: usize) -> SlabIndex {
         SlabIndex::new((address.wrapping_sub(self.window.base.addr()) >> SLAB_SHIFT) as u32)
+    }
+
+    /// Reports what is wrong with a pointer into a slab in use, and aborts. The line names block size and owner (0: nobody) by the
+    /// slab's route word.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fatal_in_slab(&self, what: &'static str, address: usize) -> ! {
+        let (class, owner) = match self.route_word(self.unit_of(address)).route() {
+            // SAFETY: the bin comes from a route word that names an owner.
+            Route::Owned(bin) => (class_of_bin(bin), core::ptr::from_ref(unsafe { raw::heap_of(bin) }).addr()),
+            Route::Orphan(class) => (Some(class), 0),
+            _ => (None, 0),
+        };
+        match class {
+            Some(class) => fatal_ptr_class(what, address, class.block_bytes(), owner),
+            None => fatal_ptr(what, address),
+        }
     }
 
     /// A list of slabs with this head.

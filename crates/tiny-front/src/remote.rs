@@ -183,7 +183,7 @@ pub(crate) fn drain_to_free_list(tables: &Tables, slab: SlabIndex) -> u32 {
     let state = tables.state(slab);
     if drained.is_bare() {
         if state.take_back(drained.count) != Some(0) {
-            hakmem_base::fatal_ptr("double free by another thread", tables.address_of(slab).addr());
+            tables.fatal_in_slab("double free by another thread", tables.address_of(slab).addr());
         }
         state.uncarve();
         return drained.count;
@@ -197,7 +197,7 @@ pub(crate) fn drain_to_free_list(tables: &Tables, slab: SlabIndex) -> u32 {
     }
     tables.set_first_free(slab, drained.first);
     if state.take_back(drained.count).is_none() {
-        hakmem_base::fatal_ptr("double free by another thread", drained.first.addr());
+        tables.fatal_in_slab("double free by another thread", drained.first.addr());
     }
     drained.count
 }

@@ -158,7 +158,7 @@ fn write_evidence(out: &mut FdWriter, learned: &Learned) -> fmt::Result {
     for found in &learned.evidence {
         writeln!(out, "\n[evidence.{}]\nbefore = \"{}\"\nnow = \"{}\"", found.knob.field(), found.before, found.now)?;
         writeln!(out, "trials = {}", found.trials)?;
-        if found.trials > 0 {
+        if found.with > 0.0 {
             writeln!(out, "score_with = {:.6}\nscore_without = {:.6}", found.with, found.without)?;
         }
         writeln!(out, "reason = \"{}\"", found.reason)?;

@@ -218,21 +218,18 @@ impl Learner {
             let is_foreseen = self.foresight.sets(knob);
             let is_left_alone = self.foresight.is_active() && Foresight::leaves_alone(knob) && entry.trials == 0;
             let is_counted = knob == Knob::DynamicClasses && self.dynamic.is_active();
-            Evidence {
-                knob,
-                before: knob.value(&self.boot),
-                now: knob.value(&self.exported),
-                trials: entry.trials,
-                with: entry.with,
-                without: entry.without,
-                reason: match (is_off, is_foreseen) {
-                    (true, _) => Reason::Off,
-                    (_, true) => Reason::Foreseen,
-                    _ if is_left_alone => Reason::LeftAlone,
-                    _ if is_counted => Reason::Counted,
-                    _ => entry.reason,
-                },
-            }
+            let reason = match (is_off, is_foreseen) {
+                (true, _) => Reason::Off,
+                (_, true) => Reason::Foreseen,
+                _ if is_left_alone => Reason::LeftAlone,
+                _ if is_counted => Reason::Counted,
+                _ => entry.reason,
+            };
+            // What a trial cost says nothing of a value that comes from elsewhere.
+            let is_by_trial = !matches!(reason, Reason::Foreseen | Reason::Counted);
+            let (with, without) = if is_by_trial { (entry.with, entry.without) } else { (0.0, 0.0) };
+            let (before, now) = (knob.value(&self.boot), knob.value(&self.exported));
+            Evidence { knob, before, now, trials: entry.trials, with, without, reason }
         })
     }
 

@@ -70,9 +70,10 @@ pub struct Evidence {
     pub now: KnobValue,
     /// Trials of other values, whole policies included that would have changed it.
     pub trials: u32,
-    /// Mean cost of the latest trial that decided: with the value that was tried. 0 when there was none.
+    /// Mean cost in the latest trial that decided: with the value that was kept. 0 when there was none, or when no trial put the
+    /// knob where it is.
     pub with: f64,
-    /// The same without it.
+    /// The same with the value that was not kept.
     pub without: f64,
     /// Why it is where it is.
     pub reason: Reason,
@@ -105,7 +106,7 @@ impl Ledger {
         }
     }
 
-    /// A trial that changed the knob has ended with these mean costs.
+    /// A trial that changed the knob has ended with these mean costs, of the value that is kept and of the other one.
     pub(crate) fn tried(&mut self, knob: Knob, with: f64, without: f64, reason: Reason) {
         let Some(entry) = self.0.get_mut(knob.index()) else { return };
         entry.trials = entry.trials.saturating_add(1);

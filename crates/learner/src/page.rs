@@ -272,9 +272,10 @@ impl Page {
             (_, true) => Reason::RolledBack,
             _ => Reason::NoDifference,
         };
+        let (kept, other) = if is_better { (with, without) } else { (without, with) };
         for knob in Knob::ALL {
             if knob.value(&self.best) != knob.value(candidate) {
-                self.ledger.tried(knob, with, without, reason);
+                self.ledger.tried(knob, kept, other, reason);
             }
         }
         match proposal {

@@ -48,7 +48,7 @@ fn a_program_made_to_punish_every_trial_loses_little_in_the_long_run() {
     assert_eq!(run.learner.best().purge_delay_ms, 300);
     let evidence = run.learner.evidence().find(|evidence| evidence.knob == Knob::PurgeDelay).unwrap();
     assert_eq!(evidence.reason, Reason::RolledBack);
-    assert!(evidence.with > evidence.without, "{evidence:?}");
+    assert!(evidence.with < evidence.without, "what was kept costs less: {evidence:?}");
 }
 
 #[test]

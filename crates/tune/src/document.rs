@@ -71,7 +71,7 @@ pub struct Evidence {
     pub trials: u64,
     /// Cost with this value, where the defaults cost 1.
     pub score_with: f64,
-    /// Cost of the same policy with the value before.
+    /// Cost of the same policy with the value that it was compared with: the one before, or another that was tried.
     pub score_without: f64,
     /// A sentence.
     pub reason: String,

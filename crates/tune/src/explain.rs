@@ -99,16 +99,16 @@ fn made_for(document: &Document) -> String {
 }
 
 fn write_evidence(text: &mut String, evidence: &Evidence, now: &str) -> Result<()> {
+    let trials = if evidence.trials == 1 { "1 trial".to_owned() } else { format!("{} trials", evidence.trials) };
     if evidence.score_with > 0.0 && evidence.score_without > 0.0 {
         writeln!(
             text,
-            "    Evidence: {} trials; cost {} with it, {} without.",
-            evidence.trials,
+            "    Evidence: {trials}; cost {} with it, {} without.",
             percent(evidence.score_with),
             percent(evidence.score_without)
         )?;
     } else if evidence.trials > 0 {
-        writeln!(text, "    Evidence: {} trials.", evidence.trials)?;
+        writeln!(text, "    Evidence: {trials}.")?;
     }
     if !evidence.reason.is_empty() {
         writeln!(text, "    Why: {}", evidence.reason)?;

@@ -18,7 +18,7 @@ use crate::asked::Asked;
 use crate::company::Company;
 use crate::confined;
 use crate::hooks::{self, Hooks};
-use crate::learning;
+use crate::learning::{self, LearnerChoices};
 use crate::policy_file;
 use crate::record::{HeapRecord, big_policy};
 use crate::scavenger;
@@ -103,6 +103,7 @@ pub(crate) struct Boot {
     pub dump_signal: bool,
     pub freeze_signal: u32,
     pub foreign: Foreign,
+    pub learner: LearnerChoices,
     pub sample_slots: u32,
     pub stats_file: PathText,
     pub dump_dir: PathText,
@@ -116,6 +117,7 @@ impl Boot {
         dump_signal: Settings::DEFAULT.dump_signal,
         freeze_signal: Settings::DEFAULT.freeze_signal,
         foreign: Settings::DEFAULT.foreign,
+        learner: LearnerChoices::of(&Settings::DEFAULT),
         sample_slots: Settings::DEFAULT.sample_slots,
         stats_file: PathText::EMPTY,
         dump_dir: PathText::EMPTY,
@@ -241,6 +243,7 @@ impl Global {
             dump_signal: settings.dump_signal,
             freeze_signal: settings.freeze_signal,
             foreign: settings.foreign,
+            learner: LearnerChoices::of(settings),
             sample_slots: settings.sample_slots,
             stats_file: PathText::new(settings.stats_file),
             dump_dir: PathText::new(settings.dump_dir),

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use hakmem_atomic_ops::{Bell, Flag, Lock, Shared32, Shared64};
 use hakmem_base::{Line, report};
-use hakmem_learner::{Evidence, Learner, Options, Phase, Window};
-use hakmem_policy::{FrozenPolicy, Mode, Settings};
+use hakmem_learner::{Evidence, Learner, Method, Options, Phase, Weights, Window};
+use hakmem_policy::{FrozenPolicy, Mode, Settings, Strategies};
 
 use crate::background::Background;
 use crate::dump;
@@ -171,6 +171,44 @@ pub fn learned() -> Option<Arc<Learned>> {
 #[must_use]
 pub fn observed_since(earlier: &Window) -> Window {
     observe::between(earlier, &observe::totals())
+}
+
+/// What the environment says about the learner.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LearnerChoices {
+    strategies: Strategies,
+    cap_terms: bool,
+    memory_permille: u32,
+}
+
+impl LearnerChoices {
+    pub const fn of(settings: &Settings<'_>) -> Self {
+        Self {
+            strategies: settings.learn_strategies,
+            cap_terms: settings.learn_cap_terms,
+            memory_permille: settings.learn_memory_permille,
+        }
+    }
+
+    fn options(self) -> Options {
+        let method = match self.strategies {
+            Strategies::Off => None,
+            Strategies::Elo => Some(Method::ELO),
+            Strategies::Ucb1 => Some(Method::UCB1),
+            Strategies::DiscountedUcb => Some(Method::DISCOUNTED_UCB),
+            Strategies::SlidingUcb => Some(Method::SLIDING_UCB),
+            Strategies::Thompson => Some(Method::THOMPSON),
+            Strategies::Random => Some(Method::RANDOM),
+        };
+        let usual = Options::default();
+        Options {
+            strategies: method.is_some(),
+            method: method.unwrap_or(usual.method),
+            cap_terms: self.cap_terms,
+            weights: Weights::with_memory_permille(self.memory_permille),
+            ..usual
+        }
+    }
 }
 
 /// What the environment asked for.
@@ -501,7 +539,7 @@ impl Session {
         let learner = self.learner.get_or_insert_with(|| {
             let policy = GLOBAL.policy.with(Clone::clone);
             self.generation = policy.generation;
-            Box::new(Learner::new(&policy, &Options::default(), global::random_bits()))
+            Box::new(Learner::new(&policy, &GLOBAL.boot().learner.options(), global::random_bits()))
         });
         if self.windows_to_live_blocks == 0 {
             self.windows_to_live_blocks = WINDOWS_PER_LIVE_BLOCKS;
@@ -583,6 +621,19 @@ extern "C" fn on_freeze_signal(_: c_int) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_reaches_the_learner() {
+        let of = |settings: &Settings<'_>| LearnerChoices::of(settings).options();
+        assert_eq!(of(&Settings::DEFAULT).weights, Options::default().weights);
+        assert!(!of(&Settings::DEFAULT).strategies && !of(&Settings::DEFAULT).cap_terms);
+        for strategies in Strategies::ALL.iter().filter(|strategies| **strategies != Strategies::Off) {
+            let options = of(&Settings { learn_strategies: *strategies, learn_cap_terms: true, ..Settings::DEFAULT });
+            let named = Method::ALL.into_iter().find(|(name, _)| *name == strategies.name());
+            assert_eq!(named.map(|(_, method)| method), Some(options.method));
+            assert!(options.strategies && options.cap_terms);
+        }
+    }
 
     #[test]
     #[allow(clippy::panic, reason = "what is tested is that a panic ends learning and nothing else")]

@@ -75,6 +75,12 @@ impl CapOptions {
     /// For the groups of runs (capacities in runs).
     pub const LARGE: Self =
         Self { target: 0.55, step: 1, most_steps: 2.0, min: 1, max: 32, min_requests: 16, ..Self::MID };
+
+    /// With the integral and the derivative terms, which save a window where the way is long.
+    #[must_use]
+    pub const fn with_all_terms(self) -> Self {
+        Self { integral: 0.5, derivative: 0.3, ..self }
+    }
 }
 
 /// The state of one group's loop.
@@ -281,7 +287,7 @@ mod tests {
 
     #[test]
     fn integral_and_derivative_terms_do_not_oscillate_and_do_not_wind_up() {
-        let options = CapOptions { integral: 0.5, derivative: 0.3, ..CapOptions::MID };
+        let options = CapOptions::MID.with_all_terms();
         let caps = run(options, 4, 60.0, 0.0);
         assert!(caps[20..].windows(2).all(|pair| pair[0] == pair[1]), "{caps:?}");
         // A target that its bounds keep it from: 40 windows at the bound, and then the bound is gone.

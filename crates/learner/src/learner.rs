@@ -393,6 +393,7 @@ impl Steering {
 fn within(cap: CapOptions, knob: Knob, options: &Options) -> CapOptions {
     let bounds = options.bounds_of(knob);
     let short = |bound: u64| u32::try_from(bound).unwrap_or(u32::MAX);
+    let cap = if options.cap_terms { cap.with_all_terms() } else { cap };
     CapOptions { min: cap.min.max(short(bounds.min)), max: cap.max.min(short(bounds.max)), ..cap }
 }
 

@@ -10,6 +10,8 @@ use crate::selector::Method;
 pub struct Options {
     /// Capacities of caches, by hit rate.
     pub cap: bool,
+    /// With the integral and the derivative terms of [`CapOptions::with_all_terms`](crate::CapOptions::with_all_terms).
+    pub cap_terms: bool,
     /// Bytes that a thread caches per class.
     pub cache: bool,
     /// Rounding limits.
@@ -55,6 +57,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cap: true,
+            cap_terms: false,
             cache: true,
             w_max: true,
             thp: true,

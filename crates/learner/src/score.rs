@@ -31,6 +31,17 @@ impl Default for Weights {
     }
 }
 
+impl Weights {
+    /// Memory counts this many thousandths (at most 1000); the others have the rest, and among themselves what they have by default.
+    #[must_use]
+    pub fn with_memory_permille(permille: u32) -> Self {
+        let usual = Self::default();
+        let memory = f64::from(permille.min(1000)) / 1000.0;
+        let rest = (1.0 - memory) / (usual.cpu + usual.faults);
+        Self { cpu: usual.cpu * rest, faults: usual.faults * rest, memory }
+    }
+}
+
 /// Sums over some windows under one policy.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Tally {
@@ -202,6 +213,17 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(window);
         tally.rates().unwrap()
+    }
+
+    #[test]
+    fn memory_may_count_more_or_less_and_the_others_share_the_rest() {
+        assert_eq!(Weights::with_memory_permille(300), Weights::default());
+        assert_eq!(Weights::with_memory_permille(1000), Weights { cpu: 0.0, faults: 0.0, memory: 1.0 });
+        let none = Weights::with_memory_permille(0);
+        assert!(
+            (none.cpu + none.faults - 1.0).abs() < 1e-9 && (none.cpu / none.faults - 4.0 / 3.0).abs() < 1e-9,
+            "{none:?}"
+        );
     }
 
     #[test]

@@ -34,6 +34,6 @@ pub use env_table::write_env_table;
 pub use environment::{Complaint, Problem, addresses_us, parse_environment, parse_environment_over};
 pub use knobs::{FieldError, FrozenPolicy, SIZE_GROUPS};
 pub use registry::{Alias, EnvVar, aliases, nearest_name, variables, write_quoted};
-pub use settings::{Foreign, Mode, Pages, Profile, RouteProfile, Scavenger, Settings};
+pub use settings::{Foreign, Mode, Pages, Profile, RouteProfile, Scavenger, Settings, Strategies};
 pub use sites::{SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_calls, write_site};
 pub use value::{Kind, SIZES, Unit, ValueError};

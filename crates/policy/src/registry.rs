@@ -4,7 +4,7 @@
 //! variables, so that the ones already seen fit into a word.
 
 use crate::knobs::KNOB_VARIABLES;
-use crate::settings::{Foreign, Mode, Profile, Settings};
+use crate::settings::{Foreign, Mode, Profile, Settings, Strategies};
 use crate::value::{Kind, Value, ValueError, bytes, count, milliseconds};
 use core::fmt::{self, Write};
 
@@ -56,6 +56,7 @@ const FREEZE_SIGNAL_KIND: Kind = count(1, 64).or_zero();
 /// `HAKMEM_LEARN_WINDOW_MS`, `HAKMEM_LEARN_WINDOW_ALLOCS`: short enough to decide within a second, long enough to measure in.
 const LEARN_WINDOW_MS_KIND: Kind = milliseconds(10, 60_000);
 const LEARN_WINDOW_ALLOCS_KIND: Kind = count(1 << 12, 1 << 30);
+const LEARN_MEMORY_KIND: Kind = count(0, 1000);
 /// `HAKMEM_WATCH`: every one up to hardly any.
 const WATCH_KIND: Kind = count(1, 1 << 30).or_zero().or_never();
 /// `HAKMEM_SAMPLE_SLOTS`: each takes 64 KiB of address space.
@@ -138,6 +139,24 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         learn_window_allocs,
         LEARN_WINDOW_ALLOCS_KIND,
         " Allocations of small blocks after which LEARN looks earlier, though never within 10 milliseconds."
+    ),
+    variable!(
+        "HAKMEM_LEARN_STRATEGIES",
+        learn_strategies,
+        Strategies::KIND,
+        " How LEARN chooses among whole policies, once no single step is left; `off`: there are none to choose from. See docs/learning.md for what they find, and cost."
+    ),
+    variable!(
+        "HAKMEM_LEARN_CAP_TERMS",
+        learn_cap_terms,
+        Kind::Switch,
+        " LEARN steers the capacities of caches with integral and derivative terms beside the proportional one."
+    ),
+    variable!(
+        "HAKMEM_LEARN_MEMORY_PERMILLE",
+        learn_memory_permille,
+        LEARN_MEMORY_KIND,
+        " How much memory counts in LEARN's score, in thousandths; processor time and page faults share the rest as 4 to 3."
     ),
     variable!(
         "HAKMEM_WATCH",

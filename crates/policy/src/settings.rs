@@ -98,6 +98,26 @@ choice! {
 }
 
 choice! {
+    /// How LEARN chooses among whole policies, once no single step is left.
+    Strategies {
+        /// There are none to choose from.
+        Off = "off",
+        /// Elo ratings from games.
+        Elo = "elo",
+        /// UCB1.
+        Ucb1 = "ucb1",
+        /// UCB whose rewards fade.
+        DiscountedUcb = "discounted-ucb",
+        /// UCB over the latest rewards.
+        SlidingUcb = "sliding-ucb",
+        /// Thompson sampling.
+        Thompson = "thompson",
+        /// Chance.
+        Random = "random",
+    }
+}
+
+choice! {
     /// Whether policy changes while the program runs.
     Mode {
         /// The policy stays, and no thread looks.
@@ -150,6 +170,12 @@ pub struct Settings<'a> {
     pub learn_window_ms: u32,
     /// Allocations after which a window of observation ends.
     pub learn_window_allocs: u32,
+    /// How whole policies are chosen.
+    pub learn_strategies: Strategies,
+    /// Capacities are steered with integral and derivative terms, too.
+    pub learn_cap_terms: bool,
+    /// Weight of memory in the score, in thousandths; time and page faults have the rest.
+    pub learn_memory_permille: u32,
     /// In OBSERVE and LEARN one allocation of a class in this many is watched; 0 is as many as cost little, the largest value none.
     pub watch: u32,
     /// The policy file's site rules are in force.
@@ -195,6 +221,9 @@ impl Settings<'_> {
         freeze_signal: 0,
         learn_window_ms: 100,
         learn_window_allocs: 1 << 18,
+        learn_strategies: Strategies::Off,
+        learn_cap_terms: false,
+        learn_memory_permille: 300,
         watch: 0,
         site_rules: true,
         window_bytes: 0,

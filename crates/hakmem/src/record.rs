@@ -103,7 +103,10 @@ impl HeapRecord {
     pub fn set_policy(&self, policy: &FrozenPolicy) {
         self.heap.set_policy(FrontPolicy::from_frozen(policy));
         self.run_policy.set(run_policy(policy));
-        self.runs.forget_room();
+        // Without tables nothing is kept.
+        if let Some(tables) = GLOBAL.front.tables() {
+            self.runs.fit(&GLOBAL.run_context(tables, self.run_policy.get()));
+        }
         let numbers = self.heap.policy();
         self.again_generation.set(if numbers.sample == 0 { numbers.generation.into() } else { u64::MAX });
         self.big_policy.set(big_policy(policy));

@@ -1,6 +1,6 @@
 //! A thread's cache of freed runs.
 
-use crate::context::{Block, GRAIN_BYTES, LARGE_CLASS_COUNT, RunContext, Shape, large_class};
+use crate::context::{Block, GRAIN_BYTES, LARGE_CLASS_COUNT, RunContext, RunPolicy, Shape, large_class};
 use crate::lanes::{FreeRun, Lanes, Lengths, MAX_RUNS};
 use crate::raw::View;
 use crate::shared::{self, hand_out, low_bits};
@@ -148,7 +148,7 @@ impl RunCache {
     /// Gives all cached runs back.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn flush(&self, cx: &RunContext<'_>) {
-        self.forget_room();
+        self.lanes.forget_room(Lengths::ALL);
         while let Some(run) = self.lanes.remove_any(cx) {
             cx.os.give_run(run.first, run.units);
         }
@@ -157,16 +157,19 @@ impl RunCache {
     /// Gives the runs back that came before the previous trim and were not used since.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn trim(&self, cx: &RunContext<'_>) {
-        self.forget_room();
+        self.lanes.forget_room(Lengths::ALL);
         while let Some(run) = self.lanes.remove_stale(cx) {
             cx.os.give_run(run.first, run.units);
         }
         self.lanes.note_trim();
     }
 
-    /// Lets no run come without a look at the bounds until it is known again what comes. After a change of these.
-    pub fn forget_room(&self) {
-        self.lanes.forget_room(Lengths::ALL);
+    /// Gives back what the present bounds have no place for. After a change of these.
+    #[inline]
+    pub fn fit(&self, cx: &RunContext<'_>) {
+        if self.lanes.held_runs() != 0 {
+            self.fit_slow(cx);
+        }
     }
 
     /// Bytes of the cached runs. Any thread may ask.
@@ -225,6 +228,21 @@ impl RunCache {
     /// Panics (tests) or aborts if the cache's counts do not balance. No other thread may be active.
     pub fn check_invariants(&self, cx: &RunContext<'_>) {
         self.lanes.check_invariants(cx);
+    }
+
+    /// Requests and frees of one length leave room to each other and never look at the bounds: so room goes first, and then the runs
+    /// that would be taken.
+    #[cold]
+    #[inline(never)]
+    fn fit_slow(&self, cx: &RunContext<'_>) {
+        let lanes = &self.lanes;
+        lanes.forget_room(Lengths::ALL);
+        for (class, &class_cap) in cx.policy.large_cap.iter().enumerate() {
+            while lanes.held_of(class) > class_cap && self.let_go(cx, lengths_of_class(class)) {}
+        }
+        let (max_runs, max_units) = bounds(&cx.policy);
+        let is_over = || lanes.held_runs() > max_runs || lanes.held_units() > max_units;
+        while is_over() && self.let_go(cx, Lengths::ALL) {}
     }
 
     #[cold]
@@ -298,8 +316,7 @@ impl RunCache {
     fn make_room(&self, cx: &RunContext<'_>, units: u32) -> bool {
         let (policy, lanes) = (&cx.policy, &self.lanes);
         let class = large_class(units);
-        let max_units = policy.cache_bytes / SLAB_BYTES as u32;
-        let max_runs = policy.cache_runs.min(MAX_RUNS);
+        let (max_runs, max_units) = bounds(policy);
         let class_cap = policy.large_cap.get(class).copied().unwrap_or(0);
         if units > max_units || max_runs == 0 || class_cap == 0 {
             return false;
@@ -321,6 +338,11 @@ impl RunCache {
         cx.os.give_run(oldest.first, oldest.units);
         true
     }
+}
+
+/// Runs that the cache may have in all, and units of them.
+fn bounds(policy: &RunPolicy) -> (u32, u32) {
+    (policy.cache_runs.min(MAX_RUNS), policy.cache_bytes / SLAB_BYTES as u32)
 }
 
 /// The lengths of which [`large_class`] says `class`.

@@ -79,12 +79,12 @@ fn a_run_that_is_taken_leaves_room_for_one_of_its_length() {
 }
 
 #[test]
-fn room_that_is_forgotten_lets_nothing_come_by_the_short_way() {
+fn after_a_look_at_the_bounds_nothing_comes_by_the_short_way() {
     let (heap, cache) = (heap(), RunCache::new());
     let blocks: Vec<_> = (0..2).map(|_| cache.allocate(&heap.cx(), 40_000, 16).unwrap()).collect();
     free(&heap, &cache, blocks[0]);
     assert_eq!(allocate_again(&cache, 40_000), Some(blocks[0].ptr));
-    cache.forget_room();
+    cache.fit(&heap.cx());
     assert!(!free_again(&heap, &cache, blocks[0]));
     assert_eq!(heap.run_of(blocks[0]).1, 1, "the block is as it was");
     cache.check_invariants(&heap.cx());
@@ -145,6 +145,59 @@ fn the_cache_keeps_within_every_bound_and_lets_the_oldest_go() {
     cache.flush(&heap.cx());
     assert_eq!(cache.cached_bytes(), 0);
     heap.os.check_invariants();
+}
+
+#[test]
+fn bounds_that_have_become_smaller_hold_for_what_is_kept_already() {
+    let (mut heap, cache) = (heap(), RunCache::new());
+    let blocks: Vec<_> = (0..8).map(|_| cache.allocate(&heap.cx(), 250_000, 16).unwrap()).collect();
+    for &block in &blocks {
+        free(&heap, &cache, block);
+    }
+    assert_eq!(cache.cached_bytes(), 8 * 4 * SLAB_BYTES);
+    let default = RunPolicy::DEFAULT;
+    for (kept, policy) in [
+        (8, default),
+        (5, RunPolicy { cache_runs: 5, ..default }),
+        (3, RunPolicy { large_cap: [16, 12, 3, 6, 4], ..default }),
+        (2, RunPolicy { cache_bytes: 11 << 16, ..default }),
+        (0, RunPolicy { cache_bytes: 3 << 16, ..default }),
+    ] {
+        heap.policy = policy;
+        cache.fit(&heap.cx());
+        assert_eq!(cache.cached_bytes(), kept * 4 * SLAB_BYTES, "{policy:?}");
+        cache.check_invariants(&heap.cx());
+    }
+    assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn pairs_that_never_look_at_the_bounds_keep_nothing_when_nothing_is_to_be_kept() {
+    let (default, rounds) = (RunPolicy::DEFAULT, if cfg!(miri) { 20 } else { 3000 });
+    for none in [
+        RunPolicy { cache_bytes: 0, ..default },
+        RunPolicy { cache_runs: 0, ..default },
+        RunPolicy { large_cap: [0; 5], ..default },
+    ] {
+        let (mut heap, cache) = (heap(), RunCache::new());
+        let pair = |heap: &Heap| {
+            let ptr = allocate_again(&cache, 250_000);
+            let block = ptr.map(|ptr| hakmem_mid_pool::Block { ptr, zeroed: false });
+            let block = block.or_else(|| cache.allocate(&heap.cx(), 250_000, 16)).unwrap();
+            if !free_again(heap, &cache, block) {
+                free(heap, &cache, block);
+            }
+        };
+        (0..4).for_each(|_| pair(&heap));
+        assert_eq!(cache.cached_bytes(), 4 * SLAB_BYTES);
+        heap.policy = none;
+        cache.fit(&heap.cx());
+        for _ in 0..rounds {
+            pair(&heap);
+            assert_eq!(cache.cached_bytes(), 0, "{none:?}");
+        }
+        cache.check_invariants(&heap.cx());
+    }
 }
 
 #[test]

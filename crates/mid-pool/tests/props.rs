@@ -30,8 +30,8 @@ enum Step {
         cache: usize,
         place: usize,
     },
-    ForgetRoom {
-        cache: usize,
+    Fit {
+        policy: RunPolicy,
     },
     Resize {
         cache: usize,
@@ -66,7 +66,7 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => (cache(), place()).prop_map(|(cache, place)| Step::Free { cache, place }),
         6 => (cache(), sizes()).prop_map(|(cache, bytes)| Step::AllocateAgain { cache, bytes }),
         6 => (cache(), place()).prop_map(|(cache, place)| Step::FreeAgain { cache, place }),
-        1 => cache().prop_map(|cache| Step::ForgetRoom { cache }),
+        1 => policies().prop_map(|policy| Step::Fit { policy }),
         3 => (cache(), place(), sizes()).prop_map(|(cache, place, bytes)| Step::Resize { cache, place, bytes }),
         1 => place().prop_map(|place| Step::FreeWithoutCache { place }),
         1 => sizes().prop_map(|bytes| Step::AllocateWithoutCache { bytes }),
@@ -164,7 +164,10 @@ impl Machine {
                     }
                 }
             }
-            Step::ForgetRoom { cache } => self.caches[cache].forget_room(),
+            Step::Fit { policy } => {
+                self.heap.policy = policy;
+                self.caches.iter().for_each(|cache| cache.fit(&self.heap.cx()));
+            }
             Step::FreeWithoutCache { place } => {
                 if let Some((_, index, units, _)) = self.take(place) {
                     shared::free(&self.heap.cx(), index, units);

@@ -62,6 +62,10 @@ impl Pool {
         let is_free = matches!(record.kind, Kind::Unused | Kind::Warm);
         require(self.map.is_used(superslab) != is_free, "the free map contradicts a superslab");
         require(record.tier == record.computed_tier(), "a superslab is counted in the wrong tier");
+        require(
+            record.listed_in() == record.bucket(self.policy.tiering),
+            "a superslab is not in the list of its bucket",
+        );
         match record.tier {
             Tier::Hot => sums.tiers[0] += 1,
             Tier::Draining => sums.tiers[1] += 1,

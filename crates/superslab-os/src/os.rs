@@ -147,7 +147,11 @@ impl SuperslabOs {
     pub fn set_policy(&self, policy: OsPolicy) {
         let now = sys::coarse_clock_ms();
         let mut pool = self.pool.lock();
+        let changes_lists = pool.policy.tiering != policy.tiering;
         pool.policy = policy;
+        if changes_lists {
+            pool.relist_all();
+        }
         pool.watch.set_delay(policy.purge_delay_ms);
         pool.unpark_all(now as u32);
         // ORDERING: a switch of its own, read relaxed; no data travels.

@@ -429,6 +429,13 @@ impl Pool {
         }
     }
 
+    /// Puts every superslab into the list that the present policy has for it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn relist_all(&mut self) {
+        (1..self.committed).for_each(|superslab| self.relist(superslab));
+    }
+
     fn tier_count(&mut self, tier: Tier) -> Option<&mut u32> {
         match tier {
             Tier::Hot => Some(&mut self.hot),

@@ -100,6 +100,23 @@ fn the_fullest_superslab_is_preferred() {
 }
 
 #[test]
+fn space_that_was_listed_without_tiers_is_found_with_them() {
+    let os = os_with(OsPolicy { tiering: false, ..never() });
+    let held: Vec<_> = (0..8).map(|_| os.take_run(32, 1).unwrap().first).collect();
+    for &first in &held {
+        os.shrink_run(first, 32, 1);
+    }
+    for tiering in [true, false, true] {
+        os.set_policy(OsPolicy { tiering, ..never() });
+        os.check_invariants();
+    }
+    let runs: Vec<_> = (0..8).map(|_| os.take_run(16, 1).unwrap()).collect();
+    assert!(runs.iter().all(|run| run.clean == 0), "memory that was there already");
+    assert_eq!(os.stats().fresh_superslabs, 8);
+    os.check_invariants();
+}
+
+#[test]
 fn runs_grow_in_place_while_neighbours_are_free() {
     let os = os_with(never());
     let run = os.take_run(4, 1).unwrap();

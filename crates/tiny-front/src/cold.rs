@@ -24,22 +24,17 @@ impl Front {
     /// Until the acquire the token, which came with the slab, is what makes this thread the only one to touch its state;
     /// it is given back last, so that no stranger can publish the slab a second time in between.
     pub(crate) fn adopt(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass, must: bool) -> bool {
+        invariant!(bin.carve.get() == 0, "slab is adopted while one waits to be carved");
         let mut tries = ADOPT_TRIES;
         while let Some(slab) = self.published.take(tables, class) {
             self.ring.record(RingEvent::MailboxFetch, slab, 1);
             let state = tables.state(slab);
             // Drain.
             self.drain_orphan(tables, class, slab);
-            // One that has carved nothing is no better than a fresh one, and there is one to carve.
-            let is_bare = !state.has_free() && state.carved() == 0 && bin.carve.get() != 0;
-            if is_bare || !state.has_free() && state.carved() == u32::from(class.geometry().capacity) {
+            let can_carve = state.carved() < u32::from(class.geometry().capacity);
+            if !state.has_free() && !can_carve {
                 heap.counters.adopt_misses.add(1);
-                let is_settled = if is_bare {
-                    self.retire_orphan(tables, class, slab)
-                } else {
-                    tables.remote(slab).release_token() == TokenReleased::Released
-                };
-                if !is_settled {
+                if tables.remote(slab).release_token() == TokenReleased::MoreFrees {
                     self.published.publish(tables, class, slab);
                 }
                 tries = tries.saturating_sub(1);
@@ -57,7 +52,7 @@ impl Front {
             } else {
                 tables.list(&bin.full).push_back(slab);
             }
-            if state.carved() < u32::from(class.geometry().capacity) && bin.carve.get() == 0 {
+            if can_carve {
                 bin.carve.set(slab.get());
             }
             let first = tables.address_of(slab).wrapping_add(FIRST_BLOCK_OFFSET);

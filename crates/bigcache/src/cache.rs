@@ -104,7 +104,9 @@ impl BigCache {
             None => {
                 self.misses.add_relaxed(1);
                 // None fits: back in the pool they join with their neighbours, and what is taken is dirty where it can be.
-                self.evict_all(cx, Shelf::take_oldest_plain);
+                if self.cached_bytes() != 0 {
+                    self.evict_all(cx, Shelf::take_oldest_plain);
+                }
                 if cx.os.may_run_out() {
                     self.prepare_outside_slow(cx);
                 }

@@ -67,7 +67,7 @@ impl Background {
     }
 
     /// Starts the thread unless it runs or the library is about to go. False: there is none, because the system has no thread to give
-    /// or the program is confined.
+    /// or the program is confined. That the library is about to go is no failure: true, though there may be none.
     pub fn start(&self, body: Body) -> bool {
         if is_confined() {
             return self.is_running();

@@ -203,11 +203,14 @@ impl Front {
     /// without a look at each block.
     fn forget_all(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) {
         bin.delivered.set(0);
-        for head in [&bin.partial, &bin.full] {
-            // Slabs whose token is out stay, in the full list: each is looked at once.
-            let mut left = 0;
-            tables.list(head).for_each(|_| left += 1);
-            for _ in 0..left {
+        // Slabs whose token is out stay, at the end of the full list. Counted before the first of them comes there, each is looked at once.
+        let counted = [&bin.partial, &bin.full].map(|head| {
+            let mut slabs = 0;
+            tables.list(head).for_each(|_| slabs += 1);
+            (head, slabs)
+        });
+        for (head, slabs) in counted {
+            for _ in 0..slabs {
                 let Some(slab) = tables.list(head).first() else { break };
                 tables.list(head).remove(slab);
                 tables.list(&bin.full).push_back(slab);

@@ -8,6 +8,8 @@ use common::{give, new_front, new_heap, take, try_take};
 use hakmem_atomic_ops::SharedPtr;
 use hakmem_base::{BinPlace, SizeClass};
 use hakmem_ownership::Route;
+use hakmem_publish_adopt::SlabWords;
+use hakmem_remote_queue::TokenReleased;
 use hakmem_superslab_os::OsPolicy;
 use hakmem_tiny_front::FrontPolicy;
 use std::ptr::NonNull;
@@ -118,6 +120,27 @@ fn a_slab_that_an_idle_class_only_caches_serves_another_class_before_memory_grow
     assert_eq!(held(512).1, 2, "the class of 1024 bytes has just been busy");
     assert_eq!(held(256).1, 2, "its slab serves now");
     assert_eq!(front.os.stats().in_use_peak_bytes >> 16, 2);
+}
+
+#[test]
+fn a_slab_that_cannot_go_yet_is_counted_once() {
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy { cache_blocks: 8, cache_growth: false, ..FrontPolicy::DEFAULT });
+    let blocks: Vec<_> = (0..64).map(|_| take(front, heap, class(1024))).collect();
+    let slab = front.index_of(blocks[0].addr().get()).unwrap();
+    for block in blocks {
+        give(front, Some(heap), block);
+    }
+    let report = front.class_report(heap, class(1024));
+    assert_eq!((report.slabs, report.partial_slabs, report.cached), (1, 1, report.delivered), "the test needs this");
+    let remote = front.tables().unwrap().remote(slab);
+    assert!(remote.try_take_token());
+    front.collect(heap);
+    front.check_invariants(heap);
+    assert_eq!((heap.counters.guarded_slabs.get(), heap.counters.retired_slabs.get()), (1, 0));
+    assert_eq!(remote.release_token(), TokenReleased::Released);
+    front.collect(heap);
+    assert_eq!((heap.counters.guarded_slabs.get(), heap.counters.retired_slabs.get()), (1, 1));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy, SharedBigPolicy}
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
 use hakmem_mid_pool::{RunContext, RunPolicy};
 use hakmem_policy::{
-    FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment_over,
+    FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment,
+    parse_environment_over,
 };
 use hakmem_sampled::SampledPool;
 use hakmem_superslab_os::{MetaArena, OsPolicy};
@@ -42,7 +43,8 @@ pub(crate) struct Global {
     pub company: Company,
     pub confined: confined::State,
     pub learning: learning::State,
-    pub setup: Lock<()>,
+    /// Held while the allocator starts. The environment's mistakes are said, and its policy file is read, at the first attempt only.
+    pub setup: Lock<Attempt>,
     /// The generation of the policy whose numbers the boxes have.
     pub applied: Lock<u32>,
     /// Numbers that other threads than a policy's publisher need at once.
@@ -78,6 +80,13 @@ pub(crate) static UNTOLD: Settings<'static> = Settings::DEFAULT;
 pub(crate) struct HeaplessRuns {
     pub allocated: Shared64,
     pub freed: Shared64,
+}
+
+/// Which attempt to make the allocator ready comes next: where there is no address space, each allocation makes one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    First,
+    Later,
 }
 
 /// All heap records, and those without a thread.
@@ -173,7 +182,7 @@ impl Global {
             large_refused: Shared64::new(0),
             starts_refused: Shared64::new(0),
             boot: SetOnce::new(),
-            setup: Lock::new(()),
+            setup: Lock::new(Attempt::First),
             applied: Lock::new(0),
             ready: Flag::new(false),
             hooks: Hooks::new(),
@@ -196,14 +205,14 @@ impl Global {
         if self.ready.is_set_acquire() {
             return true;
         }
-        let _setup = self.setup.lock();
+        let mut setup = self.setup.lock();
         // ORDERING: as above.
         if self.ready.is_set_acquire() {
             return true;
         }
         self.physical_bytes.store_relaxed(physical_bytes());
         self.learning.begin();
-        let said = read_environment();
+        let said = read_environment(core::mem::replace(&mut *setup, Attempt::Later));
         let settings = said.as_ref().unwrap_or(&UNTOLD);
         // A cell without a boot policy says the default one.
         let is_boot_policy = match &said {
@@ -393,14 +402,20 @@ pub(crate) fn is_spoken_to() -> bool {
 }
 
 /// Settings of the process's environment, if it says anything.
-fn read_environment() -> Option<Settings<'static>> {
-    is_spoken_to().then(parse_variables)
+fn read_environment(attempt: Attempt) -> Option<Settings<'static>> {
+    is_spoken_to().then(|| parse_variables(attempt))
 }
 
-/// Settings from variables; complaints go to stderr. Allocates nothing.
+/// Settings from variables; complaints go to stderr, once. Allocates nothing.
+///
+/// A later attempt reads the variables again instead of keeping what they said, because the program may have freed them; the policy
+/// is that of the first one.
 #[cold]
 #[inline(never)]
-fn parse_variables() -> Settings<'static> {
+fn parse_variables(attempt: Attempt) -> Settings<'static> {
+    if attempt == Attempt::Later {
+        return parse_environment(Variables::first(), &mut |_| {});
+    }
     parse_environment_over(Variables::first(), &mut policy_file::read, &mut |complaint| {
         let mut line = ComplaintLine::new();
         // A line that is full is cut: nothing to do about an error.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use hakmem_testkit::Child;
-use support::{compile, preload};
+use support::{compile, library, number, preload};
 
 /// Runs `limits.c` with these arguments and returns the numbers it printed.
 fn run(arguments: &[&str]) -> BTreeMap<String, u64> {
@@ -90,4 +90,27 @@ fn a_sandbox_without_madvise_costs_memory_and_nothing_else() {
         assert_eq!(numbers["null"], 0, "{numbers:?}");
         assert!(numbers["madvise_failed"] >= 8 && numbers["madvise_disabled"] > 0, "{numbers:?}");
     }
+}
+
+/// The command has an address space of so many KiB, and can lift the limit. The shell itself runs without the library.
+fn confined_to(address_kib: u32, source: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -S -v {address_kib}; LD_PRELOAD=\"$1\" exec \"$0\"");
+    command.args(["-c", &script]).arg(compile(source)).arg(library());
+    command.env("EXPECT_LIBRARY", library().file_name().unwrap());
+    command
+}
+
+/// Hunts: a second reading of the environment at each attempt to start.
+#[test]
+fn wrong_variables_are_reported_once_however_often_the_start_is_refused() {
+    let mut command = confined_to(24_000, "starved.c");
+    command.env("HAKMEM_NOPE", "1").env("HAKMEM_CACHE_BLOCKS", "x").env("HAKMEM_POLICY", "/no/such/file");
+    command.env("HAKMEM_STATS", "1");
+    let ended = Child::of(command).run();
+    ended.assert_success();
+    for start in ["HAKMEM_NOPE is not", "HAKMEM_CACHE_BLOCKS=x is not", "HAKMEM_POLICY: cannot read"] {
+        assert_eq!(ended.lines_of(&format!("hakmem: {start}")).len(), 1, "{start}: {}", ended.stderr);
+    }
+    assert!(number(&ended, "mmap_refused") >= 100, "{}", ended.stderr);
 }

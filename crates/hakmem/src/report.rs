@@ -41,7 +41,8 @@ macro_rules! stats {
 stats! {
     /// Bytes of blocks in use, rounded as their sizes were; blocks on their way back to another thread count as used.
     live_bytes,
-    /// Bytes that hold or may hold memory: handed out by the superslab box, or free there and not purged yet.
+    /// Bytes that hold or may hold memory: handed out by the superslab box, or free there and not purged yet. Without
+    /// [`Stats::quarantined_space_bytes`].
     committed_bytes,
     /// Bytes kept for later: thread caches, run caches, kept big blocks, free memory not purged yet.
     cached_bytes,
@@ -269,7 +270,7 @@ fn collect_stats(os: &OsStats) -> Stats {
     let (learn, watch, sites) = (learning::costs(), watcher::costs(), sites::counts());
     Stats {
         live_bytes,
-        committed_bytes: (os.in_use_bytes + os.free_dirty_bytes + big.outside_bytes) as u64,
+        committed_bytes: committed_bytes(os, big.outside_bytes, hardened.quarantined_space_bytes),
         cached_bytes: front.cached_bytes + runs.cached_bytes + (big.cached_bytes + os.free_dirty_bytes) as u64,
         peak_rss_bytes: peak_rss_bytes(),
         allocs: front.allocs,
@@ -348,6 +349,13 @@ fn collect_stats(os: &OsStats) -> Stats {
         sample_bytes: sampled.live_bytes,
         out_of_memory: front.out_of_memory + GLOBAL.large_refused.load_relaxed(),
     }
+}
+
+/// What waits in quarantine without memory belongs to the level and counts as handed out. It is counted without the lock of the box
+/// below, and may be ahead of what that has counted.
+fn committed_bytes(os: &OsStats, outside_bytes: usize, quarantined_space_bytes: u64) -> u64 {
+    let in_use_bytes = (os.in_use_bytes as u64).saturating_sub(quarantined_space_bytes);
+    in_use_bytes + (os.free_dirty_bytes + outside_bytes) as u64
 }
 
 fn peak_rss_bytes() -> u64 {

@@ -130,6 +130,14 @@ fn guards_leave_the_process_the_mappings_it_needs() {
 }
 
 #[test]
+fn address_space_in_quarantine_is_not_reported_as_memory() {
+    let ended = run("quarantined.c", &[], &[]);
+    ended.assert_success();
+    assert!(number(&ended, "quarantined_space_bytes") > 100 << 20, "{}", ended.stderr);
+    assert!(number(&ended, "committed_bytes") < 8 << 20, "{}", ended.stderr);
+}
+
+#[test]
 fn guards_that_the_kernel_put_up_by_half_are_taken_down_before_the_memory_is_used_again() {
     let ended = run("half_guards.c", &[], &[("HAKMEM_WINDOW_BYTES", "256M")]);
     ended.assert_success();

@@ -127,8 +127,12 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
         if hardened::is_on() {
             return hardened::allocate(bytes, align, door);
         }
-        let block = with_passing_heap(|record| front.refill_slow(&record.heap, class));
-        return block.flatten().map_or(core::ptr::null_mut(), |block| hand_out(block, class, door));
+        return match with_passing_heap(|record| front.refill_slow(&record.heap, class)) {
+            Some(Some(block)) => hand_out(block, class, door),
+            // The passing heap has counted it.
+            Some(None) => core::ptr::null_mut(),
+            None => large::refused(),
+        };
     };
     pick_up_policy(record);
     // Here as well as at a heartbeat, which a class that refills often seldom comes to.

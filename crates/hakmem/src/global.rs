@@ -59,8 +59,9 @@ pub(crate) struct Global {
     pub big: BigCache,
     pub policy: PolicyCell,
     pub heapless_runs: HeaplessRuns,
-    /// Requests above 32 KiB that ended in null; relaxed, statistics.
-    pub large_refused: Shared64,
+    /// Requests that ended in null and that no heap counts: those above 32 KiB, and those of threads that no heap could be had for.
+    /// Relaxed, statistics.
+    pub refused: Shared64,
     /// Times that window or tables could not be had at all; the next allocation tries again. Relaxed, statistics.
     pub starts_refused: Shared64,
     /// Stays empty where the environment says nothing.
@@ -179,7 +180,7 @@ impl Global {
                 peak: Shared32::new(0),
             },
             heapless_runs: HeaplessRuns { allocated: Shared64::new(0), freed: Shared64::new(0) },
-            large_refused: Shared64::new(0),
+            refused: Shared64::new(0),
             starts_refused: Shared64::new(0),
             boot: SetOnce::new(),
             setup: Lock::new(Attempt::First),

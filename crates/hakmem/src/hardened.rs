@@ -9,7 +9,7 @@ use hakmem_atomic_ops::Shared64;
 use hakmem_base::{Door, Request, keeping_errno};
 
 use crate::global::GLOBAL;
-use crate::large::big_policy_of;
+use crate::large::{self, big_policy_of};
 use crate::{pages, scavenger};
 
 /// Blocks that found no place in the window and were mapped outside, without guards. Relaxed: a count.
@@ -76,10 +76,7 @@ pub(crate) fn allocate(bytes: usize, align: usize, door: Door) -> *mut u8 {
         block = GLOBAL.hardened.allocate(cx, bytes, align, door);
     }
     let block = block.or_else(|| unguarded(bytes, align));
-    if block.is_none() {
-        GLOBAL.large_refused.add_relaxed(1);
-    }
-    block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    block.map_or_else(large::refused, NonNull::as_ptr)
 }
 
 /// A block that the window has no place for, as the default level would map it.
@@ -120,7 +117,7 @@ pub(crate) fn reallocate(block: NonNull<u8>, note: usize, claim: Request, new_by
         return block.as_ptr();
     }
     let moved = if new_bytes > isize::MAX as usize {
-        core::ptr::null_mut()
+        large::refused()
     } else {
         allocate(new_bytes, claim.align(), claim.door())
     };

@@ -60,9 +60,9 @@ pub(crate) fn allocate_growing_slow(bytes: usize, align: usize, door: Door) -> *
 #[unsafe(link_section = ".text.hot.hakmem.long")]
 fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool) -> *mut u8 {
     if bytes > Request::MAX_BYTES || !align.is_power_of_two() || !GLOBAL.ensure_ready() {
-        return core::ptr::null_mut();
+        return refused();
     }
-    let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return core::ptr::null_mut() };
+    let (Some(tables), record) = (GLOBAL.front.tables(), heap_for_thread()) else { return refused() };
     match record {
         Some(record) => {
             pick_up_policy(record);
@@ -96,10 +96,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         pages::reclaim_for(record);
         try_allocate(tables, record, bytes, align, growing, hint)
     });
-    let Some(block) = block else {
-        GLOBAL.large_refused.add_relaxed(1);
-        return core::ptr::null_mut();
-    };
+    let Some(block) = block else { return refused() };
     if zeroed && !block.zeroed && !zero_by_purging(block.ptr, bytes) {
         // SAFETY: the block is at least `bytes` bytes long and nobody else's.
         unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
@@ -112,6 +109,14 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         }
     }
     block.ptr.as_ptr()
+}
+
+/// Null, counted: for a request that no heap counts.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused() -> *mut u8 {
+    GLOBAL.refused.add_relaxed(1);
+    core::ptr::null_mut()
 }
 
 /// Makes a fresh big block zero without touching its pages, if it is large. Programs ask `calloc` for tables of gigabytes of

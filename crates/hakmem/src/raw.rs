@@ -162,6 +162,12 @@ pub fn allocate_aligned(bytes: usize, align: usize, door: Door) -> *mut u8 {
     gates::allocate(bytes.max(1), align.max(MIN_ALIGN), door)
 }
 
+/// Null, counted as out of memory: for a request that is refused before it comes here, because no block is as large.
+#[must_use]
+pub fn too_large() -> *mut u8 {
+    large::refused()
+}
+
 /// Frees any pointer; null and strangers' pointers are not touched. `claim` is what the caller says of the block: levels that
 /// check it report what is wrong with it. It is made where somebody looks at it, not on the fast path.
 ///

@@ -347,7 +347,7 @@ fn collect_stats(os: &OsStats) -> Stats {
         sample_guards_refused: sampled.guards_refused,
         sample_findings: sampled.findings,
         sample_bytes: sampled.live_bytes,
-        out_of_memory: front.out_of_memory + GLOBAL.large_refused.load_relaxed(),
+        out_of_memory: front.out_of_memory + GLOBAL.refused.load_relaxed(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! rounds an alignment that is no power of two up to the next one.
 
 use crate::foreign;
-use crate::outcome::{MAX_BYTES, block_or_enomem, invalid_argument, out_of_memory};
+use crate::outcome::{MAX_BYTES, block_or_enomem, invalid_argument, out_of_memory, too_large};
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use hakmem::raw::{self, Door, Freed, Reallocated, Request};
@@ -22,7 +22,7 @@ pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
     match count.checked_mul(bytes) {
         // `errno` is set there.
         Some(bytes) => raw::allocate_zeroed(bytes).cast(),
-        None => out_of_memory(),
+        None => too_large(),
     }
 }
 
@@ -80,7 +80,7 @@ unsafe extern "C" fn realloc_slow(block: *mut c_void, bytes: usize) -> *mut c_vo
         return null_mut();
     }
     if bytes > MAX_BYTES {
-        return out_of_memory();
+        return too_large();
     }
     // SAFETY: the block is not null, `bytes` is not zero, and the caller owns the block.
     match unsafe { raw::reallocate(block.cast(), bytes) } {
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, bytes: u
     match count.checked_mul(bytes) {
         // SAFETY: passed on.
         Some(bytes) => unsafe { realloc(block, bytes) },
-        None => out_of_memory(),
+        None => too_large(),
     }
 }
 
@@ -148,7 +148,7 @@ pub extern "C" fn valloc(bytes: usize) -> *mut c_void {
 pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
     match bytes.checked_next_multiple_of(hakmem_base::OS_PAGE_BYTES) {
         Some(bytes) => memalign(hakmem_base::OS_PAGE_BYTES, bytes),
-        None => out_of_memory(),
+        None => too_large(),
     }
 }
 
@@ -202,7 +202,11 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 #[inline]
 pub(crate) fn allocate_aligned(bytes: usize, alignment: usize, door: Door) -> *mut u8 {
     // Not `raw::allocate`, whatever the alignment: that sets `errno`, which `posix_memalign` must leave alone.
-    if bytes > MAX_BYTES.saturating_sub(alignment) { null_mut() } else { raw::allocate_aligned(bytes, alignment, door) }
+    if bytes > MAX_BYTES.saturating_sub(alignment) {
+        raw::too_large()
+    } else {
+        raw::allocate_aligned(bytes, alignment, door)
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
+use hakmem::raw;
 
 /// Largest size that any call grants: the difference of two pointers into one object must not overflow.
 pub(crate) const MAX_BYTES: usize = isize::MAX as usize;
@@ -13,6 +14,14 @@ pub(crate) const MAX_BYTES: usize = isize::MAX as usize;
 pub(crate) extern "C" fn out_of_memory() -> *mut c_void {
     set_errno(libc::ENOMEM);
     null_mut()
+}
+
+/// [`out_of_memory`] for a size that no block has, which the allocator never sees but counts.
+#[cold]
+#[inline(never)]
+pub(crate) extern "C" fn too_large() -> *mut c_void {
+    let _null = raw::too_large();
+    out_of_memory()
 }
 
 /// Result of a request with an impossible argument: `errno` is `EINVAL`, the pointer is null.

@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use hakmem_testkit::Child;
+use hakmem_testkit::{Child, Ended};
 use support::{compile, library, number, preload};
 
 /// Runs `limits.c` with these arguments and returns the numbers it printed.
@@ -112,5 +112,22 @@ fn wrong_variables_are_reported_once_however_often_the_start_is_refused() {
     for start in ["HAKMEM_NOPE is not", "HAKMEM_CACHE_BLOCKS=x is not", "HAKMEM_POLICY: cannot read"] {
         assert_eq!(ended.lines_of(&format!("hakmem: {start}")).len(), 1, "{start}: {}", ended.stderr);
     }
-    assert!(number(&ended, "mmap_refused") >= 100, "{}", ended.stderr);
+    assert!(number(&ended, "mmap_refused") >= 100 && number(&ended, "out_of_memory") >= 100, "{}", ended.stderr);
+}
+
+/// Exit statistics of `refusals.c`, and how many of its requests were refused.
+fn refusals(role: &str) -> (Ended, u64) {
+    let mut command = Command::new(compile("refusals.c"));
+    preload(&mut command);
+    command.arg(role).env("HAKMEM_STATS", "1").env("HAKMEM_MEMORY_LIMIT_BYTES", "32M");
+    let ended = Child::of(command).run();
+    ended.assert_success();
+    let refused = ended.stdout.split_whitespace().find_map(|word| word.strip_prefix("refused=")?.parse().ok());
+    (ended, refused.unwrap())
+}
+
+#[test]
+fn each_request_for_more_than_any_block_has_is_counted() {
+    let (ended, refused) = refusals("sizes");
+    assert_eq!(number(&ended, "out_of_memory"), refused, "{}", ended.stderr);
 }

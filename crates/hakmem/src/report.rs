@@ -116,6 +116,8 @@ stats! {
     mprotect_refused,
     /// Mappings that could not be had: windows of the size asked for, tables, metadata, blocks outside the window.
     mmap_refused,
+    /// Times that the policy's memory limit refused slabs or superslabs; one request may try several times.
+    limit_refused,
     /// Blocks outside the window that could not be unmapped; their memory goes back, their address space stays.
     munmap_refused,
     /// Moves of OS pages that were refused: the block was copied, or moved in smaller parts.
@@ -310,6 +312,7 @@ fn collect_stats(os: &OsStats) -> Stats {
             + GLOBAL.arena.refused()
             + big.maps_refused
             + GLOBAL.starts_refused.load_relaxed(),
+        limit_refused: os.limit_refused,
         munmap_refused: big.unmaps_refused,
         move_refused: os.move_refused + big.moves_refused,
         huge_advised_bytes: os.huge_advised_bytes,

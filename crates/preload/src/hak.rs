@@ -100,8 +100,10 @@ pub struct hak_stats_t {
     pub watched_lost: u64,
     /// What watching has cost, in millionths of the CPU time of the process.
     pub watch_cpu_ppm: u64,
+    /// Times that the memory limit refused slabs or superslabs; one request may try several times.
+    pub limit_refused: u64,
     /// Zero; later fields of this version go here.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
 
 /// What a program may choose at run time. The same choices exist as `HAKMEM_*` variables; what is set last counts.
@@ -132,7 +134,7 @@ const _: () =
     assert!(size_of::<hak_options_t>() == 16 + 4 * 8 + 16 * 8, "a field was added without taking reserved space");
 const _: () = assert!(offset_of!(hak_stats_t, struct_size) == 8, "the three fields that every version has");
 const _: () =
-    assert!(size_of::<hak_stats_t>() == 16 + 23 * 8 + 7 * 8, "a field was added without taking reserved space");
+    assert!(size_of::<hak_stats_t>() == 16 + 24 * 8 + 6 * 8, "a field was added without taking reserved space");
 
 /// What every structure of this API begins with, in every version.
 ///
@@ -271,7 +273,8 @@ pub unsafe extern "C" fn hak_stats(stats: *mut hak_stats_t) -> c_int {
         watched: now.watched,
         watched_lost: now.watched_lost,
         watch_cpu_ppm: now.watch_cpu_ppm,
-        reserved: [0; 7],
+        limit_refused: now.limit_refused,
+        reserved: [0; 6],
     };
     // SAFETY: as above.
     unsafe { stats.write(filled) };
@@ -448,7 +451,8 @@ mod tests {
             watched: 7,
             watched_lost: 7,
             watch_cpu_ppm: 7,
-            reserved: [7; 7],
+            limit_refused: 7,
+            reserved: [7; 6],
         }
     }
 
@@ -459,8 +463,8 @@ mod tests {
         // SAFETY: a live structure of full size.
         assert_eq!(unsafe { hak_stats(&raw mut stats) }, HAK_OK);
         assert!(stats.committed_bytes >= 100_000);
-        assert_eq!((stats.watched, stats.watched_lost, stats.watch_cpu_ppm), (0, 0, 0));
-        assert_eq!(stats.reserved, [0; 7]);
+        assert_eq!((stats.watched, stats.watched_lost, stats.watch_cpu_ppm, stats.limit_refused), (0, 0, 0, 0));
+        assert_eq!(stats.reserved, [0; 6]);
         // SAFETY: the block is live.
         unsafe { hak_free(block) };
     }
@@ -489,7 +493,7 @@ mod tests {
         for (mut stats, error) in cases {
             // SAFETY: a live structure of full size.
             assert_eq!(unsafe { hak_stats(&raw mut stats) }, error);
-            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 7]));
+            assert_eq!((stats.committed_bytes, stats.reserved), (0, [7; 6]));
         }
         // SAFETY: null is allowed.
         assert_eq!(unsafe { hak_stats(core::ptr::null_mut()) }, HAK_ERROR_NULL);

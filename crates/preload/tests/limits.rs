@@ -130,4 +130,13 @@ fn refusals(role: &str) -> (Ended, u64) {
 fn each_request_for_more_than_any_block_has_is_counted() {
     let (ended, refused) = refusals("sizes");
     assert_eq!(number(&ended, "out_of_memory"), refused, "{}", ended.stderr);
+    assert_eq!(number(&ended, "limit_refused"), 0);
+}
+
+#[test]
+fn what_the_memory_limit_refuses_is_told_from_what_the_kernel_does() {
+    let (ended, refused) = refusals("limit");
+    assert_eq!((number(&ended, "out_of_memory"), refused), (1, 1), "{}", ended.stderr);
+    assert!(number(&ended, "limit_refused") > 0, "{}", ended.stderr);
+    assert_eq!(number(&ended, "mmap_refused") + number(&ended, "mprotect_refused"), 0, "{}", ended.stderr);
 }

@@ -217,6 +217,9 @@ pub(crate) fn heed(settings: &Settings<'_>) {
     state.window_ms.store_relaxed(settings.learn_window_ms);
     state.window_allocs.store_relaxed(settings.learn_window_allocs);
     state.mode.store_relaxed(settings.mode as u32);
+    if settings.hardened && settings.mode != Mode::Frozen {
+        report("HAKMEM_MODE has no effect at the hardened level: nothing is measured, policy stays as it is");
+    }
 }
 
 /// On the slow path of an allocation of so many bytes.

@@ -130,6 +130,17 @@ fn guards_leave_the_process_the_mappings_it_needs() {
 }
 
 #[test]
+fn a_mode_that_has_no_effect_at_the_level_is_named_once() {
+    const SAID: &str = "hakmem: HAKMEM_MODE has no effect at the hardened level";
+    for (mode, lines) in [("FROZEN", 0), ("OBSERVE", 1), ("LEARN", 1)] {
+        let ended = run("malloc_family.c", &[], &[("HAKMEM_MODE", mode)]);
+        ended.assert_success();
+        assert_eq!(ended.lines_of(SAID).len(), lines, "{mode}: {}", ended.stderr);
+        assert_eq!(number(&ended, "learn_windows"), 0, "{mode}");
+    }
+}
+
+#[test]
 fn address_space_in_quarantine_is_not_reported_as_memory() {
     let ended = run("quarantined.c", &[], &[]);
     ended.assert_success();

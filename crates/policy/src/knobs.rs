@@ -206,7 +206,8 @@ knobs! {
     thp_fill_units: u32 = 0, count(0, 32), "HAKMEM_THP_FILL_UNITS";
     /// A `madvise` outside hakmem's own ranges aborts, instead of being skipped, counted and logged once.
     madvise_guard_abort: bool = false, Kind::Switch, "HAKMEM_MADVISE_GUARD_ABORT";
-    /// Bytes that may be handed out at most; above it allocation fails. 0 is no limit.
+    /// Bytes of slabs and superslabs that may be handed out at most, those that caches keep included; above it allocation fails.
+    /// 0 is no limit.
     memory_limit_bytes: usize = 0, bytes(2 * MIB, 256 * TIB).or_zero(), "HAKMEM_MEMORY_LIMIT_BYTES";
 
     /// A thread that purges when the program is idle: when the program has other threads anyway, never, or always.

@@ -123,7 +123,7 @@ pub struct hak_options_t {
     pub purge_delay_ms: u64,
     /// Bytes of freed blocks above 2 MiB that are kept for the next one, or `HAK_KEEP`.
     pub big_retain_bytes: u64,
-    /// Bytes that hakmem may commit in all, 0 for no limit, or `HAK_KEEP`.
+    /// Bytes of slabs and superslabs that may be handed out at most, those that caches keep included; 0 for no limit, or `HAK_KEEP`.
     pub memory_limit_bytes: u64,
     /// Zero; later fields of this version go here.
     pub reserved: [u64; 16],

@@ -19,7 +19,7 @@ pub struct OsPolicy {
     pub thp_fill_units: u32,
     /// Aborts, instead of counting, when a madvise range is outside what this box committed.
     pub madvise_guard_abort: bool,
-    /// Hard limit of the bytes handed out; 0: none.
+    /// Hard limit of the bytes handed out, in whole slabs; 0: none.
     pub memory_limit_bytes: usize,
 }
 

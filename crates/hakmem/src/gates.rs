@@ -787,6 +787,9 @@ unsafe fn resize_in_place(
     let paused = if let Route::Watched(note) = route { watcher::pause(block, note) } else { None };
     let route = paused.as_ref().map_or(route, watcher::Paused::route);
     let is_large = matches!(route, Route::Run { .. } | Route::Big { .. });
+    if is_large && !address.is_multiple_of(SLAB_BYTES) {
+        fatal_ptr("realloc of a pointer into a block, not to its start", address);
+    }
     let resized = if is_large { large::resize(block, route, align, new_bytes) } else { None };
     if let Some(paused) = paused {
         paused.go_on(resized.unwrap_or(block), resized.map(|_| new_bytes));

@@ -140,6 +140,14 @@ fn unstopped(kind: &str, sizes: &[&str], foreign: Option<&str>) -> Vec<String> {
 /// SIGABRT.
 const ABORT_SIGNAL: i32 = 6;
 
+/// Hunts: a large block that is resized where a pointer into it points, or copied from there and reported as a free.
+#[test]
+fn a_realloc_of_an_interior_pointer_aborts_whether_or_not_the_block_would_move() {
+    for kind in ["realloc", "realloc-moving"] {
+        assert_eq!(unstopped(kind, &SIZES, None), [""; 0]);
+    }
+}
+
 #[test]
 fn an_immediate_double_free_aborts_with_one_line() {
     assert_eq!(unstopped("double", &SIZES, None), [""; 0]);

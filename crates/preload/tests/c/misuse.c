@@ -27,6 +27,9 @@ int main(int argc, char **argv) {
         free(hidden(block + 1));
     } else if (strcmp(kind, "interior") == 0) {
         free(hidden(block + (size / 2 + 15) / 16 * 16));
+    } else if (strcmp(kind, "realloc") == 0 || strcmp(kind, "realloc-moving") == 0) {
+        size_t wanted = strcmp(kind, "realloc") == 0 ? size - 16 : 4 * size;
+        hidden(realloc(hidden(block + 16), wanted));
     } else if (strcmp(kind, "foreign") == 0) {
         free(hidden(&local[2]));
     } else {

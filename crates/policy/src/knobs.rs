@@ -196,9 +196,9 @@ knobs! {
     eager_free: bool = false, Kind::Switch, "HAKMEM_EAGER_FREE";
     /// Allocation prefers the fullest superslab, so that others empty, instead of the first that fits.
     tiering: bool = true, Kind::Switch, "HAKMEM_TIERING";
-    /// Free superslabs that keep their pages whatever the purge delay says.
+    /// Free superslabs that keep their pages when the purge delay has passed. With a delay of 0, or with `eager_free`, pages go before.
     warm_superslabs: u32 = 1, count(0, 65_536), "HAKMEM_WARM_SUPERSLABS";
-    /// Superslabs that are committed at once when the warm pool runs dry.
+    /// Superslabs that are made writable at once, at least, when the heap needs a fresh one. They take no memory before they are used.
     prefill_superslabs: u32 = 0, count(0, 1024), "HAKMEM_PREFILL_SUPERSLABS";
     /// Fresh superslabs get huge pages once slabs and runs hold this many bytes.
     thp_heap_bytes: usize = 8 << 20, bytes(0, TIB).or_never(), "HAKMEM_THP_HEAP_BYTES";

@@ -750,6 +750,25 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_file_is_read_and_one_byte_more_is_too_much() {
+        let head = "version = 1\n[knobs]\nsample = 3\n#";
+        let filled = |bytes: usize| format!("{head}{}", "x".repeat(bytes - head.len()));
+        assert_eq!(read(&filled(POLICY_FILE_BYTES)).map(|policy| policy.sample), Ok(3));
+        let refused = Err("policy.toml:1: longer than 65536 bytes".to_string());
+        assert_eq!(read(&filled(POLICY_FILE_BYTES + 1)), refused);
+    }
+
+    #[test]
+    fn a_site_rule_may_be_for_blocks_of_a_single_size() {
+        let text = b"version = 1\n[[site]]\ncalls = 'a+0x1'\nbytes = [4194304, 4194304]\nkeep_ms = 5";
+        let mut rules = Vec::new();
+        let policy = parse_policy_file(text, &FrozenPolicy::DEFAULT, &mut |rule| rules.push(*rule));
+        assert_eq!(policy, Ok(FrozenPolicy::DEFAULT));
+        let ranges: Vec<_> = rules.iter().map(|rule| (rule.least_bytes, rule.most_bytes)).collect();
+        assert_eq!(ranges, [(4 << 20, 4 << 20)]);
+    }
+
+    #[test]
     fn site_rules_are_passed_on_in_order_and_read_as_they_are_written() {
         let text = concat!(
             "version = 1\n[[site]] # the loader\ncalls = \"app+0x10 libx.so.1+0xff\"\npages = 'small'\n",

@@ -463,6 +463,8 @@ mod tests {
         assert_eq!(nearest_name(b"HAKMEM_PROFIL"), Some("HAKMEM_PROFILE"));
         assert_eq!(nearest_name(b"hakmem_stats"), Some("HAKMEM_STATS"));
         assert_eq!(nearest_name(b"HAKMEM_TINY_SS_ADOPTT"), Some("HAKMEM_TINY_SS_ADOPT"));
+        assert_eq!(nearest_name(b"HAKMEM_CACHE_BLKS"), Some("HAKMEM_CACHE_BLOCKS"), "two edits");
+        assert_eq!(nearest_name(b"HAKMEM_CACHE_BLXXXS"), None, "three edits");
         assert_eq!(nearest_name(b"HAKMEM_SOMETHING_ELSE"), None);
         assert_eq!(nearest_name(&[b'H'; 500]), None);
         assert_eq!(nearest_name(b""), None);

@@ -592,6 +592,15 @@ mod tests {
     }
 
     #[test]
+    fn class_sets_are_written_as_a_user_would() {
+        for (set, text) in [(0, "none"), (0x8f, "0-3,7"), (1 << 127 | 1, "0,127"), (u128::MAX, "0-127")] {
+            let mut shown = String::new();
+            set.show(&Kind::Classes, &mut shown).unwrap();
+            assert_eq!(shown, text);
+        }
+    }
+
+    #[test]
     fn decimals_are_written_in_full() {
         for value in [0, 9, 10, u64::MAX] {
             let mut text = String::new();

@@ -151,16 +151,13 @@ impl Bandit {
         if let Rule::DiscountedUcb { discount, .. } = self.rule {
             self.fade(discount);
         }
-        if let Some(known) = self.arms.get_mut(arm) {
-            known.add(reward, 1.0);
-        }
-        if let Rule::SlidingUcb { horizon, .. } = self.rule {
-            let (arm, reward) = (arm.min(MAX_ARMS - 1) as u8, reward as f32);
-            if let Some((gone, reward)) = self.latest.push((arm, reward), horizon)
-                && let Some(known) = self.arms.get_mut(usize::from(gone))
-            {
-                known.add(f64::from(reward), -1.0);
-            }
+        let Some(known) = self.arms.get_mut(arm) else { return };
+        known.add(reward, 1.0);
+        if let Rule::SlidingUcb { horizon, .. } = self.rule
+            && let Some((gone, reward)) = self.latest.push((arm as u8, reward as f32), horizon)
+            && let Some(known) = self.arms.get_mut(usize::from(gone))
+        {
+            known.add(f64::from(reward), -1.0);
         }
     }
 
@@ -261,11 +258,66 @@ mod tests {
     #[test]
     fn the_sliding_window_holds_exactly_its_horizon() {
         let mut bandit = Bandit::new(Rule::SlidingUcb { exploration: 1.0, horizon: 7 });
+        let reward = |pull: usize| (pull % 11) as f64 / 16.0;
         for pull in 0..1000_usize {
-            bandit.reward(pull % 3, 0.5);
+            bandit.reward(pull % 3, reward(pull));
             let held: f64 = (0..3).map(|arm| bandit.arm(arm).pulls).sum();
             assert_eq!(held, (pull + 1).min(7) as f64);
+            let sum: f64 = (0..3).map(|arm| bandit.arm(arm).sum).sum();
+            assert_eq!(sum, (pull.saturating_sub(6)..=pull).map(reward).sum::<f64>());
         }
+    }
+
+    #[test]
+    fn a_reward_of_no_arm_changes_nothing() {
+        for rule in RULES {
+            let mut bandit = Bandit::new(rule);
+            for _ in 0..2 * MAX_HORIZON {
+                bandit.reward(MAX_ARMS, 1.0);
+            }
+            assert!((0..=MAX_ARMS).all(|arm| bandit.arm(arm) == Arm::default()), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn arms_that_were_never_tried_come_first_and_those_with_most_at_stake_before_the_others() {
+        let stake = |arm: usize| [1.0, 3.0, 2.0, 9.0][arm];
+        for rule in RULES.into_iter().filter(|rule| *rule != Rule::Random) {
+            let (mut bandit, mut random) = (Bandit::new(rule), Random::new(4));
+            for _ in 0..20 {
+                bandit.reward(3, 1.0);
+            }
+            for expected in [1, 2, 0] {
+                assert_eq!(bandit.choose(0b1111, stake, &mut random), Some(expected), "{rule:?}");
+                bandit.reward(expected, 0.0);
+            }
+            // What has faded away is as good as never tried.
+            for _ in 0..200 {
+                bandit.reward(2, 1.0);
+            }
+            bandit.fade(0.01);
+            assert_eq!(bandit.choose(0b0101, stake, &mut random), Some(0), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn thompson_draws_around_the_mean_and_wider_the_less_is_known() {
+        let (mut bandit, mut random) = (Bandit::new(Rule::Thompson), Random::new(9));
+        for reward in [0.2, 0.6].repeat(50) {
+            bandit.reward(0, reward);
+        }
+        let mut draws = |bandit: &Bandit| {
+            let draws: Vec<f64> = (0..4000).map(|_| bandit.index(&bandit.arm(0), 100.0, &mut random)).collect();
+            let mean = draws.iter().sum::<f64>() / 4000.0;
+            (mean, (draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / 4000.0).sqrt())
+        };
+        // Rewards spread by 0.2, and there are a hundred of them: their mean is known to 0.02.
+        let (mean, error) = draws(&bandit);
+        assert!((mean - 0.4).abs() < 0.005 && (0.018..0.023).contains(&error), "{mean} {error}");
+        // A quarter of that knowledge is half as sharp.
+        bandit.fade(0.25);
+        let (mean, error) = draws(&bandit);
+        assert!((mean - 0.4).abs() < 0.02 && (0.038..0.048).contains(&error), "{mean} {error}");
     }
 
     proptest! {

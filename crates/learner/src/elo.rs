@@ -172,6 +172,78 @@ mod tests {
     }
 
     #[test]
+    fn a_game_against_the_house_is_one_against_1500() {
+        let mut elo = Elo::new(EloOptions::default());
+        elo.game_against_the_house(0, 1.0);
+        assert_eq!(elo.rating(0), Rating { points: 1516.0, games: 1 });
+        elo.replace(1, 1900.0);
+        elo.game_against_the_house(1, 1.0);
+        elo.game_against_the_house(1, 0.5);
+        let expected = 1900.0 + 32.0 / 11.0;
+        let drawn = expected + 32.0 * (0.5 - super::expected(expected, START));
+        assert!((elo.rating(1).points - drawn).abs() < 1e-9 && drawn < 1900.0, "{:?}", elo.rating(1));
+    }
+
+    #[test]
+    fn ratings_fade_towards_the_start_and_a_newcomer_has_not_played() {
+        let mut elo = Elo::new(EloOptions::default());
+        elo.game(0, 1, 1.0);
+        elo.fade(1.0);
+        assert_eq!((elo.rating(0).points, elo.rating(1).points), (1516.0, 1484.0));
+        elo.fade(0.25);
+        assert_eq!((elo.rating(0).points, elo.rating(1).points), (1504.0, 1496.0));
+        elo.fade(0.0);
+        assert_eq!((elo.rating(0).points, elo.rating(1).points), (START, START));
+        elo.replace(0, 1512.0);
+        assert_eq!(elo.rating(0), Rating { points: 1512.0, games: 0 });
+    }
+
+    /// Players who have played, with these points.
+    fn rated(points: &[f64]) -> Elo {
+        let mut elo = Elo::new(EloOptions::default());
+        elo.ratings.iter_mut().zip(points).for_each(|(rating, points)| *rating = Rating { points: *points, games: 1 });
+        elo
+    }
+
+    #[test]
+    fn whoever_has_not_played_is_drawn_first_by_what_is_at_stake() {
+        let mut elo = rated(&[1500.0, 1600.0, 1700.0, 1800.0]);
+        elo.replace(0, 1500.0);
+        elo.replace(2, 1500.0);
+        let drawn = |stake: [f64; 4]| elo.draw(0b1111, |player| stake[player], &mut Random::new(7));
+        assert_eq!(drawn([2.0, 9.0, 1.0, 9.0]), Some(0));
+        assert_eq!(drawn([1.0, 9.0, 2.0, 9.0]), Some(2));
+    }
+
+    #[test]
+    fn a_hundred_points_more_are_drawn_e_times_as_often() {
+        let (elo, mut random) = (rated(&[1500.0, 1600.0, 9000.0, 1400.0]), Random::new(3));
+        let mut drawn = [0_u32; 4];
+        for _ in 0..10_000 {
+            drawn[elo.draw(0b1011, |_| 0.0, &mut random).unwrap()] += 1;
+        }
+        let total = 1.0 + (-1.0_f64).exp() + (-2.0_f64).exp();
+        for (player, weight) in [(1, 1.0), (0, (-1.0_f64).exp()), (3, (-2.0_f64).exp())] {
+            assert!((f64::from(drawn[player]) - 10_000.0 * weight / total).abs() < 200.0, "{drawn:?}");
+        }
+        assert_eq!(drawn[2], 0, "not of the set");
+    }
+
+    #[test]
+    fn a_pair_is_mostly_the_leader_and_a_strong_one_and_now_and_then_chance() {
+        let (elo, mut random) = (rated(&[1500.0, 1500.0, 1600.0, 500.0]), Random::new(5));
+        let (mut led, mut weak) = (0, 0);
+        for _ in 0..10_000 {
+            let (first, second) = elo.pair(0b1111, |_| 0.0, &mut random).unwrap();
+            led += u32::from(first == 2);
+            weak += u32::from(first == 2 && second == 3);
+        }
+        // 85 % and a quarter of the rest; of these, a third of 15 %.
+        assert!((8600..9000).contains(&led), "{led}");
+        assert!((350..530).contains(&weak), "{weak}");
+    }
+
+    #[test]
     fn the_strongest_of_eight_leads_after_a_hundred_games() {
         let strength = [0.0, 0.2, -0.3, 0.1, 0.9, -0.1, 0.3, 0.0];
         let mut led = 0;

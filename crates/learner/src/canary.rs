@@ -339,4 +339,114 @@ mod tests {
         }
         assert_eq!(rests.get(..3), Some([300, 600, 1200].as_slice()));
     }
+
+    /// A window of this length with so much CPU time and so many faults of a millisecond, and resident memory.
+    fn steady(elapsed_ms: f64, cpu: f64, faults: f64, resident_bytes: u64) -> Window {
+        Window {
+            cpu_ns: (cpu * elapsed_ms) as u64,
+            page_faults: (faults * elapsed_ms) as u64,
+            resident_bytes,
+            ..Window::EMPTY
+        }
+    }
+
+    #[test]
+    fn an_account_is_judged_by_three_measurements_of_half_a_second_each() {
+        let (mut canary, mut season) = (Canary::new(), Clocked::default());
+        for number in 0..200 {
+            let is_boot = number < 50;
+            let seen = steady(100.0, if is_boot { 1000.0 } else { 3000.0 }, 0.0, 64 << 20);
+            season.add(&seen, 100.0, is_boot, !is_boot);
+            canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
+            assert_eq!(has_failed(&canary), number >= 64, "after {number} windows");
+            if has_failed(&canary) {
+                return;
+            }
+        }
+    }
+
+    /// Time (s) of each check's beginning and end, in a program whose season is `season(second)` of two, and costs the same always.
+    fn checks(season: impl Fn(u32) -> usize) -> Vec<(u32, u32)> {
+        let (mut canary, mut seasons) = (Canary::new(), [Clocked::default(); 2]);
+        let (mut checks, mut began) = (Vec::new(), None);
+        for second in 0..5200 {
+            let is_boot = canary.rests() || second < 10;
+            let seen = steady(1000.0, 1000.0, 1.0, 64 << 20);
+            seasons[season(second)].add(&seen, 1000.0, is_boot && canary.is_settled(), !is_boot);
+            canary.judge(seasons.iter_mut(), 1000.0, &Weights::default());
+            assert!(!has_failed(&canary));
+            match (canary.rests(), began) {
+                (true, None) => began = Some(second),
+                (false, Some(start)) => {
+                    checks.push((start, second));
+                    began = None;
+                }
+                _ => {}
+            }
+            // A check begins with what the account has kept, which is no measure of the boot policy.
+            assert_eq!(canary.is_settled(), began.is_none_or(|start| second >= start + 2), "second {second}");
+        }
+        checks
+    }
+
+    #[test]
+    fn checks_come_after_eight_times_as_long_each_time_and_take_ten_seconds() {
+        let ends = [(19, 29), (189, 199), (1479, 1489), (3289, 3299), (5099, 5109)];
+        assert_eq!(checks(|_| 0), ends);
+    }
+
+    #[test]
+    fn a_check_waits_for_a_season_that_the_account_was_measured_in_for_a_minute_at_most() {
+        // The other season was there in the first fifteen seconds only; at the second check that is less than a tenth of the time.
+        assert_eq!(checks(|second| usize::from(second < 15))[..2], [(19, 79), (239, 249)]);
+        // Here it comes back thirty seconds after the check has begun.
+        assert_eq!(checks(|second| usize::from(second < 15 || (49..60).contains(&second)))[0], (19, 51));
+    }
+
+    /// A season that costs this under the boot policy and that under the account, each measured so often.
+    fn measured(boot: &Window, account: &Window, times: [u32; 2]) -> Clocked {
+        let mut season = Clocked::default();
+        (0..times[0]).for_each(|_| season.add(boot, 500.0, true, false));
+        (0..times[1]).for_each(|_| season.add(account, 500.0, false, true));
+        season
+    }
+
+    #[test]
+    fn a_loss_counts_where_nearly_all_of_the_time_has_been_seen_with_both() {
+        let (cheap, dear) = (steady(500.0, 1000.0, 1.0, 64 << 20), steady(500.0, 2000.0, 1.0, 64 << 20));
+        let both = measured(&cheap, &dear, [45, 45]);
+        for (other, is_clear) in
+            [([10, 0], true), ([13, 0], false), ([0, 13], false), ([10, 3], true), ([43, 2], false)]
+        {
+            let seasons = [both, measured(&cheap, &dear, other)];
+            let loss = Loss::of(seasons.iter(), &Weights::default());
+            assert_eq!(loss.is_clear(), is_clear, "{other:?}: {loss:?}");
+            assert!((loss.mean - Weights::default().cpu).abs() < 1e-9, "{loss:?}");
+        }
+    }
+
+    #[test]
+    fn memory_counts_by_the_time_that_it_is_held() {
+        let weights = Weights { cpu: 0.0, faults: 0.0, memory: 1.0 };
+        let mut season = Clocked::default();
+        for _ in 0..3 {
+            season.add(&steady(500.0, 1.0, 0.0, 100_000_000), 500.0, true, false);
+            season.add(&steady(100.0, 1.0, 0.0, 50_000_000), 100.0, false, true);
+            season.add(&steady(400.0, 1.0, 0.0, 150_000_000), 400.0, false, true);
+        }
+        let loss = Loss::of([season].iter(), &weights);
+        assert!((loss.mean - 0.3).abs() < 1e-9 && loss.is_clear(), "{loss:?}");
+    }
+
+    #[test]
+    fn a_few_faults_more_are_a_small_part_of_nearly_none() {
+        let weights = Weights { cpu: 0.0, faults: 1.0, memory: 0.0 };
+        let loss = |boot, account| {
+            let (boot, account) = (steady(500.0, 1.0, boot, 1 << 20), steady(500.0, 1.0, account, 1 << 20));
+            Loss::of([measured(&boot, &account, [3, 3])].iter(), &weights).mean
+        };
+        // Five and ten in half a second, on top of twenty-five that are none.
+        assert!((loss(0.01, 0.02) - 1.0 / 6.0).abs() < 1e-9, "{}", loss(0.01, 0.02));
+        assert!((loss(1.0, 2.0) - 1.0 / 1.05).abs() < 1e-9, "{}", loss(1.0, 2.0));
+    }
 }

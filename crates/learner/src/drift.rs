@@ -10,7 +10,7 @@ use crate::Window;
 use crate::math::log2;
 use crate::window::mid_group;
 
-/// Two for each doubling up to 32 KiB, one per group of runs, one for big blocks.
+/// Two for each doubling up to 16 KiB, one from there to 32 KiB, one per group of runs, one for big blocks.
 const BINS: usize = 24 + 5 + 1;
 /// Fewer events say too little about sizes.
 const MIN_EVENTS: u64 = 256;
@@ -256,6 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_is_never_alike_makes_a_phase_that_is_wide() {
+        let mut random = Random::new(2);
+        let mut watch = ShapeWatch::default();
+        let mut strange = 0;
+        for number in 0..200 {
+            let share = random.below(1001) as u64;
+            let seen = watch.observe(&Shape::of(&window(&[(3, 1000 - share), (50, share)], 100_000)));
+            strange += u32::from(number >= 20 && seen != Fit::Same);
+        }
+        assert!(strange <= 9, "{strange}");
+        // A program that has become steady is a narrow one again.
+        let steady = Shape::of(&window(&[(3, 500), (50, 500)], 100_000));
+        for _ in 0..50 {
+            watch.observe(&steady);
+        }
+        assert_eq!(watch.observe(&Shape::of(&window(&[(3, 900), (50, 100)], 100_000))), Fit::Strange);
+    }
+
+    #[test]
     fn the_same_sizes_at_a_tenth_of_the_rate_are_another_phase() {
         let mut watch = ShapeWatch::default();
         let (day, night) = (window(&[(3, 1000)], 100_000), window(&[(3, 1000)], 10_000));
@@ -264,6 +283,69 @@ mod tests {
         }
         assert_eq!(watch.observe(&Shape::of(&night)), Fit::Strange);
         assert!(matches!(watch.observe(&Shape::of(&night)), Fit::Another(_)));
+    }
+
+    /// A window with so many runs in each group and so many big blocks, and nothing else.
+    fn large(run_groups: [u64; 5], big_requests: u64) -> Window {
+        let mut window = Window { allocs: 1000, big_requests, ..window(&[], 100_000) };
+        window.run_groups.iter_mut().zip(run_groups).for_each(|(group, requests)| group.requests = requests);
+        Window { allocs: 1000, ..window }
+    }
+
+    #[test]
+    fn sizes_that_are_half_as_large_again_are_told_apart_and_so_are_all_kinds_of_large_blocks() {
+        let mut kinds: Vec<_> = hakmem_base::SizeClass::all()
+            .map(|class| (class.block_bytes(), Shape::of(&window(&[(class.index(), 1000)], 100_000))))
+            .collect();
+        for group in 0..5 {
+            let mut groups = [0; 5];
+            groups[group] = 1000;
+            kinds.push((64 << (10 + group), Shape::of(&large(groups, 0))));
+        }
+        kinds.push((4 << 20, Shape::of(&large([0; 5], 1000))));
+        for (bytes, one) in &kinds {
+            let is_apart = |others: usize| 2 * others >= 3 * bytes && (*bytes <= 16 << 10 || others > 32 << 10);
+            for (others, other) in kinds.iter().filter(|(others, _)| is_apart(*others)) {
+                assert_eq!(one.distance(other), 1.0, "{bytes} and {others}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_large_blocks_are_as_much_a_phase_as_many_small_ones() {
+        let small = window(&[(3, 1000)], 100_000);
+        for other in [large([5, 0, 0, 0, 0], 0), large([0, 0, 0, 0, 5], 0), large([0; 5], 5)] {
+            let mixed = Window { run_groups: other.run_groups, big_requests: other.big_requests, ..small.clone() };
+            assert!(Shape::of(&small).distance(&Shape::of(&mixed)) > 2.0 * STRANGE);
+        }
+    }
+
+    #[test]
+    fn sixteen_times_the_live_memory_is_another_phase_unless_it_is_little() {
+        let live = |live_bytes| Shape::of(&Window { live_bytes, ..window(&[(3, 1000)], 100_000) });
+        assert!(live(8 << 20).distance(&live(128 << 20)) > STRANGE);
+        assert!(live(8 << 30).distance(&live(128 << 30)) > STRANGE);
+        assert!(live(50 << 10).distance(&live(800 << 10)) < STRANGE);
+    }
+
+    #[test]
+    fn few_events_say_nothing_about_sizes() {
+        let of = |class, allocs| Shape::of(&window(&[(class, allocs)], 1_000_000));
+        for (events, other_events, distance) in [(255, 255, 0.0), (255, 256, 0.0), (256, 255, 0.0), (256, 256, 1.0)] {
+            let seen = of(3, events).distance(&of(50, other_events));
+            assert!((seen - distance).abs() < 0.01, "{events} and {other_events}: {seen}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_changes_slowly_is_one_phase() {
+        let mut watch = ShapeWatch::default();
+        for number in 0..1000_u64 {
+            let rate = 1000 * 1.01_f64.powi(number as i32) as u64;
+            let live_bytes = (8 << 20) << (number / 128);
+            let now = Window { live_bytes, ..window(&[(3, 1000 - number), (50, number)], rate) };
+            assert_eq!(watch.observe(&Shape::of(&now)), Fit::Same, "window {number}");
+        }
     }
 
     #[test]

@@ -349,6 +349,114 @@ mod tests {
         }
     }
 
+    fn by_ratings() -> (League, Options) {
+        let options = Options { method: Method::ELO, strategies: true, ..Options::default() };
+        (League::new(&FrozenPolicy::DEFAULT, &options), options)
+    }
+
+    fn elo(league: &mut League) -> &mut crate::Elo {
+        let Selector::Elo(elo) = &mut league.selector else { panic!("a league by ratings") };
+        elo
+    }
+
+    /// Games until the league puts a candidate forward, and which; `after_game` is called with the number of games so far.
+    fn games(mut after_game: impl FnMut(&mut League, u32)) -> (u32, usize) {
+        let (mut league, options) = by_ratings();
+        let mut random = Random::new(6);
+        for number in 1.. {
+            match league.next(ALL, |_| 0.0, &options, &mut random) {
+                Some(Match::Game(one, other)) => league.game_ended(one, other, 0.0, 0.005),
+                Some(Match::Trial(candidate)) => {
+                    assert_eq!(league.next(ALL, |_| 0.0, &options, &mut random), None, "the league is over");
+                    return (number - 1, candidate);
+                }
+                None => break,
+            }
+            after_game(&mut league, number);
+        }
+        unreachable!("somebody is put forward");
+    }
+
+    #[test]
+    fn who_leads_after_two_rounds_in_a_row_is_put_forward_and_whoever_leads_after_four() {
+        let same = games(|league, _| elo(league).replace(5, 2000.0));
+        assert_eq!(same, (2 * GAMES, 5));
+        let another_each_round = games(|league, number| {
+            let round = number.div_ceil(GAMES);
+            elo(league).replace(round as usize, 2000.0 + 100.0 * f64::from(round));
+        });
+        assert_eq!(another_each_round, (4 * GAMES, 4));
+    }
+
+    #[test]
+    fn a_game_is_won_by_more_than_the_least_gain_and_else_a_draw() {
+        for (gain, points) in
+            [(0.0051, [1484.0, 1516.0]), (-0.0051, [1516.0, 1484.0]), (0.004, [1500.0; 2]), (-0.004, [1500.0; 2])]
+        {
+            let (mut league, _) = by_ratings();
+            league.game_ended(0, 1, gain, 0.005);
+            assert_eq!([0, 1].map(|player| elo(&mut league).rating(player).points), points, "{gain}");
+        }
+    }
+
+    #[test]
+    fn the_best_three_survive_a_round_and_their_mutants_begin_half_way_to_them() {
+        let (mut league, options) = by_ratings();
+        for place in 0..STRATEGIES {
+            elo(&mut league).replace(place, if place % 2 == 0 { 2000.0 + 100.0 * place as f64 } else { 1400.0 });
+        }
+        let before = league.candidates.clone();
+        league.renew(&options, &mut Random::new(1));
+        let mut changed = 0;
+        for (place, candidate) in league.candidates.iter().enumerate() {
+            if [2, 4, 6].contains(&place) {
+                assert_eq!(*candidate, before[place]);
+                continue;
+            }
+            let parent = [2, 4, 6].into_iter().find(|parent| before[*parent].name == candidate.name);
+            let parent = parent.unwrap_or_else(|| panic!("{} is no child of the best", candidate.name));
+            let Selector::Elo(elo) = &league.selector else { panic!("a league by ratings") };
+            assert_eq!(elo.rating(place), crate::Rating { points: 1750.0 + 50.0 * parent as f64, games: 0 });
+            let policy = &before[parent].policy;
+            let moved = Knob::ALL.iter().filter(|knob| knob.value(&candidate.policy) != knob.value(policy)).count();
+            assert!(moved <= 2, "{moved} knobs");
+            changed += usize::from(moved > 0);
+        }
+        assert!(changed > 0);
+    }
+
+    #[test]
+    fn who_is_alone_is_tried_without_a_game_and_once() {
+        let (mut league, options) = by_ratings();
+        let mut random = Random::new(2);
+        assert_eq!(league.next(1 << 4, |_| 0.0, &options, &mut random), Some(Match::Trial(4)));
+        league.trial_ended(4, 0.0);
+        assert_eq!(league.next(1 << 2, |_| 0.0, &options, &mut random), Some(Match::Trial(2)));
+        league.trial_ended(2, 0.0);
+        assert_eq!(league.next(1 << 4, |_| 0.0, &options, &mut random), None);
+    }
+
+    #[test]
+    fn the_open_candidates_are_those_that_have_a_policy() {
+        assert_eq!(open_candidates(|_| true), ALL);
+        assert_eq!(open_candidates(|place| place == 1 || place == 7), 0b1000_0010);
+        assert_eq!(open_candidates(|_| false), 0);
+    }
+
+    #[test]
+    fn what_is_at_stake_for_a_candidate_is_asked_in_the_direction_that_it_changes_a_knob() {
+        let (league, boot) = (League::new(&FrozenPolicy::DEFAULT, &Options::default()), FrozenPolicy::DEFAULT);
+        let names: Vec<_> = league.standings().map(|(candidate, _)| candidate.name).collect();
+        for (name, direction) in [("lean", Direction::Down), ("keeps", Direction::Up)] {
+            let candidate = names.iter().position(|known| *known == name).unwrap();
+            for asked in [Direction::Down, Direction::Up] {
+                let stake = |step| if step == (Move { knob: Knob::PurgeDelay, direction: asked }) { 0.5 } else { 0.0 };
+                let open = league.policy(candidate, &boot, &boot, stake);
+                assert_eq!(open.map(|(_, gain)| gain), (asked == direction).then_some(0.5), "{name} {asked:?}");
+            }
+        }
+    }
+
     #[test]
     fn knobs_with_nothing_at_stake_are_not_part_of_a_strategy() {
         let (league, boot) = (League::new(&FrozenPolicy::DEFAULT, &Options::default()), FrozenPolicy::DEFAULT);

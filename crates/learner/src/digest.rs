@@ -194,6 +194,32 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_weight_or_is_not_finite_is_left_out() {
+        let mut digest = Digest::new();
+        for (value, weight) in
+            [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (9.0, f64::INFINITY), (9.0, f64::NAN), (9.0, 0.0), (9.0, -1.0)]
+        {
+            digest.add(value, weight);
+        }
+        assert_eq!((digest.weight(), digest.quantile(0.5)), (0.0, None));
+        digest.add(3.0, 2.0);
+        assert_eq!((digest.weight(), digest.quantile(1.0)), (2.0, Some(3.0)));
+    }
+
+    #[test]
+    fn between_the_last_two_values_weight_spreads_evenly() {
+        let mut digest = Digest::new();
+        [0.0, 10.0].iter().for_each(|value| digest.add(*value, 1.0));
+        // The middle of the first value's weight is at a quarter, that of the second at three quarters.
+        let quantiles = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| digest.quantile(share).unwrap());
+        assert_eq!(quantiles, [0.0, 0.0, 5.0, 10.0, 10.0]);
+        // Of one centroid of many values, the upper half lies between its mean and the largest of them.
+        let mut heavy = Digest { most: 20.0, ..digest };
+        let quantiles = [0.75, 0.875, 1.0].map(|share| heavy.quantile(share).unwrap());
+        assert_eq!(quantiles, [10.0, 15.0, 20.0]);
+    }
+
+    #[test]
     fn two_sketches_merge_into_that_of_all() {
         let mut random = Random::new(2);
         let (mut low, mut high, mut all) = (Digest::new(), Digest::new(), Vec::new());

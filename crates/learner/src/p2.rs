@@ -137,6 +137,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_up_to_four_values_the_nearest_is_the_quantile() {
+        for (share, expected) in
+            [(0.0, [1.0; 4]), (0.5, [1.0, 2.0, 2.0, 3.0]), (0.9, [1.0, 2.0, 3.0, 4.0]), (0.2, [1.0, 1.0, 1.0, 2.0])]
+        {
+            let mut quantile = Quantile::new(share);
+            assert_eq!(quantile.get(), None);
+            let seen = [1.0, 2.0, 3.0, 4.0].map(|value| {
+                quantile.add(value);
+                quantile.get().unwrap()
+            });
+            assert_eq!(seen, expected, "{share}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_values_that_are_all_alike_or_of_two_kinds_are_these() {
+        for share in [0.1, 0.5, 0.9] {
+            let (mut same, mut two) = (Quantile::new(share), Quantile::new(share));
+            for number in 0..10_000_u32 {
+                same.add(7.0);
+                two.add(if number % 4 == 0 { 1000.0 } else { 1.0 });
+            }
+            assert_eq!(same.get(), Some(7.0));
+            let (least, most) = if share < 0.75 { (1.0, 10.0) } else { (990.0, 1000.0) };
+            assert!(two.get().is_some_and(|estimate| (least..=most).contains(&estimate)), "{share}: {two:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_quantile_lies_between_the_smallest_and_the_largest_value(

@@ -267,6 +267,49 @@ mod tests {
     }
 
     #[test]
+    fn what_only_one_side_knows_is_left_out() {
+        let base = rates(&window(1000, 100_000, 500, 10 << 20, 21 << 20));
+        let no_clock = rates(&window(1000, 0, 500, 10 << 20, 21 << 20));
+        let no_memory = rates(&window(1000, 100_000, 500, 0, 21 << 20));
+        let weights = Weights::default();
+        for (one, other) in [(&no_clock, &base), (&base, &no_clock), (&no_memory, &base), (&base, &no_memory)] {
+            assert!((weights.cost(one, other) - 1.0).abs() < 1e-9, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_clock_the_model_says_what_the_clock_would() {
+        let slow_paths = |cpu_ns, page_faults, refills| {
+            let mut window = window(1000, cpu_ns, page_faults, 10 << 20, 21 << 20);
+            window.classes[3].refills = refills;
+            rates(&window)
+        };
+        let weights = Weights::default();
+        for (cpu_ns, base_cpu_ns) in [(0, 0), (0, 100_000), (100_000, 0)] {
+            let (base, other) = (slow_paths(base_cpu_ns, 500, 0), slow_paths(cpu_ns, 700, 900));
+            assert_eq!(weights.modelled_cost(&other, &base), weights.cost(&other, &base), "{cpu_ns} {base_cpu_ns}");
+        }
+    }
+
+    #[test]
+    fn large_blocks_are_more_work_than_small_ones() {
+        let cpu_of_each = |work: u64, window: Window| rates(&Window { cpu_ns: 100 * work, ..window }).cpu_ns;
+        let small = window(1000, 0, 0, 0, 0);
+        assert_eq!(cpu_of_each(1000, small.clone()), 100.0);
+        let mut runs = small.clone();
+        runs.run_groups[2].requests = 100;
+        assert_eq!(cpu_of_each(1000 + 12 * 100, runs), 100.0);
+        assert_eq!(cpu_of_each(1000 + 128 * 5, Window { big_requests: 5, ..small }), 100.0);
+    }
+
+    #[test]
+    fn purging_is_priced_by_the_page() {
+        let pages =
+            |count: u64| rates(&Window { purged_bytes: count * OS_PAGE_BYTES as u64, ..window(1000, 0, 0, 0, 0) });
+        assert_eq!((pages(0).slow_ns, pages(50).slow_ns), (0.0, 50.0 * 140.0 / 1000.0));
+    }
+
+    #[test]
     fn fewer_slow_paths_cost_less_by_the_model_whatever_the_clock_says() {
         let with_refills = |refills: u64, cpu_ns: u64| {
             let mut window = window(100_000, cpu_ns, 0, 0, 0);

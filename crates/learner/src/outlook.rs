@@ -312,3 +312,190 @@ const WORTH_A_CHANGE: f64 = 0.004;
 /// seconds of a program are like none of the later ones.
 const WORTH_HUGE_PAGES: f64 = 0.05;
 const MS_FOR_HUGE_PAGES: f64 = 20_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hakmem_base::Hindsight;
+
+    const HUGE: Setting = Setting { delay: 3, size: 0 };
+    const NEVER_HUGE: Setting = Setting { delay: 3, size: SIZES - 1 };
+
+    /// The same under every delay.
+    fn everywhere(flow: Flow) -> [Flow; DELAYS] {
+        [flow; DELAYS]
+    }
+
+    #[test]
+    fn a_setting_is_what_the_lists_have_nearest_to_a_policy() {
+        let of = |purge_delay_ms, thp_heap_bytes| {
+            let setting = Setting::of(&FrozenPolicy { purge_delay_ms, thp_heap_bytes, ..FrozenPolicy::DEFAULT });
+            (setting.delay_value(), setting.size_value())
+        };
+        for (delay, size) in DELAYS_MS.into_iter().zip(HUGE_FROM_BYTES) {
+            assert_eq!(of(delay, size as usize), (u64::from(delay), size));
+        }
+        // What is beyond the lists: the longest delay, and huge pages never.
+        assert_eq!(of(u32::MAX, usize::MAX), (60_000, NEVER));
+        assert_eq!(of(0, 0), (10, 4 << 20));
+    }
+
+    #[test]
+    fn a_bill_has_each_count_at_its_price() {
+        let mut flow = Flow { refaults: 10, purged: 5, purges: 2, kept_unit_ms: 100, ..Flow::EMPTY };
+        (flow.firsts[1], flow.openings[1], flow.air_unit_ms[1]) = (20, 3, 7);
+        // Above the first heap size, below the second: huge pages from the first on make the units of that level whole superslabs.
+        let huge = Bill::of(&flow, HUGE_FROM_BYTES[0]);
+        let expected = Bill {
+            cpu_ns: 120.0 * 2000.0 + 3.0 * 400_000.0 + 2.0 * 12_000.0 + 5.0 * 2000.0,
+            faults: 120.0 + 3.0,
+            byte_ms: 107.0 * 65_536.0,
+        };
+        assert_eq!(huge, expected);
+        let expected =
+            Bill { cpu_ns: 360.0 * 2000.0 + 2.0 * 12_000.0 + 5.0 * 2000.0, faults: 360.0, byte_ms: 100.0 * 65_536.0 };
+        assert_eq!(Bill::of(&flow, HUGE_FROM_BYTES[1]), expected);
+        assert_eq!(Bill::of(&flow, u64::MAX), expected);
+        // Those of the last level have huge pages whatever the heap size.
+        let mut always = Flow::EMPTY;
+        (always.firsts[LEVELS - 1], always.openings[LEVELS - 1]) = (20, 3);
+        assert_eq!(Bill::of(&always, u64::MAX).faults, 3.0);
+    }
+
+    #[test]
+    fn an_account_fades_to_a_third_in_forty_seconds_and_so_does_its_time() {
+        let mut outlook = Outlook::default();
+        outlook.look(&everywhere(Flow { refaults: 1000, ..Flow::EMPTY }), 1400.0);
+        outlook.look_back(&everywhere(Flow { refaults: 500, ..Flow::EMPTY }));
+        assert!(!outlook.is_known());
+        let before = (outlook.bill(HUGE).faults, outlook.bill_of_later(HUGE).faults);
+        assert_eq!(before, (12_000.0, 6000.0));
+        outlook.look(&everywhere(Flow::EMPTY), 200.0);
+        assert!(outlook.is_known());
+        (0..398).for_each(|_| outlook.look(&everywhere(Flow::EMPTY), 100.0));
+        let third = (-1.0_f64).exp();
+        assert!((outlook.bill(HUGE).faults - third * before.0).abs() < 1.0);
+        assert!((outlook.bill_of_later(HUGE).faults - third * before.1).abs() < 1.0);
+        let time = 40_000.0 * (1.0 - third) + 1400.0 * third;
+        assert!((outlook.elapsed_ms - time).abs() < 200.0, "{} {time}", outlook.elapsed_ms);
+    }
+
+    /// A tenth of a second of a program that does this besides what `flow` costs it, and the account of another delay.
+    fn window(flow: &Flow, unlearned: &Flow) -> Window {
+        let bill = Bill::of(flow, NEVER);
+        let hindsight =
+            Hindsight { elapsed_ms: 100, here: everywhere(*flow), unlearned: *unlearned, ..Hindsight::EMPTY };
+        Window {
+            cpu_ns: 10_000_000 + bill.cpu_ns as u64,
+            page_faults: 5000 + bill.faults as u64,
+            resident_bytes: 80 << 20,
+            purgeable_bytes: 16 << 20,
+            hindsight,
+            ..Window::EMPTY
+        }
+    }
+
+    fn account(flow: &Flow, unlearned: &Flow) -> Account {
+        let policy = FrozenPolicy { thp_heap_bytes: usize::MAX, ..FrozenPolicy::DEFAULT };
+        let mut account = Account::default();
+        assert!(!account.is_known());
+        (0..30).for_each(|_| account.look(&window(flow, unlearned), &policy, &policy));
+        assert!(account.is_known());
+        account
+    }
+
+    const PURGES: Flow = Flow { refaults: 400, purged: 300, purges: 20, kept_unit_ms: 20_000, ..Flow::EMPTY };
+    const KEEPS: Flow = Flow { refaults: 40, purged: 30, purges: 10, kept_unit_ms: 60_000, ..Flow::EMPTY };
+
+    #[test]
+    fn a_millisecond_of_the_whole_program_costs_one() {
+        let prices = account(&PURGES, &PURGES).prices(&Weights::default());
+        let (seen, bill) = (window(&PURGES, &PURGES), Bill::of(&PURGES, NEVER));
+        // Resident is what does not wait to be purged, and what has waited.
+        let byte_ms = (64 << 20) as f64 * 100.0 + bill.byte_ms;
+        let whole = Bill { cpu_ns: seen.cpu_ns as f64, faults: seen.page_faults as f64, byte_ms };
+        assert!((prices.of(&whole) / 100.0 - 1.0).abs() < 0.01, "{}", prices.of(&whole));
+        let weights = Weights { cpu: 0.0, faults: 0.0, memory: 1.0 };
+        let memory = account(&PURGES, &PURGES).prices(&weights).of(&whole);
+        assert!((memory / 100.0 - 1.0).abs() < 1e-6, "{memory}");
+    }
+
+    #[test]
+    fn prices_are_those_of_the_program_if_nobody_learned_whatever_runs() {
+        let (boot, learned) = (account(&PURGES, &PURGES), account(&KEEPS, &PURGES));
+        for (one, other) in
+            [(boot.cpu_ns, learned.cpu_ns), (boot.faults, learned.faults), (boot.byte_ms, learned.byte_ms)]
+        {
+            assert!((one / other - 1.0).abs() < 1e-6, "{boot:?} {learned:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_without_a_clock_or_of_a_second_has_no_account() {
+        let policy = FrozenPolicy::DEFAULT;
+        let (mut short, mut clockless) = (Account::default(), Account::default());
+        for number in 0..30 {
+            let seen = Window { cpu_ns: 0, ..window(&Flow::EMPTY, &Flow::EMPTY) };
+            clockless.look(&seen, &policy, &policy);
+            if number < 10 {
+                short.look(&window(&Flow::EMPTY, &Flow::EMPTY), &policy, &policy);
+            }
+        }
+        assert!(!clockless.is_known() && !short.is_known());
+    }
+
+    /// An account over this time (ms) in which units come back for the first time, a hundred in every tenth of a second.
+    fn fresh_units(elapsed_ms: u64) -> Outlook {
+        let mut flow = Flow::EMPTY;
+        (flow.firsts[LEVELS - 2], flow.openings[LEVELS - 2]) = (100, 1);
+        let mut outlook = Outlook::default();
+        (0..elapsed_ms / 100).for_each(|_| outlook.look(&everywhere(flow), 100.0));
+        outlook
+    }
+
+    #[test]
+    fn huge_pages_come_when_twenty_seconds_say_that_they_save_a_twentieth() {
+        let chosen = |outlooks: &[Outlook], fault: f64| {
+            let parts = outlooks.iter().map(|outlook| Part { outlook, best: NEVER_HUGE });
+            let prices = Prices { fault, ..Prices::default() };
+            cheapest_size(parts, NEVER_HUGE.size, prices, &Options::default())
+        };
+        // A millisecond has twelve faults more without.
+        let (worth, not_worth) = (0.06 / 12.0, 0.04 / 12.0);
+        assert_eq!(chosen(&[fresh_units(15_000)], worth), NEVER_HUGE.size);
+        assert_ne!(chosen(&[fresh_units(40_000)], worth), NEVER_HUGE.size);
+        assert_ne!(chosen(&[fresh_units(15_000), fresh_units(15_000)], worth), NEVER_HUGE.size);
+        assert_eq!(chosen(&[fresh_units(40_000)], not_worth), NEVER_HUGE.size);
+        assert_eq!(chosen(&[fresh_units(15_000), fresh_units(15_000)], not_worth), NEVER_HUGE.size);
+        // Half of the time does not need them.
+        let mut other = Outlook::default();
+        (0..400).for_each(|_| other.look(&everywhere(Flow::EMPTY), 100.0));
+        assert_eq!(chosen(&[fresh_units(40_000), other.clone()], worth), NEVER_HUGE.size);
+        assert_ne!(chosen(&[fresh_units(40_000), other], 2.0 * worth), NEVER_HUGE.size);
+    }
+
+    #[test]
+    fn a_delay_is_chosen_for_what_it_costs_here_and_in_the_season_after_if_that_is_worth_a_change() {
+        let chosen = |here: u64, later: u64| {
+            let mut outlook = Outlook::default();
+            // Delays below a second miss so many units here, and so many later.
+            let missed = |units: u64| {
+                let mut flows = everywhere(Flow::EMPTY);
+                flows.iter_mut().take(4).for_each(|flow| flow.refaults = units);
+                flows
+            };
+            for _ in 0..20 {
+                outlook.look(&missed(here), 100.0);
+                outlook.look_back(&missed(later));
+            }
+            let prices = Prices { fault: 0.001 / 12.0, ..Prices::default() };
+            cheapest(&Part { outlook: &outlook, best: HUGE }, 0, prices, &Options::default()).0
+        };
+        assert_eq!(chosen(0, 0), HUGE.delay);
+        assert_eq!(DELAYS_MS[chosen(450, 0)], 1000);
+        assert_eq!(DELAYS_MS[chosen(0, 450)], 1000);
+        assert_eq!(DELAYS_MS[chosen(250, 250)], 1000);
+        // Less than four thousandths.
+        assert_eq!(chosen(350, 0), HUGE.delay);
+    }
+}

@@ -475,4 +475,88 @@ mod tests {
         assert_eq!(*learner.best(), FrozenPolicy::DEFAULT);
         assert!(learner.evidence().all(|evidence| evidence.reason == Reason::Off));
     }
+
+    #[test]
+    fn a_silent_program_keeps_no_memory_for_longer_than_the_boot_policy_says() {
+        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::default(), 1);
+        assert_eq!(learner.fall_silent(), None);
+        learner.running.purge_delay_ms = 30;
+        assert_eq!(learner.fall_silent(), None, "a shorter delay stays");
+        learner.running.purge_delay_ms = 3000;
+        assert_eq!(learner.fall_silent(), Some(FrozenPolicy::DEFAULT));
+        assert_eq!(learner.fall_silent(), None);
+        // What is wanted runs again with the first window.
+        learner.page.best.purge_delay_ms = 3000;
+        learner.stage = Stage::Rest { tally: Tally::EMPTY };
+        let wanted = FrozenPolicy { purge_delay_ms: 3000, ..FrozenPolicy::DEFAULT };
+        assert_eq!(learner.observe(&window(&FrozenPolicy::DEFAULT, &mut Random::new(1))).publish, Some(wanted));
+    }
+
+    /// Windows of a phase that allocates at so many times the usual rate: three doublings apart are another one.
+    fn phase(times: u64, policy: &FrozenPolicy, random: &mut Random) -> Window {
+        let usual = window(policy, random);
+        Window { elapsed_ns: usual.elapsed_ns / times, ..usual }
+    }
+
+    #[test]
+    fn what_is_exported_is_of_the_phase_that_has_lasted_longest() {
+        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::none(), 1);
+        let mut random = Random::new(2);
+        let mut stay = |learner: &mut Learner, times, windows: u32| {
+            (0..windows).for_each(|_| {
+                learner.observe(&phase(times, &FrozenPolicy::DEFAULT, &mut random));
+            });
+        };
+        stay(&mut learner, 1, 50);
+        learner.page.best.purge_delay_ms = 100;
+        stay(&mut learner, 100, 30);
+        learner.page.best.purge_delay_ms = 1000;
+        stay(&mut learner, 100, 5);
+        assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (100, 1000));
+        stay(&mut learner, 100, 50);
+        assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (1000, 1000));
+        stay(&mut learner, 1, 5);
+        assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (1000, 100));
+    }
+
+    #[test]
+    fn eight_phases_are_remembered_and_the_shortest_is_forgotten_for_a_ninth() {
+        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::none(), 1);
+        let mut random = Random::new(3);
+        let mut stay = |learner: &mut Learner, times, windows: u32| {
+            (0..windows).for_each(|_| {
+                learner.observe(&phase(times, &FrozenPolicy::DEFAULT, &mut random));
+            });
+        };
+        for number in 0..8 {
+            stay(&mut learner, 8_u64.pow(number), if number == 3 { 10 } else { 30 });
+            learner.page.best.purge_delay_ms = 100 + number;
+            assert_eq!(learner.phases(), number as usize + 1);
+        }
+        let room = learner.others.capacity();
+        // One that is not like any of them, and each of the others again.
+        stay(&mut learner, 1 << 26, 20);
+        assert_eq!((learner.phases(), learner.others.capacity()), (8, room));
+        for number in (0..8).filter(|number| *number != 3) {
+            stay(&mut learner, 8_u64.pow(number), 5);
+            assert_eq!((learner.best_now().purge_delay_ms, learner.phases()), (100 + number, 8));
+        }
+    }
+
+    #[test]
+    fn a_peak_of_live_blocks_gets_a_class_of_its_own_and_its_evidence_says_counted() {
+        let options = Options { dynamic: true, ..Options::none() };
+        let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &options, 1);
+        let mut blocks = [0; CLASS_COUNT];
+        blocks[hakmem_base::SizeClass::for_bytes(4360).unwrap().index()] = 8000;
+        let mut asked = Sizes::new();
+        asked.record(4360, 3.0);
+        (0..5).for_each(|_| learner.look_at_live_blocks(64 << 20, &blocks, &asked));
+        let published = learner.observe(&window(&FrozenPolicy::DEFAULT, &mut Random::new(4))).publish;
+        assert_eq!(published.map(|policy| policy.dynamic_classes[0]), Some(4368));
+        for evidence in learner.evidence() {
+            let is_counted = evidence.knob == Knob::DynamicClasses;
+            assert_eq!(evidence.reason, if is_counted { Reason::Counted } else { Reason::Off }, "{evidence:?}");
+        }
+    }
 }

@@ -301,3 +301,45 @@ pub(crate) struct Outcome<'a> {
     pub(crate) is_better: bool,
     pub(crate) is_worse: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page that has seen so many windows whose cost per block deviates by this part.
+    fn seen(deviation: f64, windows: u32) -> Page {
+        let mut random = Random::new(5);
+        let mut page = Page::new(&FrozenPolicy::DEFAULT, &Options::default());
+        for _ in 0..windows {
+            let cpu_ns = (1e9 * (deviation * random.normal()).exp()) as u64;
+            let window = Window { elapsed_ns: 100_000_000, allocs: 1_000_000, cpu_ns, ..Window::EMPTY };
+            page.look(&window, true, false, &Options::default());
+        }
+        page
+    }
+
+    #[test]
+    fn turns_are_longer_where_windows_are_less_alike() {
+        let weights = Weights::default();
+        let parts = weights.cpu / (weights.cpu + weights.faults);
+        assert_eq!(seen(0.0, 0).turn_windows(), 1);
+        assert_eq!(seen(0.01, 200).turn_windows(), 1);
+        // The cost is of CPU time and of faults, of which there are none.
+        let deviation = seen(0.08 / parts, 200).noise.variance.sqrt();
+        assert!((0.05..0.11).contains(&deviation), "{deviation}");
+        assert!((2..=4).contains(&seen(0.08 / parts, 200).turn_windows()));
+        assert_eq!(seen(0.5, 200).turn_windows(), 4);
+    }
+
+    #[test]
+    fn a_program_that_has_become_steady_has_short_turns_again() {
+        let mut page = seen(0.5, 50);
+        let window = Window { elapsed_ns: 100_000_000, allocs: 1_000_000, cpu_ns: 1_000_000_000, ..Window::EMPTY };
+        (0..200).for_each(|_| page.look(&window, true, false, &Options::default()));
+        assert_eq!(page.turn_windows(), 1);
+        // What costs another policy's trial says nothing.
+        let other = Window { cpu_ns: 9_000_000_000, ..window };
+        (0..20).for_each(|_| page.look(&other, false, false, &Options::default()));
+        assert_eq!(page.turn_windows(), 1);
+    }
+}

@@ -559,4 +559,46 @@ mod tests {
             assert_eq!(evidence.reason, if is_counted { Reason::Counted } else { Reason::Off }, "{evidence:?}");
         }
     }
+
+    #[test]
+    fn capacities_are_steered_until_they_stand_still_or_have_had_their_time() {
+        let options = Options::default();
+        let ends = |steering: &mut Steering, window: &Window| (1..100).find(|_| steering.observe(window));
+        let mut steering = Steering::new(&FrozenPolicy::DEFAULT, &options);
+        assert_eq!(ends(&mut steering, &Window::EMPTY), Some(STEER_STILL));
+        // Hit rates just below the target: a small step in each window, for longer than there is.
+        let mut missing = Window::EMPTY;
+        for class in &mut missing.classes {
+            (class.allocs, class.refills) = (1000, 420);
+        }
+        let mut steering =
+            Steering::new(&FrozenPolicy { mid_cap: [4; 5], mid_budget: 5000, ..FrozenPolicy::DEFAULT }, &options);
+        assert_eq!(ends(&mut steering, &missing), Some(STEER_WINDOWS));
+        assert!(steering.draft.mid_cap.iter().all(|cap| (50..250).contains(cap)), "{:?}", steering.draft.mid_cap);
+        // Three windows in a row, not in all.
+        let mut steering =
+            Steering::new(&FrozenPolicy { mid_cap: [4; 5], mid_budget: 5000, ..FrozenPolicy::DEFAULT }, &options);
+        for _ in 0..4 {
+            assert!(
+                !steering.observe(&Window::EMPTY) && !steering.observe(&Window::EMPTY) && !steering.observe(&missing)
+            );
+        }
+    }
+
+    #[test]
+    fn turns_between_policies_that_keep_other_memory_wait_for_the_longer_delay() {
+        let (boot, options) = (FrozenPolicy::DEFAULT, Options::default());
+        let keeps = FrozenPolicy { purge_delay_ms: boot.purge_delay_ms + 100, ..boot.clone() };
+        let refills = FrozenPolicy { refill_bytes: 8192, ..boot.clone() };
+        let never = FrozenPolicy { purge_delay_ms: u32::MAX, ..boot.clone() };
+        let waits = |base, candidate| {
+            let pace = pace_of(base, candidate, &options);
+            (pace.settle_ns, pace.elapsed_ns)
+        };
+        let longer_ns = u64::from(keeps.purge_delay_ms) * 1_000_000;
+        assert_eq!(waits(&boot, &keeps), (longer_ns, longer_ns / 2));
+        assert_eq!(waits(&keeps, &boot), (longer_ns, longer_ns / 2));
+        assert_eq!(waits(&boot, &refills), (0, 0));
+        assert_eq!(waits(&boot, &never), (options.settle_longest_ns, options.settle_longest_ns / 2));
+    }
 }

@@ -291,6 +291,32 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_adds_up_what_was_seen_of_all_places_that_its_calls_stand_for() {
+        let mut sites = Sites::new();
+        blocks(&mut sites, &[1, 100], 6, 10, 5, Some(15));
+        blocks(&mut sites, &[2, 100], 5, 10, 5, Some(1000));
+        let of = |calls: &[usize], bytes, weight| Life {
+            bytes,
+            weight,
+            frames: frames(calls),
+            touched_permille: Some(60),
+            ns: 5 * MS,
+            at_ns: 1000 * MS,
+            ..Life::default()
+        };
+        // Blocks of other sizes, of which one stands for four; and a place with the same innermost call.
+        sites.add(&of(&[1, 101], 5 << 20, 4));
+        sites.add(&of(&[1, 101], 40 << 20, 1));
+        let mut hints = Vec::new();
+        derive(&sites, &COSTS, &mut |hint| hints.push(*hint));
+        let hint = hints.iter().find(|hint| hint.pages == Some(Pages::Small)).unwrap();
+        assert_eq!((&hint.frames[..hint.depth], hint.bytes), ([1].as_slice(), [4 << 20, 64 << 20]));
+        assert_eq!((hint.blocks, hint.allocated_bytes), (11.0, ((6 * 32 + 4 * 5 + 40) << 20) as f64));
+        assert_eq!((hint.seen, hint.looks), (8, 8));
+        assert_eq!(hint.touched_permille, Some((6.0 * 15.0 + 2.0 * 60.0) / 8.0));
+    }
+
+    #[test]
     fn a_block_that_comes_back_after_its_pages_have_gone_waits() {
         let mut sites = Sites::new();
         blocks(&mut sites, &[1], 50, 1000, 100, Some(1000));

@@ -218,6 +218,48 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_count_of_runs_has_one_voice() {
+        let members = [member("a", 1, purge(10), &[]), member("b", 0, purge(77), &[]), member("c", 0, purge(77), &[])];
+        let (document, conflicts) = merge(&members).unwrap();
+        assert_eq!((document.policy, document.source.runs, conflicts[0].voices), (purge(77), 3, 2));
+        assert_eq!(document.source.files, ["a (1 runs)", "b (1 runs)", "c (1 runs)"]);
+    }
+
+    #[test]
+    fn of_equal_voices_the_lowest_cost_wins_and_then_the_first() {
+        let taken = |costs: [f64; 3]| {
+            let mut members =
+                [member("a", 4, purge(10), &[]), member("b", 4, purge(77), &[]), member("c", 4, purge(99), &[])];
+            members.iter_mut().zip(costs).for_each(|(member, cost)| member.document.source.cost = cost);
+            merge(&members).unwrap().0.policy.purge_delay_ms
+        };
+        assert_eq!(taken([0.9, 0.8, 0.85]), 77);
+        assert_eq!(taken([0.9, 0.9, 0.9]), 10);
+        // A cost that nobody measured is that of the defaults.
+        assert_eq!(taken([0.0, 0.0, 0.95]), 99);
+        assert_eq!(taken([0.0, 1.1, 1.2]), 10);
+    }
+
+    #[test]
+    fn scores_of_those_who_agree_are_averaged_by_their_runs() {
+        let scored = |name: &str, runs, purge_delay_ms, score_with, score_without| {
+            let mut member = member(name, runs, purge(purge_delay_ms), &["purge_delay_ms"]);
+            let evidence = member.document.evidence.get_mut("purge_delay_ms").unwrap();
+            (evidence.score_with, evidence.score_without) = (score_with, score_without);
+            member
+        };
+        let members = [
+            scored("a", 10, 10, 0.9, 0.0),
+            scored("b", 5, 10, 0.6, 1.5),
+            scored("c", 2, 10, 0.0, 0.0),
+            scored("d", 9, 77, 0.1, 0.1),
+        ];
+        let evidence = merge(&members).unwrap().0.evidence.remove("purge_delay_ms").unwrap();
+        assert!((evidence.score_with - 0.8).abs() < 1e-9, "{evidence:?}");
+        assert!((evidence.score_without - 1.5).abs() < 1e-9, "what nobody measured does not count: {evidence:?}");
+    }
+
+    #[test]
     fn knobs_that_belong_together_come_from_one_file() {
         let small = FrozenPolicy { cache_blocks: 8, cache_max_blocks: 16, ..FrozenPolicy::DEFAULT };
         let large = FrozenPolicy { cache_blocks: 1024, cache_max_blocks: 2048, ..FrozenPolicy::DEFAULT };

@@ -450,6 +450,62 @@ mod tests {
     }
 
     #[test]
+    fn a_range_widens_soon_and_narrows_slowly() {
+        let mut range = Range::at(&[5.0; KINDS]);
+        assert_eq!((range.width(), range.distance(&[5.0; KINDS])), (0.0, 0.0));
+        assert_eq!(range.distance(&[5.0, 5.0, 3.0, 6.0]), 2.0, "the kind that fits least");
+        range.follow(&[7.0, 3.0, 5.0, 5.0]);
+        let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
+        assert!(near(range.most[0], 5.0 + 2.0 * WIDENS) && near(range.least[0], 5.0 + 2.0 * NARROWS), "{range:?}");
+        assert!(near(range.least[1], 5.0 - 2.0 * WIDENS) && near(range.most[1], 5.0 - 2.0 * NARROWS), "{range:?}");
+        assert!(near(range.width(), 4.0 * (WIDENS - NARROWS)), "{range:?}");
+        // More of some kind than ever, not less of another.
+        let high = range.most;
+        assert!(!range.has_risen(&high.map(|high| high + 0.9)) && !range.has_risen(&[0.0; KINDS]));
+        assert!(range.has_risen(&[0.0, 0.0, 0.0, high[3] + 1.1]));
+    }
+
+    #[test]
+    fn a_longer_rest_between_bursts_is_believed_at_once_and_a_shorter_one_slowly() {
+        let mut season = Season::new(Range::default(), 0);
+        season.note_rest(1, 2000.0);
+        assert_eq!(season.rests, [REST_MS, 2000.0, REST_MS, REST_MS]);
+        season.note_rest(1, 1000.0);
+        assert_eq!(season.rests[1], 2000.0 - 1000.0 * RESTS_FOLLOW);
+        (0..200).for_each(|_| season.note_rest(1, 1000.0));
+        assert!((season.rests[1] - 1000.0).abs() < 10.0, "{:?}", season.rests);
+    }
+
+    #[test]
+    fn purge_delay_and_huge_pages_are_set_by_account_while_it_is_listened_to() {
+        let mut life = Life::new(Options::default());
+        let set = |life: &Life| Knob::ALL.into_iter().filter(|knob| life.foresight.sets(*knob)).collect::<Vec<_>>();
+        assert_eq!(set(&life), []);
+        life.run(20, 10, 200, 700);
+        assert_eq!(set(&life), [Knob::PurgeDelay, Knob::Thp]);
+        // A check: the boot policy's settings are back.
+        while !life.foresight.canary.rests() {
+            life.run(1, 10, 200, 700);
+        }
+        assert_eq!(set(&life), []);
+        let mut policy = FrozenPolicy::DEFAULT;
+        life.foresight.apply(&mut policy, &life.options);
+        assert_eq!(policy, FrozenPolicy::DEFAULT);
+    }
+
+    #[test]
+    fn what_is_exported_is_set_for_the_season_that_has_lasted_longest() {
+        let mut life = Life::new(Options::default());
+        life.run(90, 20, 200, 700);
+        let kept = life.policy.purge_delay_ms;
+        life.run(40, 0, 200, 3_600_000);
+        assert!(kept >= 1000 && life.policy.purge_delay_ms <= 30, "{kept} {}", life.policy.purge_delay_ms);
+        let mut longest = FrozenPolicy::DEFAULT;
+        life.foresight.apply_longest(&mut longest, &life.options);
+        assert_eq!(longest.purge_delay_ms, kept);
+    }
+
+    #[test]
     fn bursts_are_one_season() {
         let mut life = Life::new(Options::default());
         for _ in 0..100 {

@@ -342,4 +342,39 @@ mod tests {
         (0..20).for_each(|_| page.look(&other, false, false, &Options::default()));
         assert_eq!(page.turn_windows(), 1);
     }
+
+    #[test]
+    fn what_is_in_doubt_is_first_compared_with_the_boot_policy_and_only_then_anything_else_is_tried() {
+        let (boot, options, mut random) = (FrozenPolicy::DEFAULT, Options::none(), Random::new(1));
+        let mut page = Page::new(&boot, &options);
+        page.doubt(&boot, &options);
+        assert_eq!(
+            page.next(&boot, &options, &mut random),
+            Next::Rest,
+            "the boot policy runs: there is nothing to doubt"
+        );
+        let learned = FrozenPolicy { purge_delay_ms: 30, ..boot.clone() };
+        for is_better in [false, true] {
+            page.best = learned.clone();
+            page.doubt(&boot, &options);
+            let expected = Next::Compare { proposal: Proposal::Boot, base: learned.clone(), candidate: boot.clone() };
+            assert_eq!(page.next(&boot, &options, &mut random), expected);
+            let outcome = Outcome {
+                proposal: Proposal::Boot,
+                candidate: &boot,
+                gain: 0.0,
+                with: 1.0,
+                without: 1.0,
+                is_better,
+                is_worse: !is_better,
+            };
+            page.ended(&outcome, &options);
+            assert_eq!(page.best, if is_better { boot.clone() } else { learned.clone() });
+            assert_eq!(page.next(&boot, &options, &mut random), Next::Rest);
+            // The verdict is about the knobs in which the two differ.
+            let reason = if is_better { Reason::Outdated } else { Reason::RolledBack };
+            assert_eq!(page.ledger.of(Knob::PurgeDelay).reason, reason);
+            assert_eq!(page.ledger.of(Knob::Warm).trials, 0);
+        }
+    }
 }

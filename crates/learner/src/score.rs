@@ -303,6 +303,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tiny_program_has_resident_is_measured_beside_a_mebibyte() {
+        let seen = rates(&window(1000, 0, 0, 1 << 19, 3 << 19));
+        assert!((seen.resident_per_live - 2.5 / 1.5).abs() < 1e-12, "{seen:?}");
+    }
+
+    #[test]
     fn purging_is_priced_by_the_page() {
         let pages =
             |count: u64| rates(&Window { purged_bytes: count * OS_PAGE_BYTES as u64, ..window(1000, 0, 0, 0, 0) });

@@ -228,9 +228,27 @@ mod tests {
 
     #[test]
     fn chance_and_small_gains_are_named() {
-        assert!(matches!(refusal(|_| vec![run(0.99, 1.0, 1.0)], &LIMITS), Some(Refusal::NotWorthIt(_))));
+        let small = refusal(|_| vec![run(0.99, 1.0, 1.0)], &LIMITS);
+        // A hundredth of the processor time, which is four tenths of the score.
+        assert!(matches!(small, Some(Refusal::NotWorthIt(gain)) if (gain - 0.004).abs() < 1e-4), "{small:?}");
         let swaying = |round: usize| vec![run(if round < 5 { 0.5 } else { 1.2 }, 1.0, 1.0)];
         assert_eq!(refusal(swaying, &LIMITS), Some(Refusal::Chance));
+    }
+
+    #[test]
+    fn a_machine_that_becomes_slower_says_the_same_of_its_pairs() {
+        let pairs: Vec<(Pass, Pass)> = (0..8)
+            .map(|round| {
+                let slower = 1.0 + 0.3 * f64::from(round);
+                let both = |cpu: f64| vec![run(cpu * slower, 1.0, 1.0), run(10.0 * cpu * slower, 1.0, 1.0)];
+                (both(100.0), both(90.0))
+            })
+            .collect();
+        let verdict = judge(&pairs, &"cpu=1".parse().unwrap(), &LIMITS, 0.01);
+        assert_eq!((verdict.refusal, verdict.wins), (None, 8));
+        for cost in [verdict.cost, verdict.programs[0].cost, verdict.programs[1].cost] {
+            assert!((cost - 0.9).abs() < 1e-3, "{cost}");
+        }
     }
 
     #[test]

@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn the_peak_counts_where_several_programs_are_measured() {
+        let base = Usage { wall: 1.0, cpu: 1.0, faults: 1e6, mean_rss: 1e9, peak_rss: 1e9, ..Usage::default() };
+        let twice = Ratios::of(&Usage { peak_rss: 2e9, ..base.clone() }, &base);
+        assert!((twice.cost(&Weights::SEVERAL) - 1.15).abs() < 1e-3 && Weights::SEVERAL.has_peak());
+        assert!((twice.cost(&Weights::default()) - 1.0).abs() < 1e-9 && !Weights::default().has_peak());
+    }
+
+    #[test]
     fn a_part_has_a_limit_only_where_it_is_looked_at() {
         let even = Ratios { wall: 1.0, cpu: 1.0, faults: 1.0, memory: 1.0, peak: 1.0 };
         let all = Watched { wall: true, cpu: true, peak: true };
@@ -334,6 +342,10 @@ mod tests {
         let weights: Weights = "cpu=1".parse().unwrap();
         let base = [run(100.0), run(0.5)];
         assert!((cost_of(&[run(50.0), run(1.0)], &base, &weights) - 1.0).abs() < 1e-3, "a half and a double");
+        assert!(
+            (cost_of(&[run(50.0), run(0.5)], &base, &weights) - 0.5_f64.sqrt()).abs() < 1e-3,
+            "a half and the same"
+        );
         assert!((Ratios::mean_of(&[run(50.0), run(0.5)], &base).cpu - 0.5_f64.sqrt()).abs() < 1e-3);
         let passes = [vec![run(3.0), run(9.0)], vec![run(1.0), run(5.0)], vec![run(2.0), run(7.0)]];
         let cpus = |pass: Pass| pass.iter().map(|run| run.cpu).collect::<Vec<f64>>();
@@ -354,5 +366,6 @@ mod tests {
         assert_eq!(median([1.0, 2.0]), 1.5);
         assert_eq!(median([]), 0.0);
         assert_eq!(spread(&[1.0, 1.0, 1.5, 9.0, 1.0]), 0.0);
+        assert_eq!(spread(&[1.0, 2.0, 3.0, 5.0, 90.0]), 2.0);
     }
 }

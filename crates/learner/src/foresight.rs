@@ -450,6 +450,33 @@ mod tests {
     }
 
     #[test]
+    fn flows_are_bytes_a_second_of_each_kind_whatever_the_length_of_windows() {
+        let index = |bytes| hakmem_base::SizeClass::for_bytes(bytes).unwrap().index();
+        let near = |flows: Flows, expected: [f64; KINDS]| {
+            flows.iter().zip(expected).all(|(flow, bytes)| (flow - log2(1.0 + bytes / FLOOR)).abs() < 1e-3)
+        };
+        for (elapsed_ms, parts) in [(100.0, 1), (50.0, 2)] {
+            let mut seen = Window { big_requests: 10 / parts, ..Window::EMPTY };
+            seen.classes[index(1024)].allocs = 60_000 / parts;
+            seen.classes[index(2048)].allocs = 40_000 / parts;
+            seen.classes[index(4096)].allocs = 10_000 / parts;
+            seen.run_groups[2].requests = 100 / parts;
+            let mut foresight = Foresight::new(&FrozenPolicy::DEFAULT);
+            let mut flows = [0.0; KINDS];
+            (0..20 * parts).for_each(|_| flows = foresight.flows(&seen, elapsed_ms));
+            let each_100_ms =
+                [60_000.0 * 1024.0, 40_000.0 * 2048.0 + 10_000.0 * 4096.0, 100.0 * 393_216.0, 10.0 * 4_194_304.0];
+            let rates = each_100_ms.map(|bytes| 10.0 * bytes);
+            assert!(near(flows, rates), "{flows:?} {rates:?}");
+            // What happened before the last fifth of a second counts a third.
+            for _ in 0..2 * parts {
+                flows = foresight.flows(&Window::EMPTY, elapsed_ms);
+            }
+            assert!(near(flows, rates.map(|rate| rate * exp(-1.0))), "{flows:?}");
+        }
+    }
+
+    #[test]
     fn a_range_widens_soon_and_narrows_slowly() {
         let mut range = Range::at(&[5.0; KINDS]);
         assert_eq!((range.width(), range.distance(&[5.0; KINDS])), (0.0, 0.0));

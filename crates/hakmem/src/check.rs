@@ -2,9 +2,8 @@
 //!
 //! **Not here.** Repair, and anything that a running program needs: a check walks all tables of the window.
 
-use hakmem_base::{SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex, fatal};
+use hakmem_base::{SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, fatal};
 use hakmem_ownership::Route;
-use hakmem_publish_adopt::SlabWords as _;
 use hakmem_tiny_front::Tables;
 
 use crate::global::GLOBAL;
@@ -21,34 +20,26 @@ struct Census {
 }
 
 impl Census {
-    /// Looks at every unit that can be in use.
-    fn of(tables: &Tables, committed_bytes: usize) -> Self {
-        let mut census = Self::default();
-        let end = SLABS_PER_SUPERSLAB as usize + (committed_bytes >> SLAB_SHIFT);
-        for unit in SLABS_PER_SUPERSLAB as usize..end {
-            if unit >= tables.routes.len() {
-                fatal("the window has fewer route words than units");
-            }
-            let route = match tables.route_word(SlabIndex::new(unit as u32)).route() {
-                Route::Watched(note) => watcher::route_elsewhere(note, unit).unwrap_or(Route::Watched(note)),
-                route => route,
-            };
-            match route {
-                Route::Unused => {}
-                // Every unit of these carries its route.
-                Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) | Route::Watched(_) => {
-                    census.slab_units += 1
-                }
-                Route::Run { units, bytes } => {
-                    census.run_units += u64::from(units);
-                    census.run_bytes += bytes as u64;
-                }
-                Route::Big { bytes, .. } => {
-                    census.big_units += (bytes.div_ceil(SUPERSLAB_BYTES) as u64) * u64::from(SLABS_PER_SUPERSLAB);
-                    census.big_bytes += bytes as u64;
-                }
-            }
+    fn take(tables: &Tables) -> Self {
+        if GLOBAL.front.os.units_used().end as usize > tables.routes.len() {
+            fatal("the window has fewer route words than units");
         }
+        let mut census = Self::default();
+        watcher::for_each_route(tables, |_, route| match route {
+            Route::Unused => {}
+            // Every unit of these carries its route.
+            Route::Owned(_) | Route::Orphan(_) | Route::Hardened(_) | Route::Sampled(_) | Route::Watched(_) => {
+                census.slab_units += 1;
+            }
+            Route::Run { units, bytes } => {
+                census.run_units += u64::from(units);
+                census.run_bytes += bytes as u64;
+            }
+            Route::Big { bytes, .. } => {
+                census.big_units += (bytes.div_ceil(SUPERSLAB_BYTES) as u64) * u64::from(SLABS_PER_SUPERSLAB);
+                census.big_bytes += bytes as u64;
+            }
+        });
         census
     }
 }
@@ -71,7 +62,7 @@ pub(crate) fn check_invariants() {
         run_bytes = run_bytes.wrapping_add(record.runs.allocated_bytes()).wrapping_sub(record.runs.freed_bytes());
     }
     let os = GLOBAL.front.os.stats();
-    let census = Census::of(tables, os.committed_bytes);
+    let census = Census::take(tables);
     let kept_units = GLOBAL.big.kept_superslabs() * u64::from(SLABS_PER_SUPERSLAB);
     // What could not be made writable again has lost its routes and stays in use.
     let stranded_units = GLOBAL.hardened.stats().stranded_bytes >> SLAB_SHIFT;

@@ -1,12 +1,17 @@
-//! Heap dumps: what the heaps hold, as JSON and as a DOT graph. Safe to call in a signal handler: reads counters only.
+//! Heap dumps: what the heaps and the window hold, as JSON and as a DOT graph. Safe to call in a signal handler: reads counters and
+//! route words only.
 
 use core::ffi::{c_char, c_int};
 use core::fmt::Write as _;
 use hakmem_atomic_ops::Shared32;
+use hakmem_base::{BIN_COUNT, SLAB_BYTES, SizeClass};
+use hakmem_mid_pool::{LARGE_CLASS_COUNT, large_class, most_units};
+use hakmem_ownership::Route;
 use hakmem_tiny_front::RingEvent;
 
 use crate::global::{ComplaintLine, GLOBAL};
 use crate::report;
+use crate::watcher;
 use crate::writer::FdWriter;
 
 /// Longest path (bytes) of a dump file.
@@ -14,7 +19,84 @@ const PATH_BYTES: usize = 640;
 
 static DUMPS: Shared32 = Shared32::new(0);
 
-/// Writes a heap dump as JSON to the file descriptor `fd`: statistics, every heap's classes in use, the tiny ring.
+/// Blocks in use, and their bytes.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    blocks: u64,
+    bytes: u64,
+}
+
+/// What the window holds beside the heaps' own slabs.
+struct Holdings {
+    /// Slabs without an owner, by size class.
+    orphan_slabs: [u64; BIN_COUNT],
+    /// Runs in use, by large class.
+    runs: [Held; LARGE_CLASS_COUNT],
+    big: Held,
+    hardened_slabs: u64,
+    sampled_slabs: u64,
+    watched_slabs: u64,
+}
+
+impl Holdings {
+    /// `each_big` is called with the address and the bytes of every big block.
+    fn take(mut each_big: impl FnMut(usize, usize)) -> Self {
+        let mut held = Self {
+            orphan_slabs: [0; BIN_COUNT],
+            runs: [Held::default(); LARGE_CLASS_COUNT],
+            big: Held::default(),
+            hardened_slabs: 0,
+            sampled_slabs: 0,
+            watched_slabs: 0,
+        };
+        let Some(tables) = GLOBAL.front.tables() else { return held };
+        watcher::for_each_route(tables, |unit, route| match route {
+            Route::Unused | Route::Owned(_) => {}
+            Route::Orphan(class) => {
+                held.orphan_slabs.get_mut(class.index()).into_iter().for_each(|slabs| *slabs += 1);
+            }
+            Route::Run { units, bytes } => {
+                held.runs.get_mut(large_class(units)).into_iter().for_each(|runs| runs.add(bytes));
+            }
+            Route::Big { bytes, .. } => {
+                held.big.add(bytes);
+                each_big(GLOBAL.front.os.address_of(unit).addr(), bytes);
+            }
+            Route::Hardened(_) => held.hardened_slabs += 1,
+            Route::Sampled(_) => held.sampled_slabs += 1,
+            Route::Watched(_) => held.watched_slabs += 1,
+        });
+        held
+    }
+
+    /// Orphan slabs of the classes that have any: bytes of a block, slabs.
+    fn orphans(&self) -> impl Iterator<Item = (u64, u64)> {
+        SizeClass::all()
+            .chain(SizeClass::all_dynamic())
+            .filter_map(|class| Some((class.block_bytes() as u64, *self.orphan_slabs.get(class.index())?)))
+            .filter(|&(_, slabs)| slabs != 0)
+    }
+
+    /// Runs of the large classes that have any in use: bytes of the class's largest, and what is held.
+    fn runs(&self) -> impl Iterator<Item = (u64, Held)> {
+        let most_bytes = |class| u64::from(most_units(class)) * SLAB_BYTES as u64;
+        self.runs
+            .iter()
+            .enumerate()
+            .filter(|(_, held)| held.blocks != 0)
+            .map(move |(class, &held)| (most_bytes(class), held))
+    }
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.blocks += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// Writes a heap dump as JSON to the file descriptor `fd`: statistics, every heap's classes in use, what else the window holds (slabs
+/// without an owner, runs by their size, each big block), the tiny ring. Blocks that the program frees meanwhile may be in it or not.
 pub fn dump_json(fd: c_int) {
     let mut out = FdWriter::new(fd);
     out.text("{\"stats\":");
@@ -36,7 +118,29 @@ pub fn dump_json(fd: c_int) {
         }
         out.text("]}");
     }
-    out.text("],\"ring\":[");
+    out.text("],\"big\":[");
+    let mut separator = "";
+    let held = Holdings::take(|address, bytes| {
+        out.text(separator).text("{\"address\":\"").hex(address).text("\",\"bytes\":").number(bytes as u64).text("}");
+        separator = ",";
+    });
+    out.text("],\"runs\":[");
+    let mut separator = "";
+    for (most_bytes, runs) in held.runs() {
+        out.text(separator).text("{\"most_bytes\":").number(most_bytes).text(",\"blocks\":").number(runs.blocks);
+        out.text(",\"bytes\":").number(runs.bytes).text("}");
+        separator = ",";
+    }
+    out.text("],\"orphans\":[");
+    let mut separator = "";
+    for (block_bytes, slabs) in held.orphans() {
+        out.text(separator).text("{\"block_bytes\":").number(block_bytes).text(",\"slabs\":").number(slabs).text("}");
+        separator = ",";
+    }
+    out.text("],\"hardened_slabs\":").number(held.hardened_slabs);
+    out.text(",\"sampled_slabs\":").number(held.sampled_slabs);
+    out.text(",\"watched_slabs\":").number(held.watched_slabs);
+    out.text(",\"ring\":[");
     let mut separator = "";
     GLOBAL.front.ring.for_each(|event, slab, count| {
         out.text(separator).text("{\"event\":\"").text(RingEvent::name(event)).text("\",\"slab\":");
@@ -46,7 +150,7 @@ pub fn dump_json(fd: c_int) {
     out.text("]}\n");
 }
 
-/// Writes a heap dump as a DOT graph to the file descriptor `fd`: heaps, their classes, and the superslab tiers.
+/// Writes a heap dump as a DOT graph to the file descriptor `fd`: heaps, their classes, the superslab tiers, runs and big blocks.
 pub fn dump_dot(fd: c_int) {
     let stats = report::stats_in_handler();
     let mut out = FdWriter::new(fd);
@@ -55,6 +159,19 @@ pub fn dump_dot(fd: c_int) {
     out.text(" draining ").number(stats.draining_superslabs);
     out.text(" free ").number(stats.free_superslabs);
     out.text(" big ").number(stats.extent_superslabs).text("\"];\n");
+    let held = Holdings::take(|_, _| {});
+    for (number, (most_bytes, runs)) in (0..).zip(held.runs()) {
+        out.text("  window -> runs").number(number).text(";\n  runs").number(number).text(" [label=\"runs to ");
+        out.number(most_bytes >> 10).text(" KiB\\n").number(runs.blocks).text(" in use\"];\n");
+    }
+    if held.big.blocks != 0 {
+        out.text("  window -> big;\n  big [label=\"big blocks\\n").number(held.big.blocks).text(" in use, ");
+        out.number(held.big.bytes >> 20).text(" MiB\"];\n");
+    }
+    for (block_bytes, slabs) in held.orphans() {
+        out.text("  window -> orphans").number(block_bytes).text(";\n  orphans").number(block_bytes).text(" [label=\"");
+        out.number(block_bytes).text(" B\\n").number(slabs).text(" slabs without owner\"];\n");
+    }
     for (number, record) in GLOBAL.records().enumerate() {
         let number = number as u64;
         out.text("  heap").number(number).text(" [label=\"heap ").number(number).text("\"];\n");

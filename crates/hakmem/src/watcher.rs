@@ -19,7 +19,9 @@ use hakmem_base::{
 use hakmem_learner::{Blocks, SiteCosts, SiteHint, Summary, Visit, Window};
 use hakmem_ownership::Route;
 use hakmem_policy::{Mode, Settings};
+use hakmem_publish_adopt::SlabWords as _;
 use hakmem_sampled::Trace;
+use hakmem_tiny_front::Tables;
 use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 
 use crate::global::GLOBAL;
@@ -329,6 +331,18 @@ impl Paused {
 /// Route of the block at `unit` without its watch; `None` if it is a small one, or has been freed.
 pub(crate) fn route_elsewhere(note: usize, unit: usize) -> Option<Route> {
     GLOBAL.watcher.pool.route_elsewhere(note, SlabIndex::new(unit as u32))?.ok()
+}
+
+/// Calls `visit` with every unit of the window that may be in use, and what for. Watched runs and big blocks are what they are without
+/// their watch. Reads each word once, and takes no lock.
+pub(crate) fn for_each_route(tables: &Tables, mut visit: impl FnMut(SlabIndex, Route)) {
+    for unit in GLOBAL.front.os.units_used().map(SlabIndex::new) {
+        let route = match tables.route_word(unit).route() {
+            Route::Watched(note) => route_elsewhere(note, unit.to_usize()).unwrap_or(Route::Watched(note)),
+            route => route,
+        };
+        visit(unit, route);
+    }
 }
 
 /// Takes a block back whose unit's route says "watched".

@@ -79,6 +79,38 @@ fn a_signal_writes_both_dumps_with_the_ring() {
 }
 
 #[test]
+fn a_dump_holds_runs_big_blocks_and_slabs_without_an_owner() {
+    if Child::role().is_some() {
+        let left = thread::spawn(|| vec![Box::new([0_u8; 64]); 5000]).join().unwrap();
+        let runs = [100 << 10, 100 << 10, 1 << 20].map(|bytes| black_box(vec![1_u8; bytes]));
+        let big = black_box(vec![1_u8; 5 << 20]);
+        println!("{:p}", big.as_ptr());
+        std::io::Write::flush(&mut std::io::stdout()).unwrap();
+        hakmem::dump_json(2);
+        drop((left, runs, big));
+        return;
+    }
+    let ended = Child::of_test("a_dump_holds_runs_big_blocks_and_slabs_without_an_owner", "dump").run();
+    ended.assert_success();
+    let dump: Value = serde_json::from_str(ended.stderr.trim()).unwrap();
+    let big = dump["big"].as_array().unwrap();
+    assert!(
+        big.iter().any(|block| block["bytes"] == 5 << 20 && ended.stdout.contains(block["address"].as_str().unwrap())),
+        "{big:?}"
+    );
+    let runs_to = |most_bytes: u64| {
+        dump["runs"].as_array().unwrap().iter().find(|runs| runs["most_bytes"] == most_bytes).cloned().unwrap()
+    };
+    assert!(runs_to(128 << 10)["blocks"].as_u64().unwrap() >= 2);
+    assert!(runs_to(2 << 20)["bytes"].as_u64().unwrap() >= 1 << 20);
+    let orphans = dump["orphans"].as_array().unwrap();
+    assert!(
+        orphans.iter().any(|slabs| slabs["block_bytes"] == 64 && slabs["slabs"].as_u64().unwrap() >= 4),
+        "{orphans:?}"
+    );
+}
+
+#[test]
 fn exit_statistics_are_written_as_text_and_json() {
     if Child::role().is_some() {
         exchange();

@@ -1,6 +1,6 @@
 //! A thread's cache of freed runs.
 
-use crate::context::{Block, GRAIN_BYTES, LARGE_CLASS_COUNT, RunContext, RunPolicy, Shape, large_class};
+use crate::context::{Block, GRAIN_BYTES, LARGE_CLASS_COUNT, RunContext, RunPolicy, Shape, large_class, most_units};
 use crate::lanes::{FreeRun, Lanes, Lengths, MAX_RUNS};
 use crate::raw::View;
 use crate::shared::{self, hand_out, low_bits};
@@ -347,9 +347,8 @@ fn bounds(policy: &RunPolicy) -> (u32, u32) {
 
 /// The lengths of which [`large_class`] says `class`.
 const fn lengths_of_class(class: usize) -> Lengths {
-    let most = if class + 1 < LARGE_CLASS_COUNT { 1 << class } else { SLABS_PER_SUPERSLAB };
-    let least = if class == 0 { 1 } else { (1 << (class - 1)) + 1 };
-    Lengths::between(least, most)
+    let least = if class == 0 { 1 } else { most_units(class - 1) + 1 };
+    Lengths::between(least, most_units(class))
 }
 
 #[inline]

@@ -82,6 +82,12 @@ pub const fn large_class(units: u32) -> usize {
     if class < LARGE_CLASS_COUNT as u32 { class as usize } else { LARGE_CLASS_COUNT - 1 }
 }
 
+/// Units of the longest runs of which [`large_class`] says `class`.
+#[must_use]
+pub const fn most_units(class: usize) -> u32 {
+    if class + 1 < LARGE_CLASS_COUNT { 1 << class } else { SLABS_PER_SUPERSLAB }
+}
+
 /// A request in units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {

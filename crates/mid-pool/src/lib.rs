@@ -19,4 +19,4 @@ mod raw;
 pub mod shared;
 
 pub use cache::{RunCache, RunFlow};
-pub use context::{Block, LARGE_CLASS_COUNT, RunContext, RunPolicy, large_class};
+pub use context::{Block, LARGE_CLASS_COUNT, RunContext, RunPolicy, large_class, most_units};

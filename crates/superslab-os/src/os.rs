@@ -8,6 +8,7 @@ use crate::residence;
 use crate::stats::OsStats;
 use crate::sys;
 use crate::window::{Reservation, Window};
+use core::ops::Range;
 use hakmem_atomic_ops::{Flag, Lock, LockGuard, Shared64};
 use hakmem_base::{
     Hindsight, OS_PAGE_BYTES, SLAB_BYTES, SLAB_SHIFT, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SUPERSLAB_SHIFT, SlabIndex,
@@ -126,6 +127,12 @@ impl SuperslabOs {
     pub fn fit(&self, limit_bytes: usize) {
         let _pool = self.pool.lock();
         self.reservation.fit(limit_bytes);
+    }
+
+    /// The units of the window that may be in use, now or ever before. One relaxed load, for whoever looks at all of them.
+    #[must_use]
+    pub fn units_used(&self) -> Range<u32> {
+        SLABS_PER_SUPERSLAB..(self.reservation.committed_bytes() >> SLAB_SHIFT) as u32
     }
 
     /// Whether the address lies in the window, where it is reserved. Elsewhere in it there is somebody else's memory, or nothing.

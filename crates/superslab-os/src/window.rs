@@ -226,6 +226,11 @@ impl Reservation {
         address.wrapping_sub(base.addr()) < self.reserved_bytes.load_relaxed() && !base.is_null()
     }
 
+    /// Bytes from the window's start up to where something may be handed out: what is committed, superslab 0 included.
+    pub(crate) fn committed_bytes(&self) -> usize {
+        self.committed_bytes.load_relaxed()
+    }
+
     /// Makes the superslabs from `committed` up to `end` writable.
     pub(crate) fn commit(&self, committed: u32, end: u32) -> bool {
         if !self.regain(end) {

@@ -5,7 +5,7 @@
 mod support;
 
 use hakmem_atomic_ops::SharedPtr;
-use hakmem_base::{OS_PAGE_BYTES, RUN_MAX_BYTES, SLAB_BYTES, fatal};
+use hakmem_base::{OS_PAGE_BYTES, RUN_MAX_BYTES, SLAB_BYTES, SLABS_PER_SUPERSLAB, fatal};
 use hakmem_mid_pool::{RunCache, RunFlow, RunPolicy, large_class, shared};
 use hakmem_ownership::Route;
 use support::{Heap, fill, is_filled};
@@ -148,6 +148,38 @@ fn the_cache_keeps_within_every_bound_and_lets_the_oldest_go() {
 }
 
 #[test]
+fn a_run_that_fills_the_cache_is_kept_and_a_longer_one_is_not() {
+    let policy = RunPolicy { cache_bytes: 4 << 16, cache_runs: 3, ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    let take = |units| cache.allocate(&heap.cx(), units * SLAB_BYTES, 16).unwrap();
+    let (fits, longer) = (take(4), take(5));
+    let small: Vec<_> = (0..5).map(|_| take(1)).collect();
+    free(&heap, &cache, longer);
+    assert_eq!(cache.cached_bytes(), 0);
+    free(&heap, &cache, fits);
+    assert_eq!(cache.cached_bytes(), 4 * SLAB_BYTES);
+    for &block in &small {
+        free(&heap, &cache, block);
+    }
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES, "not more runs than policy says");
+    cache.check_invariants(&heap.cx());
+}
+
+#[test]
+fn room_goes_before_a_run_does() {
+    let policy = RunPolicy { cache_runs: 2, ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    let [taken, kept, wide] = [1, 1, 2].map(|units| cache.allocate(&heap.cx(), units * SLAB_BYTES, 16).unwrap());
+    free(&heap, &cache, kept);
+    free(&heap, &cache, taken);
+    assert_eq!(allocate_again(&cache, SLAB_BYTES), Some(taken.ptr));
+    free(&heap, &cache, wide);
+    assert_eq!(cache.cached_bytes(), 3 * SLAB_BYTES);
+    assert_eq!(allocate_again(&cache, SLAB_BYTES), Some(kept.ptr));
+    cache.check_invariants(&heap.cx());
+}
+
+#[test]
 fn bounds_that_have_become_smaller_hold_for_what_is_kept_already() {
     let (mut heap, cache) = (heap(), RunCache::new());
     let blocks: Vec<_> = (0..8).map(|_| cache.allocate(&heap.cx(), 250_000, 16).unwrap()).collect();
@@ -217,6 +249,39 @@ fn trim_lets_go_what_was_not_used_since_the_last_one() {
 }
 
 #[test]
+fn trim_leaves_what_came_by_the_short_way_since_the_last_one() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), SLAB_BYTES, 16).unwrap();
+    free(&heap, &cache, block);
+    cache.trim(&heap.cx());
+    assert_eq!(allocate_again(&cache, SLAB_BYTES), Some(block.ptr));
+    assert!(free_again(&heap, &cache, block));
+    cache.trim(&heap.cx());
+    assert_eq!(cache.cached_bytes(), SLAB_BYTES);
+    cache.trim(&heap.cx());
+    assert_eq!(cache.cached_bytes(), 0);
+}
+
+#[test]
+fn every_request_is_counted_once_by_whichever_way_it_goes() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let rounds = if cfg!(miri) { 20 } else { 3000 };
+    let mut was_sent_on = 0;
+    for round in 0..rounds {
+        let again = allocate_again(&cache, 40_000).map(|ptr| hakmem_mid_pool::Block { ptr, zeroed: false });
+        was_sent_on += u32::from(round != 0 && again.is_none());
+        let block = again.or_else(|| cache.allocate(&heap.cx(), 40_000, 16)).unwrap();
+        if !free_again(&heap, &cache, block) {
+            free(&heap, &cache, block);
+        }
+    }
+    assert!(cfg!(miri) || was_sent_on > 0, "the test needs some requests that were sent on");
+    assert_eq!(cache.flow()[0], RunFlow { requests: rounds, hits: rounds - 1 });
+    let bytes = rounds * 10 * OS_PAGE_BYTES as u64;
+    assert_eq!((cache.allocated_bytes(), cache.freed_bytes()), (bytes, bytes));
+}
+
+#[test]
 fn growth_lets_go_what_was_not_used_since_the_last_growth() {
     let (heap, cache) = (heap(), RunCache::new());
     let take = |units| cache.allocate(&heap.cx(), units * SLAB_BYTES, 16).unwrap();
@@ -252,6 +317,22 @@ fn a_block_grows_into_free_units_and_into_a_cached_run_behind_it() {
 }
 
 #[test]
+fn a_block_grows_over_a_cached_run_up_to_the_end_of_its_superslab() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let block = cache.allocate(&heap.cx(), SLAB_BYTES, 16).unwrap();
+    let (index, ..) = heap.run_of(block);
+    let rest = SLABS_PER_SUPERSLAB - index.slot();
+    let behind = cache.allocate(&heap.cx(), (rest as usize - 1) * SLAB_BYTES, 16).unwrap();
+    assert_eq!(heap.run_of(behind).0, index.add(1), "the test needs neighbours");
+    free(&heap, &cache, behind);
+    assert!(!cache.resize_in_place(&heap.cx(), index, 1, (rest as usize + 1) * SLAB_BYTES));
+    assert!(cache.resize_in_place(&heap.cx(), index, 1, rest as usize * SLAB_BYTES));
+    assert_eq!(heap.run_of(block), (index, rest, rest as usize * SLAB_BYTES));
+    assert_eq!((cache.cached_bytes(), heap.os.stats().in_use_bytes), (0, rest as usize * SLAB_BYTES));
+    heap.os.check_invariants();
+}
+
+#[test]
 fn a_shrunk_block_gives_units_back_when_it_is_worth_it() {
     let (heap, cache) = (heap(), RunCache::new());
     let block = cache.allocate(&heap.cx(), 16 * SLAB_BYTES, 16).unwrap();
@@ -282,6 +363,45 @@ fn misses_of_one_size_are_served_in_bundles_of_clean_runs() {
     cache.flush(&heap.cx());
     heap.os.check_invariants();
     assert_eq!(heap.os.stats().in_use_bytes, 0);
+}
+
+#[test]
+fn a_bundle_follows_a_second_miss_of_one_length_and_never_one_of_another() {
+    let policy = RunPolicy { bundle_runs: 2, ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    for units in [1, 2, 3, 1, 2, 3] {
+        cache.allocate(&heap.cx(), units * SLAB_BYTES, 16).unwrap();
+        assert_eq!((cache.bundles(), cache.cached_bytes()), (0, 0));
+    }
+    cache.allocate(&heap.cx(), 3 * SLAB_BYTES, 16).unwrap();
+    assert_eq!((cache.bundles(), cache.cached_bytes()), (1, 3 * SLAB_BYTES));
+    for _ in 0..3 {
+        cache.allocate(&heap.cx(), 5 * SLAB_BYTES, 16).unwrap();
+    }
+    assert_eq!(cache.bundles(), 1, "longer runs come one by one");
+}
+
+#[test]
+fn a_bundle_is_no_longer_than_a_superslab() {
+    let policy =
+        RunPolicy { cache_bytes: 64 << 20, cache_runs: 64, bundle_runs: 64, large_cap: [64; 5], ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    for _ in 0..2 {
+        cache.allocate(&heap.cx(), 4 * SLAB_BYTES, 16).unwrap();
+    }
+    assert_eq!((cache.bundles(), cache.cached_bytes()), (1, 7 * 4 * SLAB_BYTES));
+    cache.check_invariants(&heap.cx());
+}
+
+#[test]
+fn what_asks_for_an_alignment_gets_it_however_often_it_misses() {
+    let policy = RunPolicy { bundle_runs: 4, ..RunPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(WINDOW, policy), RunCache::new());
+    for _ in 0..6 {
+        let block = cache.allocate(&heap.cx(), SLAB_BYTES, 4 * SLAB_BYTES).unwrap();
+        assert!(block.ptr.as_ptr().addr().is_multiple_of(4 * SLAB_BYTES));
+    }
+    assert_eq!((cache.bundles(), cache.cached_bytes()), (0, 0));
 }
 
 #[test]

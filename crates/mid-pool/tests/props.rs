@@ -88,6 +88,8 @@ struct Machine {
     caches: [RunCache; 2],
     live: Vec<Live>,
     marks: u8,
+    /// Bytes of blocks that came without a cache, less those of blocks that went without one.
+    bytes_without_cache: i64,
 }
 
 impl Machine {
@@ -97,6 +99,7 @@ impl Machine {
             caches: [RunCache::new(), RunCache::new()],
             live: Vec::new(),
             marks: 0,
+            bytes_without_cache: 0,
         }
     }
 
@@ -137,6 +140,7 @@ impl Machine {
             }
             Step::AllocateWithoutCache { bytes } => {
                 if let Some(block) = shared::allocate(&self.heap.cx(), bytes, 16) {
+                    self.bytes_without_cache += self.heap.run_of(block).2 as i64;
                     self.accept(block, bytes, 16);
                 }
             }
@@ -169,7 +173,8 @@ impl Machine {
                 self.caches.iter().for_each(|cache| cache.fit(&self.heap.cx()));
             }
             Step::FreeWithoutCache { place } => {
-                if let Some((_, index, units, _)) = self.take(place) {
+                if let Some((_, index, units, bytes)) = self.take(place) {
+                    self.bytes_without_cache -= bytes as i64;
                     shared::free(&self.heap.cx(), index, units);
                 }
             }
@@ -188,6 +193,14 @@ impl Machine {
         let held = self.live.iter().map(|live| self.heap.run_of(live.block).1 as usize * SLAB_BYTES).sum::<usize>();
         let cached = self.caches.iter().map(RunCache::cached_bytes).sum::<usize>();
         assert_eq!(self.heap.os.stats().in_use_bytes, held + cached, "units are lost or held twice");
+        let counted = |cache: &RunCache| cache.allocated_bytes() as i64 - cache.freed_bytes() as i64;
+        let in_hands = self.live.iter().map(|live| live.bytes as i64).sum::<i64>();
+        let through_caches = self.caches.iter().map(counted).sum::<i64>();
+        assert_eq!(
+            through_caches + self.bytes_without_cache,
+            in_hands,
+            "bytes handed out and taken back do not balance"
+        );
     }
 
     fn resize(&mut self, cache: usize, place: usize, new_bytes: usize) {

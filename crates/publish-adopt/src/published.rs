@@ -93,3 +93,22 @@ impl Default for Published {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_has_changed_is_never_the_same_again() {
+        let mut words = vec![0_u64];
+        for slab in [7, 0, 7, 9, 7, u32::MAX, 7] {
+            let head = Head::unpack(words.last().copied().unwrap());
+            let word = head.followed_by(slab);
+            assert_eq!(Head::unpack(word).slab, slab);
+            assert!(!words.contains(&word), "slab {slab} stands there as it did before");
+            words.push(word);
+        }
+        let last_tag = Head { slab: 7, tag: u32::MAX };
+        assert_eq!(Head::unpack(last_tag.followed_by(3)).slab, 3, "tags begin anew and leave the slab alone");
+    }
+}

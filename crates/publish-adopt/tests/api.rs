@@ -75,6 +75,35 @@ fn a_closed_mailbox_refuses_until_it_is_opened() {
 }
 
 #[test]
+fn unread_mail_is_fetched_once_and_a_closed_mailbox_stays_closed() {
+    let words = Words::new();
+    let mailbox = &words.mailboxes[0];
+    assert_eq!(mailbox.fetch_unread(&words).count(), 0);
+    for index in [1, 2] {
+        assert_eq!(mailbox.post(&words, SlabIndex::new(index)), Posted::Accepted);
+    }
+    assert!(mailbox.has_mail());
+    assert_eq!(mailbox.fetch_unread(&words).map(SlabIndex::get).collect::<Vec<_>>(), [2, 1]);
+    assert!(!mailbox.has_mail());
+    assert_eq!(mailbox.fetch_unread(&words).count(), 0);
+    assert_eq!(mailbox.post(&words, SlabIndex::new(3)), Posted::Accepted, "it is still open");
+    assert_eq!(mailbox.close(&words).count(), 1);
+    assert!(!mailbox.has_mail(), "closed is not full");
+    assert_eq!(mailbox.fetch_unread(&words).count(), 0);
+    assert_eq!(mailbox.post(&words, SlabIndex::new(4)), Posted::Closed);
+}
+
+#[test]
+fn a_note_of_a_whole_slab_stands_until_it_is_forgotten() {
+    let mailbox = Mailbox::new();
+    assert!(!mailbox.has_whole());
+    for has_whole in [true, true, false, false, true] {
+        mailbox.set_has_whole(has_whole);
+        assert_eq!(mailbox.has_whole(), has_whole);
+    }
+}
+
+#[test]
 fn an_orphan_is_published_and_an_owned_slab_is_posted() {
     let words = Words::new();
     let published = Published::new();

@@ -106,9 +106,32 @@ mod tests {
     use hakmem_base::read_link;
     use proptest::prelude::*;
 
+    #[test]
+    fn blocks_of_a_slab_leave_together_at_the_limit_or_for_another_slab() {
+        let mut memory = [[0_u64; 2]; 9];
+        let blocks: Vec<*mut u8> = memory.iter_mut().map(|block| block.as_mut_ptr().cast()).collect();
+        let outbox = Outbox::new();
+        let (slab, in_its_place) = (SlabIndex::new(5), SlabIndex::new(5 + ENTRIES as u32));
+        let add = |slab, index: usize, limit| {
+            // SAFETY: each block is added once.
+            unsafe { outbox.add(slab, blocks[index], limit) }.map(|(slab, chain)| (slab, chain.first, chain.count))
+        };
+        for index in 0..3 {
+            assert_eq!(add(slab, index, 4), None);
+        }
+        assert_eq!((outbox.block_count(), add(slab, 3, 4)), (3, Some((slab, blocks[3], 4))));
+        assert_eq!(add(slab, 4, 4), None);
+        assert_eq!(add(slab, 5, 4), None);
+        assert_eq!(add(in_its_place, 6, 4), Some((slab, blocks[5], 2)));
+        assert_eq!(add(slab, 7, 1), Some((in_its_place, blocks[6], 1)), "the displaced chain goes first");
+        assert_eq!(add(slab, 8, 1), Some((slab, blocks[8], 2)));
+        assert_eq!(outbox.block_count(), 0);
+        assert!(outbox.take_any().is_none());
+    }
+
     proptest! {
         #[test]
-        fn every_block_leaves_once_in_a_chain_of_its_own_slab(slabs in prop::collection::vec(1_u32..40, 1..300), limit in 1_u32..20) {
+        fn every_block_leaves_once_in_a_chain_of_its_own_slab(slabs in prop::collection::vec(prop_oneof![1_u32..40, 1_u32..1 << 20], 1..300), limit in 1_u32..20) {
             let mut memory = vec![[0_u64; 2]; slabs.len()];
             let blocks: Vec<*mut u8> = memory.iter_mut().map(|block| block.as_mut_ptr().cast()).collect();
             let outbox = Outbox::new();

@@ -283,6 +283,31 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_was_walked_is_pushed_as_a_whole() {
+        let mut slab = Slab::new();
+        let base = slab.base();
+        let head = RemoteHead::new();
+        let listed: Vec<_> = (0..4).map(|index| slab.block(index)).collect();
+        for pair in listed.windows(2) {
+            // SAFETY: the blocks are the test's.
+            unsafe { write_link(pair[0], pair[1]) };
+        }
+        for count in 1..=4_u32 {
+            // SAFETY: the list has four blocks.
+            let chain = unsafe { Chain::walk(listed[0], count) };
+            assert_eq!((chain.first, chain.last, chain.count), (listed[0], listed[count as usize - 1], count));
+        }
+        // SAFETY: the block is the test's and pushed once.
+        let _pushed = unsafe { head.push(single(slab.block(9)), base) };
+        // SAFETY: the list has four blocks.
+        let chain = unsafe { Chain::walk(listed[0], 4) };
+        // SAFETY: they are the test's and pushed once.
+        let pushed = unsafe { head.push(chain, base) };
+        assert_eq!(pushed, Pushed { token_taken: false, count: 5 });
+        assert_eq!(addresses(head.drain(base)), [&listed[..], &[slab.block(9)]].concat());
+    }
+
+    #[test]
     fn the_token_is_not_released_over_new_frees() {
         let mut slab = Slab::new();
         let base = slab.base();

@@ -129,6 +129,7 @@ impl<T> Drop for LockGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
 
     #[test]
     fn increments_under_the_lock_are_not_lost() {
@@ -143,6 +144,29 @@ mod tests {
             }
         });
         assert_eq!(*lock.lock(), 80_000);
+    }
+
+    #[test]
+    fn who_finds_the_lock_held_waits_until_it_is_free() {
+        let (lock, meeting) = (Lock::new(0), Barrier::new(4));
+        std::thread::scope(|scope| {
+            let mut guard = lock.lock();
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    meeting.wait();
+                    assert!(*lock.lock() >= 10, "entered while the lock was held");
+                    *lock.lock() += 1;
+                });
+            }
+            meeting.wait();
+            // Most of the time the others look at the lock meanwhile, and go to sleep.
+            for _ in 0..200 {
+                assert_eq!(*guard, 0);
+                std::thread::yield_now();
+            }
+            *guard = 10;
+        });
+        assert_eq!(*lock.lock(), 13);
     }
 
     #[test]

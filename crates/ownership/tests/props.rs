@@ -145,6 +145,7 @@ proptest! {
                 former = before;
             }
             prop_assert_eq!(word.route(), model);
+            prop_assert_eq!(word.owner(), if let Route::Owned(owner) = model { Some(owner) } else { None });
             for heap in 0..HEAPS {
                 for class in [0, 1, BIN_COUNT - 1] {
                     let mine = bin(heap, class_of(class));

@@ -137,13 +137,36 @@ mod tests {
         assert_eq!(usize::from(Hindsight::level_of(u64::MAX)), LEVELS - 2);
     }
 
+    /// Counts that are `by` times as large as with 1, no two of one flow alike.
+    fn readings(by: u64) -> Hindsight {
+        let list = |from: u64| core::array::from_fn(|level| (from + level as u64) * by);
+        let flow = |from: u64| Flow {
+            refaults: from * by,
+            firsts: list(from + 10),
+            openings: list(from + 20),
+            kept_unit_ms: (from + 1) * by,
+            air_unit_ms: list(from + 30),
+            purged: (from + 2) * by,
+            purges: (from + 3) * by,
+        };
+        Hindsight {
+            elapsed_ms: 1000 * by,
+            here: core::array::from_fn(|delay| flow(100 + delay as u64)),
+            before: core::array::from_fn(|delay| flow(200 + delay as u64)),
+            unlearned: flow(300),
+        }
+    }
+
     #[test]
     fn a_difference_is_one_of_every_count() {
-        let mut now = Hindsight::EMPTY;
-        now.each(&Hindsight::EMPTY, &|count, _| *count = 7);
-        let mut before = Hindsight::EMPTY;
-        before.each(&Hindsight::EMPTY, &|count, _| *count = 3);
-        let mut rest = now.since(&before);
-        rest.each(&Hindsight::EMPTY, &|count, _| assert_eq!(*count, 4));
+        assert_eq!(readings(7).since(&readings(3)), readings(4));
+        assert_eq!(readings(3).since(&readings(7)), Hindsight::EMPTY, "counts do not fall below nothing");
+    }
+
+    #[test]
+    fn worlds_are_those_of_all_kinds_one_after_the_other() {
+        let mut now = readings(1);
+        let expected = (100..100 + DELAYS as u64).chain(200..200 + DELAYS as u64).chain([300]);
+        assert!(now.worlds().map(|flow| flow.refaults).eq(expected));
     }
 }

@@ -4,9 +4,10 @@
 
 mod support;
 
-use hakmem_atomic_ops::SharedPtr;
+use hakmem_atomic_ops::{Flag, SharedPtr};
 use hakmem_base::SUPERSLAB_BYTES;
 use hakmem_bigcache::{BigCache, BigHint, BigPolicy, Block, HintedPages};
+use std::sync::Barrier;
 use support::{Heap, Place, address_of, fill, is_filled};
 
 const MIB: usize = 1 << 20;
@@ -98,6 +99,65 @@ fn what_is_kept_is_bounded_by_bytes_by_use_and_by_time() {
     heap.free(&cache, address_of(held));
     assert_eq!((cache.cached_bytes(), heap.os.stats().in_use_bytes), (0, 0));
     heap.os.check_invariants();
+}
+
+#[test]
+fn what_may_be_kept_is_kept_to_the_last_byte() {
+    let (mut heap, cache) = (heap(), BigCache::new());
+    heap.policy.retain_bytes = 16 * MIB;
+    let halves = [(); 2].map(|()| take(&heap, &cache, 8 * MIB));
+    halves.iter().for_each(|block| assert!(heap.free(&cache, address_of(*block))));
+    assert_eq!((cache.cached_bytes(), cache.kept_superslabs()), (16 * MIB, 8));
+    let whole = take(&heap, &cache, 16 * MIB);
+    assert!(heap.free(&cache, address_of(whole)));
+    assert_eq!((cache.cached_bytes(), cache.kept_superslabs()), (16 * MIB, 8));
+    cache.check_invariants();
+}
+
+#[test]
+fn a_full_shelf_gives_the_oldest_back() {
+    const BLOCKS: usize = 70;
+    let policy = BigPolicy { retain_bytes: 1 << 30, ..heap().policy };
+    let (heap, cache) = (Heap::new(if cfg!(miri) { 512 * MIB } else { 1 << 30 }, policy), BigCache::new());
+    let blocks = [(); BLOCKS].map(|()| take(&heap, &cache, 3 * MIB));
+    for block in blocks {
+        assert!(heap.free(&cache, address_of(block)));
+        cache.check_invariants();
+    }
+    let (kept, evictions) = (cache.cached_bytes() / (3 * MIB), cache.stats().evictions as usize);
+    assert!(evictions > 0, "the test needs a shelf that is full");
+    assert_eq!(kept + evictions, BLOCKS);
+    assert_eq!(heap.os.stats().in_use_bytes, kept * 4 * MIB, "what is not kept was given back");
+    for block in blocks[evictions..].iter().rev() {
+        assert_eq!(take(&heap, &cache, 3 * MIB).ptr, block.ptr);
+    }
+    assert_eq!(cache.cached_bytes(), 0);
+}
+
+#[test]
+fn what_is_due_goes_when_a_block_comes_or_goes() {
+    let (mut heap, cache) = (heap(), BigCache::new());
+    heap.policy.retain_ms = 20;
+    heap.hints = vec![BigHint { note: 1, pages: None, keep_ms: 60_000 }];
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    let [old, other] = [20, 4].map(|mib| take(&heap, &cache, mib * MIB));
+    let hinted = take_hinted(&heap, &cache, 1, 8 * MIB);
+    assert!(heap.free(&cache, address_of(old)));
+    wait();
+    assert!(heap.free(&cache, address_of(other)));
+    assert!(cache.cached_bytes() <= 4 * MIB, "a block was freed");
+    let old = take(&heap, &cache, 20 * MIB);
+    assert!(heap.free(&cache, address_of(old)));
+    wait();
+    assert!(heap.free(&cache, address_of(hinted)));
+    assert_eq!(cache.cached_bytes(), 8 * MIB, "one with a hint was freed");
+    let old = take(&heap, &cache, 20 * MIB);
+    assert!(heap.free(&cache, address_of(old)));
+    wait();
+    let hinted = take_hinted(&heap, &cache, 1, 8 * MIB);
+    assert_eq!((cache.stats().hits, cache.cached_bytes()), (1, 0), "one was taken");
+    assert!(heap.free(&cache, address_of(hinted)));
+    cache.check_invariants();
 }
 
 #[test]
@@ -239,6 +299,53 @@ fn huge_pages_go_where_the_blocks_freed_before_were_used_densely() {
     heap.os.check_invariants();
 }
 
+/// Not under Miri, which cannot tell what is in memory.
+#[cfg(not(miri))]
+#[test]
+fn blocks_that_huge_pages_are_not_for_say_nothing_about_the_others() {
+    let policy = BigPolicy { thp_bytes: 4 * MIB, ..BigPolicy::DEFAULT };
+    let (mut heap, cache) = (Heap::new(1 << 30, policy), BigCache::new());
+    heap.hints = vec![BigHint { note: 3, pages: Some(HintedPages::Small), keep_ms: 0 }];
+    for _ in 0..8 {
+        let blocks = [take(&heap, &cache, 3 * MIB), take_hinted(&heap, &cache, 3, 20 * MIB)];
+        blocks.iter().for_each(|block| assert!(heap.free(&cache, address_of(*block))));
+    }
+    assert_eq!(heap.os.stats().huge_advised_bytes, 0);
+    let _first = take(&heap, &cache, 16 * MIB);
+    assert_eq!(heap.os.stats().huge_advised_bytes as usize, 14 * MIB, "as if no block had been freed");
+}
+
+#[cfg(not(miri))]
+#[test]
+fn a_block_that_grows_has_huge_pages_from_where_it_had_none() {
+    let policy = BigPolicy { thp_bytes: 8 * MIB, ..BigPolicy::DEFAULT };
+    let (heap, cache) = (Heap::new(1 << 30, policy), BigCache::new());
+    let block = cache.allocate(&heap.cx(), 4 * MIB, 16, true).unwrap();
+    let grow = |from, to| {
+        let before = heap.os.stats().huge_advised_bytes as usize;
+        assert!(cache.resize_in_place(&heap.cx(), heap.index_of(block), from, to));
+        heap.os.stats().huge_advised_bytes as usize - before
+    };
+    assert_eq!(grow(4 * MIB, 7 * MIB), 0, "still too small");
+    assert_eq!(grow(7 * MIB, 9 * MIB), 8 * MIB, "all of its whole superslabs");
+    assert_eq!(grow(9 * MIB, 15 * MIB), 6 * MIB, "those that it has become longer by");
+    heap.os.check_invariants();
+}
+
+#[cfg(not(miri))]
+#[test]
+fn a_kept_extent_gets_huge_pages_for_a_block_that_is_to_have_them() {
+    let (mut heap, cache) = (heap(), BigCache::new());
+    let block = take(&heap, &cache, 16 * MIB);
+    assert!(heap.free(&cache, address_of(block)));
+    heap.policy.thp_bytes = 4 * MIB;
+    let block = take(&heap, &cache, 16 * MIB);
+    assert_eq!((cache.stats().hits, heap.os.stats().huge_advised_bytes as usize), (1, 16 * MIB));
+    assert!(heap.free(&cache, address_of(block)));
+    let _again = take(&heap, &cache, 16 * MIB);
+    assert_eq!((cache.stats().hits, heap.os.stats().huge_advised_bytes as usize), (2, 16 * MIB));
+}
+
 #[test]
 fn alignment_of_many_superslabs_is_kept_by_fresh_and_kept_extents() {
     let (heap, cache) = (heap(), BigCache::new());
@@ -281,6 +388,33 @@ fn a_full_window_sends_blocks_outside_and_takes_back_what_is_kept_first() {
     cache.flush(&heap.cx());
     cache.check_invariants();
     heap.os.check_invariants();
+}
+
+/// Not under Miri, whose mappings do not move.
+#[cfg(not(miri))]
+#[test]
+fn a_block_outside_that_moves_is_found_where_it_is_then_with_its_contents() {
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
+    let block = take(&heap, &cache, 40 * MIB);
+    fill(block, 0, 40 * MIB, 5);
+    let before = cache.stats();
+    for refused in [40 * MIB, 39 * MIB, 0, usize::MAX] {
+        assert!(cache.outside_move(address_of(block), refused).is_none(), "only larger ones are made");
+    }
+    assert!(cache.outside_move(address_of(block) + 4096, 90 * MIB).is_none(), "no block begins there");
+    assert_eq!((cache.outside_find(address_of(block)), cache.stats()), (Some(40 * MIB), before));
+    let moved = Block { ptr: cache.outside_move(address_of(block), 90 * MIB - 1).unwrap(), zeroed: false };
+    assert!(is_filled(moved, 40 * MIB, 5));
+    fill(moved, 40 * MIB, 90 * MIB, 5);
+    assert_eq!(cache.outside_find(address_of(moved)), Some(90 * MIB));
+    let stats = cache.stats();
+    assert_eq!((stats.moved, stats.outside_blocks, stats.outside_bytes), (1, 1, 90 * MIB));
+    assert_eq!(stats.allocated_bytes - before.allocated_bytes, 50 * MIB as u64);
+    cache.check_invariants();
+    assert!(heap.free(&cache, address_of(moved)));
+    assert!(!heap.free(&cache, address_of(block)) && !heap.free(&cache, address_of(moved)));
+    let stats = cache.stats();
+    assert_eq!((stats.outside_blocks, stats.allocated_bytes), (0, stats.freed_bytes));
 }
 
 #[test]
@@ -440,6 +574,25 @@ fn locks_taken_for_a_fork_are_free_afterwards() {
     assert!(heap.free(&cache, address_of(inside)));
 }
 
+#[test]
+fn what_is_locked_for_a_fork_waits_until_it_is_over() {
+    let cache = BigCache::new();
+    let (meeting, is_over) = (Barrier::new(2), Flag::new(false));
+    cache.lock_for_fork();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            meeting.wait();
+            assert_eq!(cache.kept_superslabs(), 0);
+            assert!(is_over.is_set_relaxed(), "the shelf was looked at meanwhile");
+        });
+        meeting.wait();
+        (0..200).for_each(|_| std::thread::yield_now());
+        assert!(is_over.try_set_acq_rel());
+        // SAFETY: this thread took them above.
+        unsafe { cache.unlock_after_fork() };
+    });
+}
+
 fn hinted() -> Heap {
     let mut heap = heap();
     heap.policy.retain_ms = 0;
@@ -488,6 +641,29 @@ fn one_block_of_a_hint_waits_whatever_its_size_and_more_within_the_bound() {
     blocks.iter().for_each(|block| assert!(heap.free(&cache, address_of(*block))));
     assert_eq!(cache.cached_bytes(), 60 * MIB);
     cache.check_invariants();
+}
+
+#[test]
+fn what_waits_for_a_hint_takes_nothing_from_what_others_may_keep() {
+    let (mut heap, cache) = (hinted(), BigCache::new());
+    (heap.policy.retain_bytes, heap.policy.retain_ms) = (40 * MIB, 60_000);
+    let hinted = [(); 2].map(|()| take_hinted(&heap, &cache, 1, 20 * MIB));
+    let plain = [(); 2].map(|()| take(&heap, &cache, 20 * MIB));
+    hinted.iter().chain(&plain).for_each(|block| assert!(heap.free(&cache, address_of(*block))));
+    assert_eq!(cache.cached_bytes(), 80 * MIB, "the bound holds for either");
+    cache.check_invariants();
+}
+
+#[test]
+fn what_waits_for_a_hint_is_given_up_before_a_request_fails() {
+    let (mut heap, cache) = (Heap::new(32 * MIB, hinted().policy), BigCache::new());
+    (heap.hints, heap.policy.outside) = (hinted().hints, false);
+    let block = take_hinted(&heap, &cache, 1, 20 * MIB);
+    assert!(heap.free(&cache, address_of(block)));
+    assert_eq!(cache.cached_bytes(), 20 * MIB);
+    let other = take(&heap, &cache, 20 * MIB);
+    assert_eq!((other.ptr, cache.cached_bytes()), (block.ptr, 0));
+    assert!(cache.allocate(&heap.cx(), 20 * MIB, 16, false).is_none());
 }
 
 #[test]

@@ -271,8 +271,37 @@ mod tests {
         assert_eq!(bin.cached(), 8);
         bin.wind_up(500);
         assert_eq!(bin.cached(), 8);
+        (0..8).for_each(|_| pop(&bin));
+        assert_eq!(bin.cached(), 0);
+        bin.install(core::ptr::without_provenance_mut(64), 5);
+        assert_eq!(bin.cached(), 5);
         pop(&bin);
+        assert!(push(&bin) && push(&bin));
+        assert_eq!(bin.cached(), 6);
+        assert_eq!(bin.look(), 6);
+        pop(&bin);
+        assert!(push(&bin) && push(&bin));
         assert_eq!(bin.cached(), 7);
+    }
+
+    #[test]
+    fn another_policy_changes_a_cap_that_it_does_not_allow_and_no_other_one() {
+        let (class, default) = (SizeClass::for_tiny(64), FrontPolicy::DEFAULT);
+        let (initial, largest) = (default.initial_cap(class), default.max_cap(class));
+        let bin = new_bin();
+        assert_eq!(bin.cap.get(), initial);
+        bin.cap.set(largest);
+        bin.set_up(&default, class, 4096);
+        assert_eq!(bin.cap.get(), largest, "it has grown to where it is");
+        let smaller = FrontPolicy { cache_blocks: 4, cache_max_blocks: 8, ..default };
+        assert!(smaller.max_cap(class) < initial, "the test needs this");
+        bin.set_up(&smaller, class, 4096);
+        assert_eq!(bin.cap.get(), smaller.initial_cap(class));
+        bin.set_up(&default, class, 4096);
+        assert_eq!(bin.cap.get(), initial);
+        bin.set_up(&FrontPolicy { pool_classes: u128::MAX, ..default }, class, 4096);
+        assert_eq!(bin.cap.get(), 0);
+        assert!(!push(&bin), "the class is routed past the cache");
     }
 
     #[test]

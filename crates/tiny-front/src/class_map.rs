@@ -173,6 +173,7 @@ fn class_of(bytes: usize, dynamic: DynamicSet) -> Option<SizeClass> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hakmem_atomic_ops::Flag;
     use hakmem_testkit::cases;
     use proptest::prelude::*;
 
@@ -189,6 +190,8 @@ mod tests {
         let map = ClassMap::new();
         for bytes in 0..=MAX_SLAB_BLOCK_BYTES + 1 {
             assert_eq!(map.for_bytes(bytes), SizeClass::for_bytes(bytes), "{bytes}");
+            let beyond = (bytes > TINY_MAX_BYTES).then(|| map.place_beyond_tiny(bytes).map(BinPlace::class));
+            assert!(beyond.is_none_or(|class| class == map.for_bytes(bytes)), "{bytes}");
         }
         assert_eq!(map.in_force(), DynamicSet::default());
     }
@@ -213,6 +216,26 @@ mod tests {
         map.set(DynamicSet::of_sizes(&[30_000]), 8);
         let ever: Vec<usize> = map.ever_in_force().iter().map(SizeClass::block_bytes).collect();
         assert_eq!(ever, [4368, 30_240]);
+    }
+
+    #[test]
+    fn classes_do_not_change_while_the_map_is_locked_for_a_fork() {
+        let (map, meeting, is_over) = (ClassMap::new(), std::sync::Barrier::new(2), Flag::new(false));
+        map.lock_for_fork();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meeting.wait();
+                map.set(DynamicSet::of_sizes(&[4360]), 1);
+                assert!(is_over.is_set_relaxed(), "the classes changed meanwhile");
+            });
+            meeting.wait();
+            (0..200).for_each(|_| std::thread::yield_now());
+            assert_eq!(map.for_bytes(4360), SizeClass::for_bytes(4360));
+            assert!(is_over.try_set_acq_rel());
+            // SAFETY: this thread took it above.
+            unsafe { map.unlock_after_fork() };
+        });
+        assert_eq!(map.in_force(), DynamicSet::of_sizes(&[4360]));
     }
 
     /// Two policies take turns while others look: each answer holds the size, whichever policy it belongs to.

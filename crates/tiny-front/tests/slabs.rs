@@ -1,0 +1,114 @@
+//! Slabs that get another owner, that are kept empty, and that are given back.
+
+#![allow(clippy::unwrap_used, reason = "test helpers: a panic is the test's failure")]
+
+mod common;
+
+use common::{give, new_front, new_heap, take};
+use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_ownership::{BinPtr, Route};
+use hakmem_tiny_front::{Front, FrontPolicy, Heap};
+use std::ptr::NonNull;
+
+fn class(bytes: usize) -> SizeClass {
+    SizeClass::for_bytes(bytes).unwrap()
+}
+
+fn capacity(class: SizeClass) -> usize {
+    usize::from(class.geometry().capacity)
+}
+
+/// Past the cache: a block that comes back goes to its slab.
+fn uncached(keep_empty_slabs: bool) -> FrontPolicy {
+    FrontPolicy { pool_classes: u128::MAX, keep_empty_slabs, ..FrontPolicy::DEFAULT }
+}
+
+/// The routes of all units between the first and the last of these blocks of one slab.
+fn routes_of(front: &Front, class: SizeClass, blocks: &[NonNull<u8>]) -> Vec<Route> {
+    let first = blocks.iter().map(|block| block.addr().get()).min().unwrap() & !(SLAB_BYTES - 1);
+    let units = usize::from(class.geometry().units);
+    (0..units).map(|unit| front.route_of(first + unit * SLAB_BYTES).unwrap().route()).collect()
+}
+
+fn bin_ptr(heap: &Heap, class: SizeClass) -> BinPtr {
+    BinPtr::new(std::ptr::from_ref(heap.bin(class)).cast_mut().cast())
+}
+
+/// Hunts: units of a slab that the adopter does not own, blocks that nobody carves any more, and a slab taken where one would do.
+#[test]
+fn who_adopts_a_slab_owns_all_of_it_and_has_all_its_blocks() {
+    for bytes in [64, 1024, 9000, 20_000] {
+        let (front, class) = (new_front(256 << 20), class(bytes));
+        let [leaver, adopter] = [(); 2].map(|()| new_heap(front, uncached(true)));
+        let (count, mut held) = (capacity(class), vec![take(front, leaver, class)]);
+        let back = take(front, leaver, class);
+        give(front, Some(leaver), back);
+        front.leave(leaver);
+        assert_eq!(front.orphans(), (1, class.block_bytes() as u64), "{bytes}");
+        assert!(routes_of(front, class, &held).iter().all(|route| *route == Route::Orphan(class)), "{bytes}");
+        held.extend((1..count).map(|_| take(front, adopter, class)));
+        held.sort();
+        held.dedup();
+        assert_eq!(held.len(), count, "{bytes}: a block was handed out twice");
+        let counters = &adopter.counters;
+        assert_eq!((counters.adopts.get(), counters.fresh_slabs.get(), front.orphans()), (1, 0, (0, 0)), "{bytes}");
+        let owner = Route::Owned(bin_ptr(adopter, class));
+        assert!(routes_of(front, class, &held).iter().all(|route| *route == owner), "{bytes}");
+        front.check_invariants(adopter);
+        let other = take(front, adopter, class);
+        assert_eq!(counters.fresh_slabs.get(), 1, "{bytes}: the adopted slab is used up");
+        held.into_iter().chain([other]).for_each(|block| give(front, Some(adopter), block));
+        assert_eq!(front.heapless_frees(), 0);
+        front.collect(adopter);
+        front.check_invariants(adopter);
+        assert_eq!(front.os.stats().in_use_bytes, 0, "{bytes}");
+    }
+}
+
+#[test]
+fn a_slab_that_is_given_back_is_nobodys() {
+    for bytes in [64, 9000, 20_000] {
+        let (front, class) = (new_front(256 << 20), class(bytes));
+        let heap = new_heap(front, uncached(false));
+        let blocks: Vec<_> = (0..capacity(class)).map(|_| take(front, heap, class)).collect();
+        assert!(routes_of(front, class, &blocks).iter().all(|route| *route == Route::Owned(bin_ptr(heap, class))));
+        blocks.iter().for_each(|block| give(front, Some(heap), *block));
+        assert_eq!((heap.counters.retired_slabs.get(), front.os.stats().in_use_bytes), (1, 0), "{bytes}");
+        assert!(routes_of(front, class, &blocks).iter().all(|route| *route == Route::Unused), "{bytes}");
+        assert!(blocks.iter().all(|block| !front.is_block_start(block.addr().get())), "{bytes}");
+        front.check_invariants(heap);
+    }
+}
+
+#[test]
+fn one_empty_slab_of_a_unit_is_kept_and_carved_again() {
+    let (front, class) = (new_front(256 << 20), class(1024));
+    let heap = new_heap(front, uncached(true));
+    let turn = |slabs: usize| {
+        let mut blocks: Vec<_> = (0..slabs * capacity(class)).map(|_| take(front, heap, class)).collect();
+        assert_eq!(front.os.stats().in_use_bytes, slabs * SLAB_BYTES);
+        blocks.sort();
+        blocks.dedup();
+        assert_eq!(blocks.len(), slabs * capacity(class), "a block was handed out twice");
+        blocks.into_iter().for_each(|block| give(front, Some(heap), block));
+        front.check_invariants(heap);
+        assert_eq!(front.os.stats().in_use_bytes, SLAB_BYTES);
+        (heap.counters.fresh_slabs.get(), heap.counters.retired_slabs.get())
+    };
+    assert_eq!(turn(3), (3, 2));
+    assert_eq!(turn(1), (3, 2), "the one that was kept");
+    assert_eq!(turn(2), (4, 3));
+    front.collect(heap);
+    assert_eq!(front.os.stats().in_use_bytes, 0, "kept until the heap is tidied up");
+}
+
+#[test]
+fn an_empty_slab_of_several_units_is_not_kept() {
+    let (front, class) = (new_front(256 << 20), class(20_000));
+    assert!(class.geometry().units > 1, "the test needs such a class");
+    let heap = new_heap(front, uncached(true));
+    let blocks: Vec<_> = (0..2 * capacity(class)).map(|_| take(front, heap, class)).collect();
+    blocks.into_iter().for_each(|block| give(front, Some(heap), block));
+    assert_eq!((heap.counters.retired_slabs.get(), front.os.stats().in_use_bytes), (2, 0));
+    front.check_invariants(heap);
+}

@@ -238,6 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_were_put_in_force_are_those_at_present() {
+        let shared = SharedBigPolicy::new(&BigPolicy::UNSET);
+        assert_eq!(shared.load(), BigPolicy::UNSET);
+        let other = BigPolicy {
+            retain_bytes: 1,
+            retain_ms: 2,
+            slack_permille: 3,
+            thp_bytes: 4,
+            room_permille: 5,
+            outside: true,
+            window_max_bytes: 6,
+        };
+        for policy in [other, BigPolicy::DEFAULT, BigPolicy::UNSET] {
+            shared.store(&policy);
+            assert_eq!(shared.load(), policy);
+            assert_eq!(SharedBigPolicy::new(&policy).load(), policy);
+        }
+    }
+
+    #[test]
     fn slack_counts_whole_superslabs() {
         let widest = |superslabs: usize| Shape::of(superslabs * SUPERSLAB_BYTES, 16).unwrap().widest(125);
         assert_eq!((widest(2), widest(7), widest(8), widest(80)), (2, 7, 9, 90));

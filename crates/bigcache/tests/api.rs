@@ -185,6 +185,20 @@ fn a_block_is_resized_inside_into_room_and_back() {
 }
 
 #[test]
+fn room_is_left_behind_a_block_that_grows_as_policy_says() {
+    for (room_permille, reach) in [(0, 0), (500, 4), (1000, 8)] {
+        let (mut heap, cache) = (heap(), BigCache::new());
+        heap.policy.room_permille = room_permille;
+        let block = cache.allocate(&heap.cx(), 8 * MIB, 16, true).unwrap();
+        let wall = take(&heap, &cache, 3 * MIB);
+        assert_eq!(address_of(wall) - address_of(block), (8 + reach) * MIB, "{room_permille}");
+        let grow = |from, to| cache.resize_in_place(&heap.cx(), heap.index_of(block), from, to);
+        assert!(grow(8 * MIB, (8 + reach) * MIB) && !grow((8 + reach) * MIB, (9 + reach) * MIB), "{room_permille}");
+        heap.os.check_invariants();
+    }
+}
+
+#[test]
 fn a_block_grows_into_a_kept_extent_behind_it() {
     let (heap, cache) = (heap(), BigCache::new());
     let (block, behind) = (take(&heap, &cache, 4 * MIB), take(&heap, &cache, 6 * MIB));
@@ -330,6 +344,20 @@ fn a_block_that_grows_has_huge_pages_from_where_it_had_none() {
     assert_eq!(grow(7 * MIB, 9 * MIB), 8 * MIB, "all of its whole superslabs");
     assert_eq!(grow(9 * MIB, 15 * MIB), 6 * MIB, "those that it has become longer by");
     heap.os.check_invariants();
+}
+
+#[cfg(not(miri))]
+#[test]
+fn a_block_that_grows_has_the_pages_that_its_hint_says() {
+    for (pages, expected) in [(HintedPages::Small, 0), (HintedPages::Huge, 6 * MIB)] {
+        let (mut heap, cache) = (heap(), BigCache::new());
+        heap.policy.thp_bytes = if pages == HintedPages::Small { 4 * MIB } else { usize::MAX };
+        heap.hints = vec![BigHint { note: 3, pages: Some(pages), keep_ms: 0 }];
+        let block = cache.allocate(&heap.cx_of(3), 8 * MIB, 16, true).unwrap();
+        let before = heap.os.stats().huge_advised_bytes as usize;
+        assert!(cache.resize_in_place(&heap.cx_of(3), heap.index_of(block), 8 * MIB, 14 * MIB));
+        assert_eq!(heap.os.stats().huge_advised_bytes as usize - before, expected);
+    }
 }
 
 #[cfg(not(miri))]

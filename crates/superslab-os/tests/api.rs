@@ -227,6 +227,72 @@ fn memory_that_is_free_for_longer_than_the_delay_is_purged_by_the_next_operation
 }
 
 #[test]
+fn a_request_that_no_superslab_can_serve_gives_none_and_changes_nothing() {
+    let os = os_with(never());
+    for (units, align_units) in [(0, 1), (33, 1), (u32::MAX, 1), (1, 0), (1, 3), (1, 64), (4, 24)] {
+        assert!(os.take_run(units, align_units).is_none(), "{units} units at a multiple of {align_units}");
+    }
+    for (superslabs, align) in [(0, 1), (1, 0), (1, 3), (2, 6), (u32::MAX, 1)] {
+        assert!(os.take_extent(superslabs, 0, align).is_none(), "{superslabs} superslabs at a multiple of {align}");
+    }
+    assert_eq!((os.stats().in_use_peak_bytes, os.stats().limit_refused), (0, 0));
+    assert!(os.take_run(32, 32).is_some());
+    os.check_invariants();
+}
+
+#[test]
+fn the_memory_limit_counts_every_unit_of_an_extent() {
+    let os = os_with(OsPolicy { memory_limit_bytes: 10 * SUPERSLAB_BYTES, ..never() });
+    assert!(os.take_extent(11, 0, 1).is_none());
+    let extent = os.take_extent(9, 0, 1).unwrap();
+    assert!(os.take_extent(2, 0, 1).is_none() && os.grow_extent(extent.first, 9, 11).is_none());
+    assert!(os.grow_extent(extent.first, 9, 10).is_some() && os.take_run(1, 1).is_none());
+    assert_eq!((os.stats().limit_refused, os.stats().in_use_bytes), (4, 10 * SUPERSLAB_BYTES));
+}
+
+#[test]
+fn what_waits_to_be_purged_is_known_after_every_step() {
+    let os = os_with(never());
+    let keep = os.take_run(1, 1).unwrap();
+    let run = os.take_run(8, 1).unwrap();
+    os.give_run(run.first, 8);
+    assert_eq!(os.purgeable_bytes(), 8 * SLAB_BYTES);
+    assert!(os.grow_run(keep.first, 1, 3).is_some());
+    assert_eq!(os.purgeable_bytes(), 6 * SLAB_BYTES);
+    let again = os.take_run(4, 1).unwrap();
+    assert_eq!(os.purgeable_bytes(), 2 * SLAB_BYTES);
+    os.shrink_run(again.first, 4, 1);
+    assert_eq!(os.purgeable_bytes(), 5 * SLAB_BYTES);
+    let extent = os.take_extent(3, 0, 1).unwrap();
+    os.shrink_extent(extent.first, 3, 2);
+    assert_eq!(os.purgeable_bytes(), 5 * SLAB_BYTES + SUPERSLAB_BYTES);
+    assert!(os.grow_extent(extent.first, 2, 3).is_some());
+    assert_eq!(os.purgeable_bytes(), 5 * SLAB_BYTES);
+    os.give_extent(extent.first, 3, Purge::Later);
+    assert_eq!(os.purgeable_bytes(), 5 * SLAB_BYTES + 3 * SUPERSLAB_BYTES);
+    assert_eq!(os.purge_all(), 5 * SLAB_BYTES + 3 * SUPERSLAB_BYTES);
+    assert_eq!(os.purgeable_bytes(), 0);
+    os.check_invariants();
+}
+
+#[test]
+fn what_the_warm_pool_keeps_is_purged_once_policy_keeps_less() {
+    let keeping = OsPolicy { purge_delay_ms: 0, warm_superslabs: 2, ..OsPolicy::default() };
+    let os = os_with(keeping);
+    let runs = [(); 3].map(|()| os.take_run(32, 1).unwrap());
+    runs.iter().for_each(|run| os.give_run(run.first, 32));
+    let purged = || os.stats().purged_bytes as usize / SUPERSLAB_BYTES;
+    assert_eq!(purged(), 1);
+    for (warm_superslabs, expected) in [(2, 1), (1, 2), (0, 3)] {
+        os.set_policy(OsPolicy { warm_superslabs, ..keeping });
+        let _bytes = os.purge_due();
+        assert_eq!(purged(), expected, "{warm_superslabs} are kept");
+        os.check_invariants();
+    }
+    assert_eq!((os.purgeable_bytes(), os.stats().in_use_bytes), (0, 0));
+}
+
+#[test]
 fn a_delay_of_zero_purges_at_once_and_eager_free_only_whole_superslabs() {
     let os = os_with(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..OsPolicy::default() });
     let run = os.take_run(3, 1).unwrap();

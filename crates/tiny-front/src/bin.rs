@@ -142,7 +142,6 @@ impl Bin {
         self.head.set(first);
         self.cached_seen.set(count);
         self.ticks_seen.set(self.ticks.get());
-        self.granted.set(self.room.get());
         self.grant();
     }
 

@@ -6,6 +6,7 @@ mod common;
 
 use common::{give, new_front, new_heap, take};
 use hakmem_base::SizeClass;
+use hakmem_publish_adopt::SlabWords;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop};
 
 /// Allocations of each test.
@@ -105,6 +106,60 @@ fn nothing_is_looked_at_any_more_once_nobody_wants_it() {
     heap.set_watch(0);
     assert_eq!(pairs(front, heap, &[64, 500], 1000).due, 0);
     assert_eq!(heap.allocs(), 2100, "however often it has begun anew");
+}
+
+#[test]
+fn a_heartbeat_reads_the_mail_and_sends_what_waits_for_others() {
+    let front = new_front(256 << 20);
+    let [owner, stranger] = [(); 2].map(|()| new_heap(front, policy()));
+    let class = SizeClass::for_tiny(64);
+    let mut blocks: Vec<_> = (0..8).map(|_| take(front, owner, class)).collect();
+    let slab = front.slab_of(class, blocks[0]).unwrap();
+    let queued = || front.tables().unwrap().remote(slab).count();
+    // From here on neither of them needs anything from a slow path but its heartbeats.
+    for heap in [owner, stranger] {
+        pairs(front, heap, &[500], 1);
+    }
+    for (heap, block) in [(stranger, blocks.pop()), (stranger, blocks.pop())] {
+        give(front, Some(heap), block.unwrap());
+    }
+    assert_eq!(queued(), 0, "they wait with the stranger");
+    pairs(front, stranger, &[500], 1000);
+    assert_eq!(queued(), 2);
+    pairs(front, owner, &[500], 1000);
+    assert_eq!(queued(), 0);
+    front.check_invariants(owner);
+}
+
+#[test]
+fn a_class_that_idles_gives_back_what_it_caches_after_so_many_heartbeats() {
+    for idle_trim in [true, false] {
+        let front = new_front(256 << 20);
+        let heap = new_heap(front, FrontPolicy { idle_trim, idle_trim_beats: 3, ..policy() });
+        let report = || front.class_report(heap, SizeClass::for_tiny(64));
+        pairs(front, heap, &[500, 64], 20);
+        // The first look notes what a class has done so far, the second one sees that it has done nothing since.
+        pairs(front, heap, &[500], 5000);
+        assert!(report().cached > 0 && report().slabs == 1, "five heartbeats have one look");
+        pairs(front, heap, &[500], 2000);
+        assert_eq!((report().cached == 0, report().slabs == 0), (idle_trim, idle_trim));
+        assert!(front.class_report(heap, SizeClass::for_tiny(500)).slabs == 1, "that one is busy");
+    }
+}
+
+#[test]
+fn random_numbers_differ_from_each_other_and_from_those_of_other_heaps() {
+    let front = new_front(256 << 20);
+    let [one, other, twin] = [1, 2, 1].map(|seed| {
+        let heap = new_heap(front, policy());
+        heap.stir(seed);
+        [(); 100].map(|()| heap.random())
+    });
+    assert_eq!(one, twin);
+    let mut all = [one, other].concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 200);
 }
 
 #[test]

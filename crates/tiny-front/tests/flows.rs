@@ -30,6 +30,35 @@ fn what_goes_through_a_class_is_counted_by_its_slow_paths() {
     assert_eq!(heap.flow(other), ClassFlow::default());
 }
 
+/// The fast path leaves spills uncounted; whatever comes next has to count them before it forgets them.
+#[test]
+fn spills_are_counted_whatever_comes_behind_them() {
+    let policy = FrontPolicy { cache_growth: false, ..FrontPolicy::DEFAULT };
+    let class = SizeClass::for_tiny(64);
+    type Step = fn(&Front, &Heap, FrontPolicy, SizeClass);
+    let steps: [Step; 4] = [
+        |_, heap, policy, _| heap.set_policy(policy),
+        |_, heap, _, _| heap.set_watch(50),
+        |front, heap, _, class| {
+            let _beat = front.beat_slow(heap, class);
+        },
+        |front, heap, _, _| front.settle_counts(heap),
+    ];
+    for step in steps {
+        let front = new_front(256 << 20);
+        let heap = new_heap(front, policy);
+        let blocks: Vec<_> = (0..1000).map(|_| take(front, heap, class)).collect();
+        let left = u64::from(heap.bin(class).cached());
+        blocks.into_iter().for_each(|block| give(front, Some(heap), block));
+        let cached = u64::from(heap.bin(class).cached());
+        step(front, heap, policy, class);
+        front.check_invariants(heap);
+        front.collect(heap);
+        assert_eq!(u64::from(heap.flow(class).spills), left + 1000 - cached);
+        assert_eq!(front.os.stats().in_use_bytes, 0);
+    }
+}
+
 /// Slabs of one unit that a sleeper has filled, and all of whose blocks a stranger frees.
 const SLABS: usize = 5;
 

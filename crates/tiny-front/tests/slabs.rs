@@ -5,7 +5,7 @@
 mod common;
 
 use common::{give, new_front, new_heap, take};
-use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_base::{BinPlace, SLAB_BYTES, SizeClass};
 use hakmem_ownership::{BinPtr, Route};
 use hakmem_tiny_front::{Front, FrontPolicy, Heap};
 use std::ptr::NonNull;
@@ -62,6 +62,57 @@ fn who_adopts_a_slab_owns_all_of_it_and_has_all_its_blocks() {
         front.collect(adopter);
         front.check_invariants(adopter);
         assert_eq!(front.os.stats().in_use_bytes, 0, "{bytes}");
+    }
+}
+
+/// A slab has something to offer if it has free blocks or ones that were never carved; one of the two is enough.
+#[test]
+fn a_slab_is_offered_with_free_blocks_or_with_blocks_to_carve() {
+    let class = class(1024);
+    for (taken, returned) in [(1, 0), (capacity(class), 1), (capacity(class), 0)] {
+        let front = new_front(256 << 20);
+        let policy = FrontPolicy { refill_one: true, ..uncached(true) };
+        let [leaver, adopter] = [(); 2].map(|()| new_heap(front, policy));
+        let mut blocks: Vec<_> = (0..taken).map(|_| take(front, leaver, class)).collect();
+        (0..returned).for_each(|_| give(front, Some(leaver), blocks.pop().unwrap()));
+        front.leave(leaver);
+        let offers = blocks.len() < capacity(class);
+        take(front, adopter, class);
+        let counters = (adopter.counters.adopts.get(), adopter.counters.fresh_slabs.get());
+        assert_eq!(counters, if offers { (1, 0) } else { (0, 1) }, "{taken} taken, {returned} returned");
+        assert_eq!(front.orphans().0, u32::from(!offers));
+        front.check_invariants(adopter);
+    }
+}
+
+#[test]
+fn an_address_tells_whose_a_block_is() {
+    let front = new_front(256 << 20);
+    let [heap, other] = [(); 2].map(|()| new_heap(front, FrontPolicy::DEFAULT));
+    for bytes in [64, 1024, 20_000] {
+        let class = class(bytes);
+        let blocks: Vec<_> = (0..capacity(class)).map(|_| take(front, heap, class)).collect();
+        for &block in &blocks {
+            let address = block.addr().get();
+            let place = BinPlace::of_class(class);
+            assert_eq!(heap.own_at(address), Some((place, heap.unit_of(address))), "{bytes}");
+            assert_eq!((heap.own_place_at(address), other.own_at(address)), (Some(place), None), "{bytes}");
+            // SAFETY: the block is the test's.
+            let is_own = |heap, class| unsafe { front.is_own(heap, class, block) };
+            assert!(is_own(heap, class) && !is_own(other, class) && !is_own(heap, SizeClass::for_tiny(128)), "{bytes}");
+            assert!(front.is_block_of(address, class) && !front.is_block_of(address + 8, class), "{bytes}");
+            assert!(front.is_block_start(address) && !front.is_block_start(address + 8), "{bytes}");
+        }
+        front.leave(heap);
+        heap.open(front.view());
+        assert!(blocks.iter().all(|block| heap.own_at(block.addr().get()).is_none()), "{bytes}: nobody's");
+        blocks.iter().for_each(|block| give(front, None, *block));
+    }
+    assert_eq!(front.heapless_frees() as usize, [64, 1024, 20_000].map(|bytes| capacity(class(bytes))).iter().sum());
+    let window = front.os.window().unwrap();
+    let end = window.base.addr() + window.slab_count as usize * SLAB_BYTES;
+    for address in [0, window.base.addr() - 1, end, usize::MAX] {
+        assert!(heap.own_at(address).is_none() && front.index_of(address).is_none(), "{address:#x}");
     }
 }
 

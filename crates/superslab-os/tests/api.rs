@@ -355,6 +355,63 @@ fn decommit_zeroes_whole_pages_inside_the_range_only() {
     assert!(!os.decommit(run.first, 1, 4096), "no whole page");
 }
 
+/// Not under Miri, whose memory has no pages to drop.
+#[cfg(not(miri))]
+#[test]
+fn contents_that_are_dropped_read_as_zero_and_their_neighbours_do_not() {
+    let os = os_with(never());
+    let (run, extent) = (os.take_run(4, 1).unwrap(), os.take_extent(2, 0, 1).unwrap());
+    bytes_at(&os, run.first, 4 * SLAB_BYTES).fill(3);
+    bytes_at(&os, extent.first, 2 * SUPERSLAB_BYTES).fill(4);
+    assert!(os.discard_units(run.first.add(1), 2));
+    let bytes = bytes_at(&os, run.first, 4 * SLAB_BYTES);
+    assert!(bytes[SLAB_BYTES..3 * SLAB_BYTES].iter().all(|byte| *byte == 0));
+    assert!(bytes[..SLAB_BYTES].iter().chain(&bytes[3 * SLAB_BYTES..]).all(|byte| *byte == 3));
+    assert!(os.zero_extent(extent.first, SUPERSLAB_BYTES + OS_PAGE_BYTES));
+    let (zeroed, rest) = bytes_at(&os, extent.first, 2 * SUPERSLAB_BYTES).split_at(SUPERSLAB_BYTES + OS_PAGE_BYTES);
+    assert!(zeroed.iter().all(|byte| *byte == 0) && rest.iter().all(|byte| *byte == 4));
+    assert_eq!(os.in_use_bytes(), 4 * SLAB_BYTES + 2 * SUPERSLAB_BYTES, "they are still the holder's");
+    os.check_invariants();
+}
+
+#[cfg(not(miri))]
+#[test]
+fn huge_page_advice_is_given_once_can_be_taken_back_and_moves_with_the_pages() {
+    let os = os_with(never());
+    let [here, there, plain] = [(); 3].map(|()| os.take_extent(4, 0, 1).unwrap().first);
+    let advised = |first, bytes| {
+        let before = os.stats().huge_advised_bytes as usize;
+        os.advise_huge(first, bytes);
+        os.stats().huge_advised_bytes as usize - before
+    };
+    let all = 4 * SUPERSLAB_BYTES;
+    assert!(!os.advise_huge(here, SUPERSLAB_BYTES - 1), "there is no whole superslab in it");
+    assert_eq!(advised(here, all - 1), 3 * SUPERSLAB_BYTES);
+    assert_eq!((advised(here, all), advised(here, all)), (SUPERSLAB_BYTES, 0));
+    assert!(os.advise_small(here, 2));
+    assert_eq!((advised(here, all), advised(here, all)), (2 * SUPERSLAB_BYTES, 0));
+    bytes_at(&os, here, all).fill(5);
+    assert!(os.move_pages(here, there, all));
+    assert_eq!((advised(there, all), advised(here, all)), (0, 0));
+    assert!(bytes_at(&os, there, all).iter().all(|byte| *byte == 5));
+    assert!(os.move_pages(plain, there.add(64), 2 * SUPERSLAB_BYTES));
+    assert_eq!(advised(there, all), 2 * SUPERSLAB_BYTES, "pages without it have come");
+    os.check_invariants();
+}
+
+#[test]
+fn counters_are_read_without_waiting_for_whoever_holds_the_lock() {
+    let os = os_with(never());
+    let _run = os.take_run(3, 1).unwrap();
+    assert_eq!(os.try_stats().map(|stats| stats.in_use_bytes), Some(3 * SLAB_BYTES));
+    os.lock_for_fork();
+    assert!(os.try_stats().is_none());
+    assert_eq!(os.in_use_bytes(), 3 * SLAB_BYTES);
+    // SAFETY: this thread took them above.
+    unsafe { os.unlock_after_fork() };
+    assert!(os.try_stats().is_some());
+}
+
 /// Whether the kernel can read the byte on this process's behalf; it says so instead of faulting.
 fn is_readable(address: *const u8) -> bool {
     let mut ends = [0; 2];

@@ -231,6 +231,7 @@ mod tests {
             meeting.wait();
             (0..200).for_each(|_| std::thread::yield_now());
             assert_eq!(map.for_bytes(4360), SizeClass::for_bytes(4360));
+            // ORDERING: pairs with nothing: the lock carries it to the other thread.
             assert!(is_over.try_set_acq_rel());
             // SAFETY: this thread took it above.
             unsafe { map.unlock_after_fork() };

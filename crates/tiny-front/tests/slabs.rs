@@ -7,6 +7,8 @@ mod common;
 use common::{give, new_front, new_heap, take};
 use hakmem_base::{BinPlace, SLAB_BYTES, SizeClass};
 use hakmem_ownership::{BinPtr, Route};
+#[cfg(not(any(miri, feature = "ablation-object-header")))]
+use hakmem_testkit::Child;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap};
 use std::ptr::NonNull;
 
@@ -129,6 +131,27 @@ fn a_slab_that_is_given_back_is_nobodys() {
         assert!(blocks.iter().all(|block| !front.is_block_start(block.addr().get())), "{bytes}");
         front.check_invariants(heap);
     }
+}
+
+/// The slab-reuse guard: damage that reached a free list ends the process before the slab serves anybody else.
+#[cfg(not(any(miri, feature = "ablation-object-header")))]
+#[test]
+fn a_slab_whose_free_list_lost_a_block_is_not_given_back() {
+    if Child::role().is_some() {
+        let (front, class) = (new_front(256 << 20), class(1024));
+        let heap = new_heap(front, FrontPolicy { slab_reuse_guard: true, ..uncached(false) });
+        let blocks: Vec<_> = (0..capacity(class)).map(|_| take(front, heap, class)).collect();
+        let (first, rest) = blocks.split_at(2);
+        first.iter().for_each(|block| give(front, Some(heap), *block));
+        // SAFETY: the block was freed, and the memory is still the front's: a write through a dangling pointer, which leaves no trace
+        // but a link that leads nowhere.
+        unsafe { first[1].cast::<usize>().write(0) };
+        rest.iter().for_each(|block| give(front, Some(heap), *block));
+        return;
+    }
+    let ended = Child::of_test("a_slab_whose_free_list_lost_a_block_is_not_given_back", "damage").run();
+    assert!(ended.stderr.contains("slab is given back while blocks of it are elsewhere"), "{}", ended.stderr);
+    assert!(ended.status.is_some_and(|status| !status.success()));
 }
 
 #[test]

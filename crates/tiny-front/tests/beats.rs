@@ -148,6 +148,24 @@ fn a_class_that_idles_gives_back_what_it_caches_after_so_many_heartbeats() {
 }
 
 #[test]
+fn the_cap_of_a_class_that_idles_halves_down_to_a_fourth_of_its_first() {
+    for cache_shrink in [true, false] {
+        let front = new_front(256 << 20);
+        let policy = FrontPolicy { idle_trim_beats: 1, cache_shrink, ..policy() };
+        let (heap, class) = (new_heap(front, policy), SizeClass::for_tiny(64));
+        let first = u32::from(policy.initial_cap(class));
+        let cap = || front.class_report(heap, class).cap;
+        pairs(front, heap, &[500, 64], 20);
+        assert_eq!(cap(), first);
+        let mut caps: Vec<u32> = (0..12).map(|_| (pairs(front, heap, &[500], 1000), cap()).1).collect();
+        caps.dedup();
+        let halved = [first, first / 2, first / 4];
+        assert!(caps.ends_with(if cache_shrink { &halved[1..] } else { &halved[..1] }), "{caps:?}");
+        assert!(caps.len() <= 3 && caps.is_sorted_by(|one, next| one > next), "{caps:?}");
+    }
+}
+
+#[test]
 fn random_numbers_differ_from_each_other_and_from_those_of_other_heaps() {
     let front = new_front(256 << 20);
     let [one, other, twin] = [1, 2, 1].map(|seed| {

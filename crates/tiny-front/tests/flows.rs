@@ -6,7 +6,7 @@ mod common;
 
 use common::{give, new_front, new_heap, take};
 use hakmem_base::{SLAB_BYTES, SizeClass};
-use hakmem_tiny_front::{ClassFlow, Front, FrontPolicy, Heap, Unread};
+use hakmem_tiny_front::{ClassFlow, Front, FrontPolicy, FrontReport, Heap, Unread};
 use std::ptr::NonNull;
 
 /// What learners read must add up with what the program did: every allocation and every refill of the class and of no other
@@ -28,6 +28,43 @@ fn what_goes_through_a_class_is_counted_by_its_slow_paths() {
     assert_eq!(u64::from(flow.spills), left + 1000 - cached, "{flow:?}");
     assert_eq!(u64::from(flow.spills), heap.counters.spills.get());
     assert_eq!(heap.flow(other), ClassFlow::default());
+}
+
+/// A report is the sum of its heaps, exact for the thread that has settled its counts; what a flattened pool served from the cache
+/// is told of the classes that the caller names.
+#[test]
+fn a_report_adds_up_what_its_heaps_hold_and_have_served() {
+    let front = new_front(256 << 20);
+    let policy = FrontPolicy { pool_classes: u128::MAX, pool_flatten: true, ..FrontPolicy::DEFAULT };
+    let heaps = [(); 2].map(|()| new_heap(front, policy));
+    let classes = [64, 1024].map(|bytes| SizeClass::for_bytes(bytes).unwrap());
+    let (mut allocs, mut delivered_bytes, mut cached_bytes) = (0, 0, 0);
+    for (heap, count) in heaps.into_iter().zip([10, 35]) {
+        for class in classes {
+            let mut blocks: Vec<_> = (0..count).map(|_| take(front, heap, class)).collect();
+            give(front, Some(heap), blocks.pop().unwrap());
+            front.settle_counts(heap);
+            let bin = heap.bin(class);
+            assert_eq!(heap.flow(class).allocs, count);
+            assert_eq!(u64::from(bin.counts().delivered - bin.cached()), count - 1);
+            allocs += count;
+            delivered_bytes += u64::from(bin.counts().delivered) * class.block_bytes() as u64;
+            cached_bytes += u64::from(bin.cached()) * class.block_bytes() as u64;
+        }
+    }
+    let report_of = |flattened: u128| {
+        let mut report = FrontReport::default();
+        heaps.iter().for_each(|heap| front.report(heap, flattened, &mut report));
+        report
+    };
+    let report = report_of(u128::MAX);
+    assert_eq!((report.allocs, report.delivered_bytes, report.cached_bytes), (allocs, delivered_bytes, cached_bytes));
+    assert_eq!(report.refills, heaps.iter().map(|heap| heap.counters.refills.get()).sum::<u64>());
+    assert_eq!(report.pool_flatten_hits, allocs - report.pool_flatten_fallbacks);
+    assert!(report.pool_flatten_fallbacks > 0 && report.pool_flatten_hits > 0, "{report:?}");
+    assert_eq!(report_of(0).pool_flatten_hits, 0);
+    let of_one = report_of(1 << classes[1].index()).pool_flatten_hits;
+    assert!((1..report.pool_flatten_hits).contains(&of_one), "{of_one}");
 }
 
 /// The fast path leaves spills uncounted; whatever comes next has to count them before it forgets them.

@@ -44,6 +44,7 @@ fn policy() -> FrontPolicy {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many allocations, of which nothing but counts is looked at")]
 fn without_samples_each_class_has_a_heartbeat_every_so_many_allocations() {
     let front = new_front(256 << 20);
     // A look at idle classes counts theirs, and their way to the next one begins anew.
@@ -56,6 +57,7 @@ fn without_samples_each_class_has_a_heartbeat_every_so_many_allocations() {
 /// Where blocks have headers, small ones are not looked at.
 #[cfg(not(feature = "ablation-object-header"))]
 #[test]
+#[cfg_attr(miri, ignore = "many allocations, of which nothing but counts is looked at")]
 fn one_allocation_in_so_many_is_looked_at_and_duties_keep_their_rate() {
     let front = new_front(256 << 20);
     for mean in [1, 40, 3000] {
@@ -77,6 +79,7 @@ fn one_allocation_in_so_many_is_looked_at_and_duties_keep_their_rate() {
 /// Where blocks have headers, large ones are not sampled.
 #[cfg(not(feature = "ablation-object-header"))]
 #[test]
+#[cfg_attr(miri, ignore = "many allocations, of which nothing but counts is looked at")]
 fn large_blocks_are_sampled_or_else_watched_four_times_as_often() {
     let front = new_front(256 << 20);
     let counts = |policy: FrontPolicy, watch| {
@@ -132,6 +135,7 @@ fn a_heartbeat_reads_the_mail_and_sends_what_waits_for_others() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many allocations, of which nothing but counts is looked at")]
 fn a_class_that_idles_gives_back_what_it_caches_after_so_many_heartbeats() {
     for idle_trim in [true, false] {
         let front = new_front(256 << 20);
@@ -148,6 +152,7 @@ fn a_class_that_idles_gives_back_what_it_caches_after_so_many_heartbeats() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many allocations, of which nothing but counts is looked at")]
 fn the_cap_of_a_class_that_idles_halves_down_to_a_fourth_of_its_first() {
     for cache_shrink in [true, false] {
         let front = new_front(256 << 20);

@@ -176,6 +176,28 @@ fn one_empty_slab_of_a_unit_is_kept_and_carved_again() {
     assert_eq!(front.os.stats().in_use_bytes, 0, "kept until the heap is tidied up");
 }
 
+/// Hunts: slabs that stay because a block of another one does, because they were kept to be carved, or because their last blocks wait
+/// in the mail.
+#[test]
+fn tidying_up_gives_back_every_slab_of_which_nothing_is_in_use() {
+    for (policy, slabs) in [(FrontPolicy::DEFAULT, 4), (uncached(true), 2), (uncached(false), 3)] {
+        let (front, class) = (new_front(256 << 20), class(1024));
+        let [heap, stranger] = [(); 2].map(|()| new_heap(front, policy));
+        let mut blocks: Vec<_> = (0..slabs * capacity(class)).map(|_| take(front, heap, class)).collect();
+        blocks.sort();
+        let last = blocks.pop().unwrap();
+        blocks.into_iter().for_each(|block| give(front, Some(heap), block));
+        front.collect(heap);
+        front.check_invariants(heap);
+        assert_eq!(front.os.stats().in_use_bytes, SLAB_BYTES, "one block is in use");
+        give(front, Some(stranger), last);
+        front.flush_outbox(stranger);
+        front.collect(heap);
+        front.check_invariants(heap);
+        assert_eq!(front.os.stats().in_use_bytes, 0, "it has come by mail");
+    }
+}
+
 #[test]
 fn an_empty_slab_of_several_units_is_not_kept() {
     let (front, class) = (new_front(256 << 20), class(20_000));

@@ -445,6 +445,27 @@ fn a_block_outside_that_moves_is_found_where_it_is_then_with_its_contents() {
     assert_eq!((stats.outside_blocks, stats.allocated_bytes), (0, stats.freed_bytes));
 }
 
+/// Not under Miri, whose mappings do not move.
+#[cfg(not(miri))]
+#[test]
+fn what_the_kernel_will_not_map_is_counted_and_changes_nothing() {
+    // More than the addresses of a process.
+    const TOO_MUCH: usize = 1 << 47;
+    let (heap, cache) = (Heap::new(32 * MIB, BigPolicy::DEFAULT), BigCache::new());
+    let block = take(&heap, &cache, 40 * MIB);
+    fill(block, 0, 40 * MIB, 8);
+    let before = cache.stats();
+    assert!(cache.allocate(&heap.cx(), TOO_MUCH, 16, false).is_none());
+    assert!(!cache.outside_resize(address_of(block), TOO_MUCH));
+    assert!(cache.outside_move(address_of(block), TOO_MUCH).is_none());
+    let after = cache.stats();
+    assert_eq!((after.maps_refused, after.moves_refused, after.unmaps_refused), (1, 1, 0));
+    assert_eq!((after.allocated_bytes, after.outside_bytes), (before.allocated_bytes, before.outside_bytes));
+    assert!(is_filled(block, 40 * MIB, 8) && heap.free(&cache, address_of(block)));
+    assert_eq!(cache.stats().unmaps_refused, 0);
+    cache.check_invariants();
+}
+
 #[test]
 fn a_block_that_belongs_outside_by_its_size_does_not_grow_into_the_window_either() {
     let policy = BigPolicy { window_max_bytes: 16 * MIB, ..BigPolicy::DEFAULT };

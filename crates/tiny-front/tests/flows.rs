@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{give, new_front, new_heap, take};
+use common::{give, new_front, new_heap, take, try_take};
 use hakmem_base::{SLAB_BYTES, SizeClass};
+use hakmem_superslab_os::OsPolicy;
 use hakmem_tiny_front::{ClassFlow, Front, FrontPolicy, FrontReport, Heap, Unread};
 use std::ptr::NonNull;
 
@@ -28,6 +29,30 @@ fn what_goes_through_a_class_is_counted_by_its_slow_paths() {
     assert_eq!(u64::from(flow.spills), left + 1000 - cached, "{flow:?}");
     assert_eq!(u64::from(flow.spills), heap.counters.spills.get());
     assert_eq!(heap.flow(other), ClassFlow::default());
+}
+
+/// The regression of an unaligned one shows that not every block may be lent; this shows that some are.
+#[test]
+fn without_memory_for_a_slab_a_larger_class_lends_what_it_caches_within_the_limit() {
+    let (class, larger) = (SizeClass::for_tiny(80), SizeClass::for_tiny(96));
+    let exact = (larger.block_bytes() as u32 * 1000).div_ceil(class.block_bytes() as u32);
+    for (w_max_permille, lends) in [(exact, true), (exact - 1, false), (1000, false)] {
+        let front = new_front(256 << 20);
+        let policy = FrontPolicy { w_max_permille, idle_trim: false, ..FrontPolicy::DEFAULT };
+        let heap = new_heap(front, policy);
+        let held = take(front, heap, larger);
+        let cached = heap.bin(larger).cached();
+        front.os.set_policy(OsPolicy { memory_limit_bytes: 1, ..OsPolicy::new() });
+        let lent = try_take(front, heap, class);
+        assert_eq!(lent.is_some(), lends, "{w_max_permille}");
+        let counters = (heap.counters.borrowed.get(), heap.counters.out_of_memory.get());
+        assert_eq!(counters, (lends.into(), (!lends).into()), "{w_max_permille}");
+        assert_eq!(heap.bin(larger).cached(), cached - u32::from(lends), "{w_max_permille}");
+        [Some(held), lent].into_iter().flatten().for_each(|block| give(front, Some(heap), block));
+        front.check_invariants(heap);
+        front.collect(heap);
+        assert_eq!(front.os.stats().in_use_bytes, 0);
+    }
 }
 
 /// A report is the sum of its heaps, exact for the thread that has settled its counts; what a flattened pool served from the cache

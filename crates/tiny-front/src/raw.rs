@@ -1,6 +1,6 @@
 //! The one place of this box where raw memory is touched: table entries, bins behind route words, links of blocks.
 
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use hakmem_atomic_ops::Owned8;
 use hakmem_base::{
     BIN_BYTES, BinPlace, HEADER_BYTES, HEAP_RECORD_BYTES, MARKED_MIN_BYTES, MarkKey, SizeClass, read_link, write_link,
@@ -44,7 +44,7 @@ pub(crate) unsafe fn class_at(entries: &[Owned8], entry: usize) -> SizeClass {
 /// - `place` is below the bytes of the heap's bins, as every [`BinPlace`] is.
 #[inline(always)]
 pub(crate) unsafe fn bin_at(heap: &Heap, place: BinPlace) -> &Bin {
-    let bin = core::ptr::from_ref(heap).cast::<Bin>();
+    let bin = ptr::from_ref(heap).cast::<Bin>();
     // SAFETY: bins are at the start of the heap, and the caller vouches for the offset.
     let bin = unsafe { bin.byte_add(place.bytes()) };
     // SAFETY: as above.
@@ -65,16 +65,19 @@ pub(crate) unsafe fn heap_of<'h>(bin: BinPtr) -> &'h Heap {
 /// The bin at `index` of the heap's bins, as the address that route words carry.
 #[inline]
 pub(crate) fn bin_ptr(heap: &Heap, index: usize) -> BinPtr {
-    BinPtr::new(core::ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES))
+    BinPtr::new(ptr::from_ref(heap).cast_mut().cast::<()>().wrapping_byte_add(index * BIN_BYTES))
 }
 
-/// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, the last one's link being null,
-/// and marks them: nobody has a right to free them.
+/// Links `count` blocks of `block_bytes` bytes that lie one behind the other from `first`, and marks them: nobody has a right to free
+/// them. The list begins with the one at index `start`, goes on behind the last with the first, and ends, its link being null, with the
+/// one before `start`. Returns the list's first block.
 ///
 /// # Safety
-/// - The memory of these blocks, at least one, belongs to the caller's slab and to nobody else.
-pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, key: MarkKey) {
-    let (mut block, last) = (first, first.wrapping_add((count - 1) as usize * block_bytes));
+/// - The memory of these blocks, at least one, belongs to the caller's slab and to nobody else; `start` is below `count`.
+pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, start: u32, key: MarkKey) -> *mut u8 {
+    let at = |index: u32| first.wrapping_add(index as usize * block_bytes);
+    let last = at(count - 1);
+    let mut block = first;
     loop {
         if block_bytes >= MARKED_MIN_BYTES + HEADER_BYTES {
             // SAFETY: the block is part of the caller's fresh memory, which does not begin at null.
@@ -82,15 +85,20 @@ pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, 
             // SAFETY: as above, and large enough.
             unsafe { key.put_on(marked) };
         }
-        let is_last = block == last;
+        if block == last {
+            break;
+        }
         let next = block.wrapping_add(block_bytes);
         // SAFETY: as above.
-        unsafe { write_link(block, if is_last { core::ptr::null_mut() } else { next }) };
-        if is_last {
-            return;
-        }
+        unsafe { write_link(block, next) };
         block = next;
     }
+    let end = if start == 0 { last } else { at(start - 1) };
+    // SAFETY: as above.
+    unsafe { write_link(last, first) };
+    // SAFETY: as above.
+    unsafe { write_link(end, ptr::null_mut()) };
+    at(start)
 }
 
 /// Takes the first block off a list: `(block, rest)`.

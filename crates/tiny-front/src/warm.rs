@@ -319,6 +319,14 @@ fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
     true
 }
 
+/// The index of the one among a slab's first `count` blocks that is handed out first. Slabs begin at multiples of 64 KiB: if it were
+/// always the one at the lowest address, a few blocks of each of many classes would share few sets of the processor's cache
+/// (colouring: Bonwick, "The Slab Allocator", 1994).
+fn colour(slab: SlabIndex, count: u32) -> u32 {
+    const GOLDEN: u32 = 0x9E37_79B1;
+    ((slab.get().wrapping_mul(GOLDEN) >> 16) * count) >> 16
+}
+
 /// The cache takes fresh blocks: about one OS page of them at first, more as the slab is carved on.
 #[unsafe(link_section = ".text.hot.hakmem")]
 fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
@@ -332,8 +340,10 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
     }
     let first =
         tables.address_of(slab).wrapping_add(FIRST_BLOCK_OFFSET + (state.carved() * geometry.block_bytes) as usize);
+    // Who goes on carving fills memory, and that goes best in order.
+    let start = if state.carved() == 0 { colour(slab, count) } else { 0 };
     // SAFETY: this thread owns the slab, and these blocks have not been carved before.
-    unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize, tables.key) };
+    let head = unsafe { raw::link_fresh(first, count, geometry.block_bytes as usize, start, tables.key) };
     // SAFETY: as above.
     unsafe { heap.view().label.put_on(class, first, count) };
     state.carve(count);
@@ -341,7 +351,7 @@ fn carve(tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
         bin.carve.set(0);
     }
     bin.delivered.add(count);
-    bin.install(first, count);
+    bin.install(head, count);
     heap.counters.carves.add(1);
     true
 }

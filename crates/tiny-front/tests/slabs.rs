@@ -67,6 +67,31 @@ fn who_adopts_a_slab_owns_all_of_it_and_has_all_its_blocks() {
     }
 }
 
+/// Hunts: lines of one set of the cache for the first blocks of all classes, and a list of fresh blocks that has lost some or does not end.
+#[test]
+fn first_blocks_of_slabs_lie_anywhere_in_their_first_pages() {
+    const PAGE_BYTES: usize = 4096;
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy::DEFAULT);
+    let mut colours = Vec::new();
+    for class in SizeClass::all().filter(|class| (64..=512).contains(&class.block_bytes())) {
+        let mut blocks: Vec<_> = (0..capacity(class)).map(|_| take(front, heap, class).addr().get()).collect();
+        assert_eq!(heap.counters.fresh_slabs.get(), 1 + colours.len() as u64, "one slab has room for them all");
+        colours.push((blocks[0] % SLAB_BYTES) / 64);
+        blocks.sort_unstable();
+        let first = blocks[0];
+        assert!(first % SLAB_BYTES < 64, "the slab is used from its beginning");
+        let step = class.geometry().block_bytes as usize;
+        let all = (0..blocks.len()).map(|index| first + index * step);
+        assert!(all.eq(blocks), "{} B: each block once", class.block_bytes());
+    }
+    assert!(colours.iter().all(|line| *line < PAGE_BYTES / 64), "the first page is touched first: {colours:?}");
+    let classes = colours.len();
+    colours.sort_unstable();
+    colours.dedup();
+    assert!(2 * colours.len() > classes, "{classes} classes, lines {colours:?}");
+}
+
 /// A slab has something to offer if it has free blocks or ones that were never carved; one of the two is enough.
 #[test]
 fn a_slab_is_offered_with_free_blocks_or_with_blocks_to_carve() {

@@ -92,10 +92,11 @@ fn a_sandbox_without_madvise_costs_memory_and_nothing_else() {
     }
 }
 
-/// The command has an address space of so many KiB, and can lift the limit. The shell itself runs without the library.
-fn confined_to(address_kib: u32, source: &str) -> Command {
+/// The command has a limit of the shell's (`-v`: address space, `-d`: data) of so many KiB, and can lift it. The shell itself runs without
+/// the library.
+fn confined_to(limit: &str, kib: u32, source: &str) -> Command {
     let mut command = Command::new("sh");
-    let script = format!("ulimit -S -v {address_kib}; LD_PRELOAD=\"$1\" exec \"$0\"");
+    let script = format!("ulimit -S {limit} {kib}; LD_PRELOAD=\"$1\" exec \"$0\"");
     command.args(["-c", &script]).arg(compile(source)).arg(library());
     command.env("EXPECT_LIBRARY", library().file_name().unwrap());
     command
@@ -104,7 +105,7 @@ fn confined_to(address_kib: u32, source: &str) -> Command {
 /// Hunts: a second reading of the environment at each attempt to start.
 #[test]
 fn wrong_variables_are_reported_once_however_often_the_start_is_refused() {
-    let mut command = confined_to(24_000, "starved.c");
+    let mut command = confined_to("-v", 24_000, "starved.c");
     command.env("HAKMEM_NOPE", "1").env("HAKMEM_CACHE_BLOCKS", "x").env("HAKMEM_POLICY", "/no/such/file");
     command.env("HAKMEM_STATS", "1");
     let ended = Child::of(command).run();
@@ -113,6 +114,15 @@ fn wrong_variables_are_reported_once_however_often_the_start_is_refused() {
         assert_eq!(ended.lines_of(&format!("hakmem: {start}")).len(), 1, "{start}: {}", ended.stderr);
     }
     assert!(number(&ended, "mmap_refused") >= 100 && number(&ended, "out_of_memory") >= 100, "{}", ended.stderr);
+}
+
+/// Hunts: tables for the address space of the whole machine, which alone were more than the limit.
+#[test]
+fn a_heap_has_most_of_the_data_that_a_process_is_limited_to_from_the_start() {
+    for kib in [16_000, 64_000] {
+        let ended = Child::of(confined_to("-d", kib, "data_limit.c")).run();
+        assert!(ended.status.is_some_and(|status| status.success()), "{kib} KiB: {}", ended.stderr);
+    }
 }
 
 /// Exit statistics of `refusals.c`, and how many of its requests were refused.

@@ -249,9 +249,20 @@ pub fn physical_bytes() -> usize {
 
 /// The limit of this process's address space in bytes, if there is one.
 pub(crate) fn address_space_limit() -> Option<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes the structure it is given.
-    let result = keeping_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) });
+    limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) })
+}
+
+/// The limit of what this process may have of its own to write to, in bytes, if there is one.
+pub(crate) fn data_limit() -> Option<usize> {
+    // SAFETY: writes the structure it is given.
+    limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_DATA, limit) })
+}
+
+/// The limit that `ask` fills in, if it is one.
+fn limit(ask: impl FnOnce(*mut libc::rlimit) -> libc::c_int) -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let result = keeping_errno(|| ask(&raw mut limit));
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as usize)
 }
 

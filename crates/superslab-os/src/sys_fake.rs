@@ -115,3 +115,8 @@ pub fn physical_bytes() -> usize {
 pub(crate) fn address_space_limit() -> Option<usize> {
     Some(64 << 20)
 }
+
+/// None.
+pub(crate) fn data_limit() -> Option<usize> {
+    None
+}

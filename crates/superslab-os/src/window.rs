@@ -76,6 +76,13 @@ fn wanted_bytes(config: WindowConfig) -> usize {
     }
 }
 
+/// The most bytes of a window whose heap may take `limit_bytes` bytes of data, tables included: these count as data from the start,
+/// written to or not, and may take a sixteenth. The heap has many times the room that it can fill all the same.
+fn useful_bytes(limit_bytes: usize) -> usize {
+    let bytes = (limit_bytes / 16).saturating_mul(WINDOW_BYTES_PER_TABLE_BYTE);
+    bytes.max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
+}
+
 /// The most bytes that are reserved ahead: half of an address space of so many bytes, so that others find some too.
 fn allowed_bytes(limit_bytes: usize) -> usize {
     (limit_bytes / 2).max(MIN_WINDOW_BYTES) & !(SUPERSLAB_BYTES - 1)
@@ -133,9 +140,10 @@ impl Reservation {
     }
 
     /// Reserves address space, half as much after each refusal; where that is limited, next to none at first, in a window of three
-    /// quarters of the limit. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
+    /// quarters of the limit; where data is limited, a window whose tables leave most of it to the heap. `accept` sees each window and may turn it down. The caller holds the pool's lock and found no window.
     pub(crate) fn reserve(&self, config: WindowConfig, mut accept: impl FnMut(Window) -> bool) -> Option<Window> {
-        let wanted = wanted_bytes(config);
+        let useful = sys::data_limit().map_or(usize::MAX, useful_bytes);
+        let wanted = wanted_bytes(config).min(useful);
         let limit = sys::address_space_limit();
         let most = limit.map_or(wanted, |limit| wanted.min(most_bytes(limit)));
         let mut bytes = limit.map_or(wanted, |limit| wanted.min(allowed_bytes(limit)));

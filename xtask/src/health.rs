@@ -1,5 +1,6 @@
 //! `cargo xtask test` and `cargo xtask health`: every check a change must pass, judged by exit status.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -21,6 +22,10 @@ const PROFILES: [Profile; 4] = [
     Profile { name: "superslab", what: "superslabs and madvise, OS statistics", policy: "MIXED_TINYV3_C7_SAFE" },
     Profile { name: "flatten", what: "pool flatten and its counters", policy: "C6_HEAVY_LEGACY_POOLV1" },
 ];
+
+/// What Rust programs may be built for besides the machine at hand. Where rustup has added one, `health` checks that the facade
+/// compiles for it without a warning.
+const OTHER_TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-gnu"];
 
 /// Schedules of each test under Miri in `--full`.
 const FULL_SEEDS: u32 = 4;
@@ -136,6 +141,15 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
     steps.take_command("fmt", &mut project.cargo(["fmt", "--all", "--check"]));
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     steps.take_command("clippy", &mut project.cargo(clippy));
+    for target in OTHER_TARGETS {
+        if has_target(target) {
+            let clippy =
+                ["clippy", "--quiet", "--package", "hakmem", "--lib", "--target", target, "--", "--deny", "warnings"];
+            steps.take_command(&format!("clippy for {target}"), &mut project.cargo(clippy));
+        } else {
+            eprintln!("== clippy for {target}: NOT RUN (rustup target add {target})");
+        }
+    }
     steps.take("tidy", || tidy::check(project));
     let mut documents = project.cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
     steps.take_command("doc", documents.env("RUSTDOCFLAGS", "--deny warnings"));
@@ -192,6 +206,12 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
         });
     }
     Ok(steps.end("Health"))
+}
+
+/// Whether there is a standard library for this target.
+fn has_target(target: &str) -> bool {
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    asked.is_ok_and(|said| said.status.success() && Path::new(String::from_utf8_lossy(&said.stdout).trim()).is_dir())
 }
 
 /// The properties of every box and of the facade, each with twenty times the cases of `cargo xtask test`.

@@ -6,7 +6,7 @@ use hakmem_base::keeping_errno;
 /// Sleeps while `word` is `value`, at most `timeout_ms` milliseconds. May return early for no reason.
 pub(crate) fn wait(word: &Shared32, value: u32, timeout_ms: Option<u32>) {
     let time = timeout_ms.map(|milliseconds| libc::timespec {
-        tv_sec: libc::time_t::from(milliseconds / 1000),
+        tv_sec: (milliseconds / 1000).into(),
         tv_nsec: libc::c_long::from(milliseconds % 1000) * 1_000_000,
     });
     call(word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, value, time.as_ref());

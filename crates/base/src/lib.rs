@@ -6,6 +6,9 @@
 
 #![cfg_attr(not(feature = "testing"), no_std)]
 
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("hakmem is for 64-bit Linux: elsewhere, leave the dependency out with [target.'cfg(…)'.dependencies]");
+
 mod block;
 mod consts;
 mod errno;

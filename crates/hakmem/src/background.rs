@@ -140,7 +140,8 @@ impl Background {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
         // SAFETY: the attribute is this function's.
         unsafe { libc::pthread_attr_init(&raw mut attributes) };
-        let mut thread: libc::pthread_t = 0;
+        // SAFETY: a number with glibc, a pointer with musl; zero is one of either.
+        let mut thread = unsafe { core::mem::zeroed::<libc::pthread_t>() };
         let mut stack_bytes = STACK_BYTES;
         let result = loop {
             // SAFETY: initialised above.

@@ -20,7 +20,9 @@ const TIME_LIMIT: u32 = 30;
 /// What an access was, as far as the processor says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 is asked"))]
     Read,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "as above"))]
     Write,
     /// The processor does not say, or nobody has taught this program how it says it.
     #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "x86-64 always says"))]

@@ -2,15 +2,15 @@
 //! route words only.
 
 use core::ffi::{c_char, c_int};
-use core::fmt::Write as _;
 use hakmem_atomic_ops::Shared32;
 use hakmem_base::{BIN_COUNT, SLAB_BYTES, SizeClass};
 use hakmem_mid_pool::{LARGE_CLASS_COUNT, large_class, most_units};
 use hakmem_ownership::Route;
 use hakmem_tiny_front::RingEvent;
 
-use crate::global::{ComplaintLine, GLOBAL};
+use crate::global::GLOBAL;
 use crate::report;
+use crate::stderr;
 use crate::watcher;
 use crate::writer::FdWriter;
 
@@ -231,13 +231,10 @@ pub(crate) fn write_named(variable: &str, path: &[u8], write: impl FnOnce(&mut F
 }
 
 fn complain_of(variable: &str, path: &[u8]) {
-    let mut line = ComplaintLine::new();
-    // A line that is full is cut: nothing to do about an error.
-    let _cut = line
-        .write_str(variable)
-        .and_then(|()| line.write_str(": cannot write "))
-        .and_then(|()| hakmem_policy::write_quoted(&mut line, path));
-    line.end();
+    let mut out = FdWriter::new(stderr::descriptor());
+    out.text("hakmem: ").text(variable).text(": cannot write ");
+    let _infallible = hakmem_policy::write_quoted(&mut out, path);
+    out.text("\n");
 }
 
 /// Writes a file as a whole or not at all: under another name first, which then becomes `path`'s. Whoever reads meanwhile, or writes the
@@ -276,7 +273,7 @@ pub(crate) fn close(fd: c_int) {
     unsafe { libc::close(fd) };
 }
 
-fn process() -> u32 {
+pub(crate) fn process() -> u32 {
     // SAFETY: takes no argument.
     unsafe { libc::getpid() }.cast_unsigned()
 }

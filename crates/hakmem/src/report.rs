@@ -10,6 +10,7 @@ use hakmem_tiny_front::FrontReport;
 
 use crate::blocks;
 use crate::confined::is_confined;
+use crate::dump::process;
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
@@ -415,9 +416,7 @@ pub(crate) fn write_json(out: &mut FdWriter, stats: &Stats) {
 }
 
 fn write_members(out: &mut FdWriter, stats: &Stats) {
-    // SAFETY: takes no argument.
-    let pid = unsafe { libc::getpid() };
-    out.text("{\"pid\":").number(u64::from(pid.cast_unsigned()));
+    out.text("{\"pid\":").number(u64::from(process()));
     out.text(",\"program\":\"");
     write_program_name(out);
     out.text("\",\"mode\":\"").text(learning::mode().name()).text("\"");
@@ -441,6 +440,12 @@ fn write_at_exit(boot: &Boot) {
     if boot.stats {
         let mut out = FdWriter::new(stderr::descriptor());
         out.text("hakmem: statistics\n");
+        // A confined process may not be allowed to ask who it is.
+        if !is_confined() {
+            out.text("  pid ").number(u64::from(process())).text("\n  program ");
+            write_program_name(&mut out);
+            out.text("\n");
+        }
         out.text("  mode ").text(learning::mode().name()).text("\n");
         stats.for_each(|name, value| {
             out.text("  ").text(name).text(" ").number(value).text("\n");

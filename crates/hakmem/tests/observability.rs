@@ -122,7 +122,6 @@ fn exit_statistics_are_written_as_text_and_json() {
         .env("HAKMEM_STATS_FILE", &format!("{}/%p.json", folder.display()))
         .run();
     ended.assert_success();
-    assert!(ended.stderr.contains("hakmem: statistics"));
     let json = files(&folder, ".json");
     assert_eq!(json.len(), 1);
     let stats: Value = serde_json::from_str(&json[0]).unwrap();
@@ -130,7 +129,10 @@ fn exit_statistics_are_written_as_text_and_json() {
     assert!(stats["adopts"].as_u64().unwrap() > 0);
     assert_eq!(stats["outside_range"], 0);
     let program = std::env::current_exe().unwrap();
-    assert_eq!(stats["program"], program.file_name().unwrap().to_str().unwrap());
+    let program = program.file_name().unwrap().to_str().unwrap();
+    assert_eq!(stats["program"], program);
+    let begin = format!("hakmem: statistics\n  pid {}\n  program {program}\n  mode FROZEN\n", stats["pid"]);
+    assert!(ended.stderr.contains(&begin), "{}", ended.stderr);
 }
 
 #[test]

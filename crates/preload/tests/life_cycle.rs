@@ -133,6 +133,17 @@ fn a_process_without_open_descriptors_allocates() {
     });
 }
 
+/// As the programs of coreutils do when they end.
+#[test]
+fn a_program_that_closes_its_stderr_is_told_of_a_file_that_cannot_be_written() {
+    let ended = run(Path::new("sort"), &["/dev/null"], true, |command| {
+        command.env("HAKMEM_STATS", "1").env("HAKMEM_STATS_FILE", "/no/such/folder/file");
+    });
+    ended.assert_success();
+    let complaint = "hakmem: HAKMEM_STATS_FILE: cannot write /no/such/folder/file";
+    assert_eq!(ended.lines_of("hakmem: HAKMEM"), [complaint], "{}", ended.stderr);
+}
+
 #[test]
 fn a_sandbox_without_getrandom_is_no_obstacle() {
     tell_story(&["without_getrandom"]);

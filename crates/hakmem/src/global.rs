@@ -260,12 +260,10 @@ impl Global {
             policy_out: PathText::new(settings.policy_out),
         });
         if settings.verbose {
-            Line::new()
-                .text("profile ")
-                .text(settings.profile.name())
-                .text(", mode ")
-                .text(settings.mode.name())
-                .write();
+            let mut line = ComplaintLine::new();
+            // A line that is full is cut: nothing to do about an error.
+            let _cut = write_what_runs(&mut line, settings);
+            line.end();
         }
     }
 
@@ -423,6 +421,22 @@ fn parse_variables(attempt: Attempt) -> Settings<'static> {
         let _cut = complaint.write_line(&mut line);
         line.end();
     })
+}
+
+/// Policy, level and version of this process; a path last, because it may be long.
+fn write_what_runs(line: &mut dyn fmt::Write, settings: &Settings<'_>) -> fmt::Result {
+    write!(line, "profile {}, mode {}, ", settings.profile.name(), settings.mode.name())?;
+    if settings.hardened {
+        line.write_str("hardened level, ")?;
+    } else if settings.policy.sample != 0 {
+        write!(line, "one allocation in {} sampled, ", settings.policy.sample)?;
+    }
+    write!(line, "version {}", env!("CARGO_PKG_VERSION"))?;
+    if let Some(path) = settings.policy_file {
+        line.write_str(", policy file ")?;
+        hakmem_policy::write_quoted(line, path)?;
+    }
+    Ok(())
 }
 
 /// A line for stderr to which the policy crate writes.

@@ -136,6 +136,34 @@ fn exit_statistics_are_written_as_text_and_json() {
 }
 
 #[test]
+fn a_verbose_start_says_which_level_and_which_file_are_in_force() {
+    if Child::role().is_some() {
+        exchange();
+        return;
+    }
+    let policy = folder("verbose").join("policy.toml");
+    std::fs::write(&policy, "version = 1\n[knobs]\npurge_delay_ms = 50\n").unwrap();
+    let policy = policy.to_str().unwrap();
+    let said = |variables: &[(&str, &str)]| {
+        let child = Child::of_test("a_verbose_start_says_which_level_and_which_file_are_in_force", "run");
+        let child = child.env("HAKMEM_VERBOSE", "1");
+        let ended = variables.iter().fold(child, |child, (name, value)| child.env(name, value)).run();
+        ended.assert_success();
+        ended.lines_of("hakmem: profile DEFAULT").join("")
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let level = if cfg!(feature = "hardened") { "hardened level, " } else { "" };
+    assert_eq!(said(&[]), format!("hakmem: profile DEFAULT, mode FROZEN, {level}version {version}"));
+    assert!(said(&[("HAKMEM_HARDENED", "1"), ("HAKMEM_SAMPLE", "10")]).contains("FROZEN, hardened level, version"));
+    let sampled = said(&[("HAKMEM_HARDENED", "0"), ("HAKMEM_SAMPLE", "10"), ("HAKMEM_POLICY", policy)]);
+    let (level, file) = sampled.split_once(", version ").unwrap();
+    assert!(level.ends_with("FROZEN, one allocation in 10 sampled"), "{sampled}");
+    // The line is cut where a path is too long for it.
+    assert!(file.contains(", policy file /") && policy.contains(file.rsplit("file ").next().unwrap()), "{sampled}");
+    assert!(!said(&[("HAKMEM_POLICY", "/no/such/file")]).contains("policy file"));
+}
+
+#[test]
 fn bad_variables_are_reported_once_each_and_the_program_runs() {
     if Child::role().is_some() {
         exchange();

@@ -107,11 +107,11 @@ pub fn parse_environment<'a, I>(variables: I, complain: &mut dyn FnMut(Complaint
 where
     I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 {
-    parse_environment_over(variables, &mut |_path, _policy| None, complain)
+    parse_environment_over(variables, &mut |_path, policy| Some(policy.clone()), complain)
 }
 
 /// As [`parse_environment`], over a policy file: `read_file` is called with its path and the profile's policy, and what it returns,
-/// a valid policy, takes the place of the latter.
+/// a valid policy, takes the place of the latter. Without one the settings name no policy file.
 pub fn parse_environment_over<'a, I>(
     variables: I,
     read_file: &mut dyn FnMut(&'a [u8], &FrozenPolicy) -> Option<FrozenPolicy>,
@@ -130,10 +130,11 @@ where
             }
         }
     }
-    if let Some(path) = reader.settings.policy_file
-        && let Some(policy) = read_file(path, &reader.settings.policy)
-    {
-        reader.settings.policy = policy;
+    if let Some(path) = reader.settings.policy_file {
+        match read_file(path, &reader.settings.policy) {
+            Some(policy) => reader.settings.policy = policy,
+            None => reader.settings.policy_file = None,
+        }
     }
     for (name, value) in ours.clone() {
         if find(name).is_some() {

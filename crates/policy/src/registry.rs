@@ -222,7 +222,12 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         SAMPLE_SLOTS_KIND,
         " Guarded samples that there can be at a time, freed ones that still rest included."
     ),
-    variable!("HAKMEM_VERBOSE", verbose, Kind::Switch, " One line on stderr at start says what runs."),
+    variable!(
+        "HAKMEM_VERBOSE",
+        verbose,
+        Kind::Switch,
+        " One line on stderr at start says what runs: profile, mode, level, version, policy file."
+    ),
 ];
 
 const ALIASES: &[Alias] = &[

@@ -160,7 +160,7 @@ pub struct Settings<'a> {
     pub profile: Profile,
     /// Whether policy changes while the program runs.
     pub mode: Mode,
-    /// Policy file to start from.
+    /// Policy file to start from; none if it was refused.
     pub policy_file: Option<&'a [u8]>,
     /// File for what was learned, at exit; `%p` in it stands for the process id.
     pub policy_out: Option<&'a [u8]>,

@@ -39,7 +39,7 @@ fn generate(project: &Project) -> Result<String> {
     let bindings = bindings.with_context(|| format!("cbindgen cannot read {}", source.display()))?;
     let mut bytes = Vec::new();
     bindings.write(&mut bytes);
-    let text = String::from_utf8(bytes)?;
+    let text = in_old_comments(&String::from_utf8(bytes)?);
 
     let written = exported_functions(&std::fs::read_to_string(&source)?);
     let declared = declared_functions(&text);
@@ -49,6 +49,15 @@ fn generate(project: &Project) -> Result<String> {
         bail!("hak.rs exports `{stray}`: only hak_ names belong into the header");
     }
     Ok(text)
+}
+
+/// The text with comments as C89 has them; cbindgen has some in the newer form only, and the others in twice the lines.
+fn in_old_comments(text: &str) -> String {
+    let in_old = |line: &str| match line.split_once("//") {
+        Some((code, comment)) => format!("{code}/*{} */\n", comment.trim_end()),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(in_old).collect()
 }
 
 /// Names of the functions with a C ABI in a source text.
@@ -90,7 +99,7 @@ static int first_steps(void) {
 }
 "#;
 
-/// Compiles a program against the header, as C and C++ with warnings as errors, links it with the library and runs it.
+/// Compiles the header in the oldest form of C and C++, and a program against it as C and C++ with warnings as errors, links it with the library and runs it.
 fn check(directory: &Path, header: &str) -> Result<()> {
     if launch::find_program("cc").is_none() {
         eprintln!("xtask: there is no C compiler `cc`, so the header was not checked");
@@ -110,7 +119,16 @@ fn check(directory: &Path, header: &str) -> Result<()> {
     let mut compile = Command::new("cc");
     compile.arg("-std=c11").args(warnings).arg("-I").arg(directory).arg(&source).arg("-o").arg(&binary);
     run(compile.arg(directory.join("libhakmem.so")))?;
+    let alone = scratch.path().join("alone.c");
+    std::fs::write(
+        &alone,
+        "#include \"hakmem.h\"\nhak_stats_t stats = HAK_STATS_INIT;\nhak_options_t options = HAK_OPTIONS_INIT;\n",
+    )?;
+    let strict = ["-pedantic-errors", "-fsyntax-only"];
+    run(Command::new("cc").arg("-std=c89").args(strict).args(warnings).arg("-I").arg(directory).arg(&alone))?;
     if launch::find_program("c++").is_some() {
+        let oldest = ["-std=c++98", "-x", "c++"];
+        run(Command::new("c++").args(oldest).args(strict).args(warnings).arg("-I").arg(directory).arg(&alone))?;
         let mut compile = Command::new("c++");
         run(compile
             .args(["-std=c++17", "-x", "c++", "-fsyntax-only"])

@@ -10,6 +10,10 @@
 //!
 //! Nothing needs configuring; `HAKMEM_*` variables (docs/env-vars.md) and [`publish_policy`] turn the knobs.
 //!
+//! Features, all off: `checked` (mistakes that only unsafe code can make are reported at the call; docs/misuse.md), `hardened` (the
+//! hardened level unless `HAKMEM_HARDENED=0`; docs/hardening.md), `initial-exec-tls` (for a shared library that is loaded at the
+//! start of a program, not by `dlopen`). The two `ablation-…` are for measuring this crate; `--all-features` does not build.
+//!
 //! **Not here.** Mechanisms: this crate composes the boxes. It alone has statics, thread-local storage and the gates at
 //! which a pointer is routed, once.
 //! **Invariants.** A thread uses one heap record at a time; records are never unmapped. A slow path may allocate (policy

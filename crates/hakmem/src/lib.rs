@@ -69,7 +69,7 @@ pub use watcher::{ObservedBlocks, observed_blocks};
 
 /// The README's Rust code is compiled with the documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 use core::alloc::{GlobalAlloc, Layout};

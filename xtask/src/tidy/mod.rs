@@ -4,6 +4,7 @@
 
 mod documents;
 mod layers;
+mod packages;
 mod sources;
 
 use std::process::ExitCode;
@@ -30,11 +31,12 @@ pub fn check(project: &Project) -> Result<bool> {
     let mut findings = layers::findings(project);
     findings.extend(sources::findings(project)?);
     findings.extend(documents::findings(project)?);
+    findings.extend(packages::findings(project)?);
     for finding in &findings {
         eprintln!("tidy: {finding}");
     }
     if findings.is_empty() {
-        println!("tidy: layers, sources and documents are in order");
+        println!("tidy: layers, sources, documents and licences are in order");
     } else {
         eprintln!("tidy: {} findings", findings.len());
     }

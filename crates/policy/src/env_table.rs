@@ -12,7 +12,7 @@ const INTRODUCTION: &str = "\
 # Environment variables
 
 All are read once, at the first allocation of a process. An unknown name, a malformed value and a value out of range are
-reported on stderr and the default is used; an empty value counts as not set. Variables override the profile, whatever
+reported on stderr and ignored: what the policy file, the profile or the default says holds. An empty value counts as not set. Variables override the profile, whatever
 order they stand in. Bytes take `K`, `M`, `G`, `T` (powers of 1024, also as `KiB` or `KB`), times take `ms` or `s`,
 permille also a ratio (`1.6`), switches `1`, `on`, `true`, `yes` and their opposites; case does not matter in values with a
 name. Of two values that do not fit each other one is changed, and that is reported too. Variables beginning with

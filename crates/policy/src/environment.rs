@@ -70,12 +70,12 @@ impl Complaint<'_> {
             Problem::Malformed { kind } => {
                 out.write_str(" is not understood; accepted: ")?;
                 kind.write_accepted(out)?;
-                out.write_str("; default used")
+                out.write_str("; ignored")
             }
             Problem::OutOfRange { kind } => {
                 out.write_str(" is out of range; accepted: ")?;
                 kind.write_accepted(out)?;
-                out.write_str("; default used")
+                out.write_str("; ignored")
             }
             Problem::Conflict { with } => {
                 out.write_str(" did not fit ")?;
@@ -249,28 +249,20 @@ mod tests {
             (
                 "HAKMEM_CACHE_BLOCKS",
                 "many",
-                "HAKMEM_CACHE_BLOCKS=many is not understood; accepted: number, 1 to 65536; default used",
+                "HAKMEM_CACHE_BLOCKS=many is not understood; accepted: number, 1 to 65536; ignored",
             ),
-            (
-                "HAKMEM_CACHE_BYTES",
-                "2G",
-                "HAKMEM_CACHE_BYTES=2G is out of range; accepted: bytes, 1K to 1G; default used",
-            ),
+            ("HAKMEM_CACHE_BYTES", "2G", "HAKMEM_CACHE_BYTES=2G is out of range; accepted: bytes, 1K to 1G; ignored"),
             (
                 "HAKMEM_STATS",
                 "\n\u{ff}",
-                "HAKMEM_STATS=\\x0a\\xc3\\xbf is not understood; accepted: on or off; default used",
+                "HAKMEM_STATS=\\x0a\\xc3\\xbf is not understood; accepted: on or off; ignored",
             ),
-            (
-                "HAKMEM_MODE",
-                "THAW",
-                "HAKMEM_MODE=THAW is not understood; accepted: FROZEN, OBSERVE, LEARN; default used",
-            ),
+            ("HAKMEM_MODE", "THAW", "HAKMEM_MODE=THAW is not understood; accepted: FROZEN, OBSERVE, LEARN; ignored"),
             (
                 "HAKMEM_PROFILE",
                 "FAST",
                 "HAKMEM_PROFILE=FAST is not understood; accepted: DEFAULT, MIXED_TINYV3_C7_SAFE, C6_HEAVY_LEGACY_POOLV1, \
-                 DEBUG_TINY_FRONT_PERF; default used",
+                 DEBUG_TINY_FRONT_PERF; ignored",
             ),
         ] {
             assert_eq!(parse(&[(name, value)]), (Settings::DEFAULT, vec![complaint.to_string()]));
@@ -302,7 +294,7 @@ mod tests {
         assert!(parse(&[("HAKMEM_TINY_SS_ADOPT", "0"), ("HAKMEM_PUBLISH_ADOPT", "1")]).0.policy.publish_adopt);
         let (settings, complaints) = parse(&[("HAKMEM_TINY_MUST_ADOPT", "x")]);
         assert!(!settings.policy.must_adopt);
-        assert_eq!(complaints, ["HAKMEM_TINY_MUST_ADOPT=x is not understood; accepted: on or off; default used"]);
+        assert_eq!(complaints, ["HAKMEM_TINY_MUST_ADOPT=x is not understood; accepted: on or off; ignored"]);
     }
 
     #[test]

@@ -118,7 +118,8 @@ impl Background {
         self.ended();
     }
 
-    fn join_ended(&self) {
+    /// Waits for the thread, which ends or has ended, unless somebody else has.
+    pub fn join_ended(&self) {
         // ORDERING: pairs with `spawn`; one caller takes the number.
         let thread = self.thread.swap_acquire(0);
         // A confined process may not be allowed to ask which one it is, and made no children behind anybody's back.

@@ -306,6 +306,14 @@ pub(crate) fn forget_findings_in_child() {
     state.published.store_relaxed(0);
 }
 
+/// Waits for the thread to end, if FROZEN runs.
+pub(crate) fn wait_for_end() {
+    if mode() == Mode::Frozen {
+        GLOBAL.learning.bell.ring_surely();
+        GLOBAL.learning.background.join_ended();
+    }
+}
+
 /// The end of the process, or of the library in it: ends the thread, waits for it, and writes down what it has found.
 pub(crate) fn finish() {
     let state = &GLOBAL.learning;

@@ -144,8 +144,9 @@ pub fn policy() -> FrozenPolicy {
 /// For tests and for a suspicion: it walks all tables, which takes milliseconds per GiB in use.
 ///
 /// No other thread may be inside the allocator meanwhile, nor may this be the child of a fork in a program with threads:
-/// heaps that stayed behind may be half-changed. The one of OBSERVE and LEARN is another thread, too: it ends soon after
-/// [`set_mode`] to FROZEN.
+/// heaps that stayed behind may be half-changed. The one of OBSERVE and LEARN is another thread, too: set the mode to FROZEN
+/// before; this waits for its end.
 pub fn check_invariants() {
+    learning::wait_for_end();
     check::check_invariants();
 }

@@ -241,6 +241,24 @@ fn modes_change_at_run_time_and_frozen_ends_the_thread() {
 }
 
 #[test]
+fn a_check_waits_for_the_end_of_the_thread() {
+    alone("a_check_waits_for_the_end_of_the_thread", &[], || {
+        let mut work = Work::new(7);
+        for round in 0..20 {
+            let measured = windows();
+            assert!(hakmem::set_mode(Mode::Learn));
+            work.until(|| windows() > measured);
+            if round % 2 == 0 {
+                hakmem::freeze();
+            } else {
+                assert!(hakmem::set_mode(Mode::Frozen));
+            }
+            hakmem::check_invariants();
+        }
+    });
+}
+
+#[test]
 fn a_signal_freezes() {
     let variables = [LEARN, ("HAKMEM_FREEZE_SIGNAL", "10")];
     alone("a_signal_freezes", &variables, || {

@@ -226,7 +226,7 @@ pub extern "C" fn hak_collect() {
 
 /// Checks everything that hakmem counts twice and aborts with one line if something contradicts something else: for tests,
 /// and for a suspicion. No other thread may be allocating meanwhile, nor may this be the child of a fork in a program with
-/// threads.
+/// threads. The thread of LEARN and OBSERVE is one, too: set the mode to FROZEN before; this waits for its end.
 #[unsafe(no_mangle)]
 pub extern "C" fn hak_check_invariants() {
     hakmem::check_invariants();

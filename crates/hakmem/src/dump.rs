@@ -28,32 +28,32 @@ struct Held {
 
 /// What the window holds beside the heaps' own slabs.
 struct Holdings {
-    /// Slabs without an owner, by size class.
-    orphan_slabs: [u64; BIN_COUNT],
+    /// Units of slabs without an owner, by size class.
+    orphan_units: [u64; BIN_COUNT],
     /// Runs in use, by large class.
     runs: [Held; LARGE_CLASS_COUNT],
     big: Held,
-    hardened_slabs: u64,
-    sampled_slabs: u64,
-    watched_slabs: u64,
+    hardened_units: u64,
+    sampled_units: u64,
+    watched_units: u64,
 }
 
 impl Holdings {
     /// `each_big` is called with the address and the bytes of every big block.
     fn take(mut each_big: impl FnMut(usize, usize)) -> Self {
         let mut held = Self {
-            orphan_slabs: [0; BIN_COUNT],
+            orphan_units: [0; BIN_COUNT],
             runs: [Held::default(); LARGE_CLASS_COUNT],
             big: Held::default(),
-            hardened_slabs: 0,
-            sampled_slabs: 0,
-            watched_slabs: 0,
+            hardened_units: 0,
+            sampled_units: 0,
+            watched_units: 0,
         };
         let Some(tables) = GLOBAL.front.tables() else { return held };
         watcher::for_each_route(tables, |unit, route| match route {
             Route::Unused | Route::Owned(_) => {}
             Route::Orphan(class) => {
-                held.orphan_slabs.get_mut(class.index()).into_iter().for_each(|slabs| *slabs += 1);
+                held.orphan_units.get_mut(class.index()).into_iter().for_each(|units| *units += 1);
             }
             Route::Run { units, bytes } => {
                 held.runs.get_mut(large_class(units)).into_iter().for_each(|runs| runs.add(bytes));
@@ -62,18 +62,21 @@ impl Holdings {
                 held.big.add(bytes);
                 each_big(GLOBAL.front.os.address_of(unit).addr(), bytes);
             }
-            Route::Hardened(_) => held.hardened_slabs += 1,
-            Route::Sampled(_) => held.sampled_slabs += 1,
-            Route::Watched(_) => held.watched_slabs += 1,
+            Route::Hardened(_) => held.hardened_units += 1,
+            Route::Sampled(_) => held.sampled_units += 1,
+            Route::Watched(_) => held.watched_units += 1,
         });
         held
     }
 
-    /// Orphan slabs of the classes that have any: bytes of a block, slabs.
+    /// Slabs without an owner of the classes that have any: bytes of a block, slabs.
     fn orphans(&self) -> impl Iterator<Item = (u64, u64)> {
+        let slabs = |class: SizeClass| {
+            self.orphan_units.get(class.index()).map(|units| units / u64::from(class.geometry().units))
+        };
         SizeClass::all()
             .chain(SizeClass::all_dynamic())
-            .filter_map(|class| Some((class.block_bytes() as u64, *self.orphan_slabs.get(class.index())?)))
+            .filter_map(move |class| Some((class.block_bytes() as u64, slabs(class)?)))
             .filter(|&(_, slabs)| slabs != 0)
     }
 
@@ -137,9 +140,9 @@ pub fn dump_json(fd: c_int) {
         out.text(separator).text("{\"block_bytes\":").number(block_bytes).text(",\"slabs\":").number(slabs).text("}");
         separator = ",";
     }
-    out.text("],\"hardened_slabs\":").number(held.hardened_slabs);
-    out.text(",\"sampled_slabs\":").number(held.sampled_slabs);
-    out.text(",\"watched_slabs\":").number(held.watched_slabs);
+    out.text("],\"hardened_units\":").number(held.hardened_units);
+    out.text(",\"sampled_units\":").number(held.sampled_units);
+    out.text(",\"watched_units\":").number(held.watched_units);
     out.text(",\"ring\":[");
     let mut separator = "";
     GLOBAL.front.ring.for_each(|event, slab, count| {

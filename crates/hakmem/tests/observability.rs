@@ -81,7 +81,8 @@ fn a_signal_writes_both_dumps_with_the_ring() {
 #[test]
 fn a_dump_holds_runs_big_blocks_and_slabs_without_an_owner() {
     if Child::role().is_some() {
-        let left = thread::spawn(|| vec![Box::new([0_u8; 64]); 5000]).join().unwrap();
+        let left =
+            thread::spawn(|| (vec![Box::new([0_u8; 64]); 5000], vec![Box::new([0_u8; 20_000]); 30])).join().unwrap();
         let runs = [100 << 10, 100 << 10, 1 << 20].map(|bytes| black_box(vec![1_u8; bytes]));
         let big = black_box(vec![1_u8; 5 << 20]);
         println!("{:p}", big.as_ptr());

@@ -498,24 +498,26 @@ mod tests {
         Window { elapsed_ns: usual.elapsed_ns / times, ..usual }
     }
 
+    /// The program is in such a phase for so many windows.
+    fn stay(learner: &mut Learner, random: &mut Random, times: u64, windows: u32) {
+        for _ in 0..windows {
+            learner.observe(&phase(times, &FrozenPolicy::DEFAULT, random));
+        }
+    }
+
     #[test]
     fn what_is_exported_is_of_the_phase_that_has_lasted_longest() {
         let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::none(), 1);
         let mut random = Random::new(2);
-        let mut stay = |learner: &mut Learner, times, windows: u32| {
-            (0..windows).for_each(|_| {
-                learner.observe(&phase(times, &FrozenPolicy::DEFAULT, &mut random));
-            });
-        };
-        stay(&mut learner, 1, 50);
+        stay(&mut learner, &mut random, 1, 50);
         learner.page.best.purge_delay_ms = 100;
-        stay(&mut learner, 100, 30);
+        stay(&mut learner, &mut random, 100, 30);
         learner.page.best.purge_delay_ms = 1000;
-        stay(&mut learner, 100, 5);
+        stay(&mut learner, &mut random, 100, 5);
         assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (100, 1000));
-        stay(&mut learner, 100, 50);
+        stay(&mut learner, &mut random, 100, 50);
         assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (1000, 1000));
-        stay(&mut learner, 1, 5);
+        stay(&mut learner, &mut random, 1, 5);
         assert_eq!((learner.best().purge_delay_ms, learner.best_now().purge_delay_ms), (1000, 100));
     }
 
@@ -523,22 +525,17 @@ mod tests {
     fn eight_phases_are_remembered_and_the_shortest_is_forgotten_for_a_ninth() {
         let mut learner = Learner::new(&FrozenPolicy::DEFAULT, &Options::none(), 1);
         let mut random = Random::new(3);
-        let mut stay = |learner: &mut Learner, times, windows: u32| {
-            (0..windows).for_each(|_| {
-                learner.observe(&phase(times, &FrozenPolicy::DEFAULT, &mut random));
-            });
-        };
         for number in 0..8 {
-            stay(&mut learner, 8_u64.pow(number), if number == 3 { 10 } else { 30 });
+            stay(&mut learner, &mut random, 8_u64.pow(number), if number == 3 { 10 } else { 30 });
             learner.page.best.purge_delay_ms = 100 + number;
             assert_eq!(learner.phases(), number as usize + 1);
         }
         let room = learner.others.capacity();
         // One that is not like any of them, and each of the others again.
-        stay(&mut learner, 1 << 26, 20);
+        stay(&mut learner, &mut random, 1 << 26, 20);
         assert_eq!((learner.phases(), learner.others.capacity()), (8, room));
         for number in (0..8).filter(|number| *number != 3) {
-            stay(&mut learner, 8_u64.pow(number), 5);
+            stay(&mut learner, &mut random, 8_u64.pow(number), 5);
             assert_eq!((learner.best_now().purge_delay_ms, learner.phases()), (100 + number, 8));
         }
     }

@@ -51,8 +51,8 @@ const WITH_FEATURE: &[(&str, &str, &str)] = &[
 /// Tests that are run once more as a release is built: the compiler may make a jump through the dynamic linker of a call only there.
 const AS_RELEASE: &[(&str, &str)] = &[("hakmem-preload", "life_cycle")];
 
-/// All tests of the workspace, package by package: in one cargo call the packages' features would add up, and tests of
-/// the facade would run on boxes that panic where the real ones abort.
+/// All tests of the workspace, package by package: in one cargo call the packages' features add up, and tests of the facade run on
+/// boxes in their form for tests (they pass there, too).
 pub fn test(project: &Project, release: bool) -> Result<ExitCode> {
     // Tests of the preload library start programs under it.
     project.preload_library()?;

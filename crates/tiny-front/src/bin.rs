@@ -3,7 +3,6 @@
 use core::cell::Cell;
 use hakmem_atomic_ops::{Owned32, Owned64};
 use hakmem_base::{BIN_BYTES, SizeClass, invariant};
-use hakmem_ownership::{BinPtr, class_of_bin};
 use static_assertions::const_assert;
 
 use crate::policy::FrontPolicy;
@@ -89,13 +88,6 @@ impl Bin {
             cap: Cell::new(0),
             limit: Cell::new(0),
         }
-    }
-
-    /// The class that this bin of a heap record serves: its position in the record.
-    #[inline]
-    #[must_use]
-    pub fn class(&self) -> Option<SizeClass> {
-        class_of_bin(BinPtr::new(core::ptr::from_ref(self).cast_mut().cast()))
     }
 
     /// Blocks in the cache's list: as many as at the last look, and the pushes since that found room, less the pops since.

@@ -33,7 +33,6 @@ impl Front {
             self.drain_orphan(tables, class, slab);
             let can_carve = state.carved() < u32::from(class.geometry().capacity);
             if !state.has_free() && !can_carve {
-                heap.counters.adopt_misses.add(1);
                 if tables.remote(slab).release_token() == TokenReleased::MoreFrees {
                     self.published.publish(tables, class, slab);
                 }

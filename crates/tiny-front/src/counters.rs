@@ -43,8 +43,6 @@ macro_rules! counters {
 counters! {
     /// Slow-path visits because a class's cache was empty.
     refills,
-    /// Refills served from a slab's free list.
-    partial_hits,
     /// Refills served by carving fresh blocks.
     carves,
     /// Blocks returned to their slab because the cache had no room.
@@ -57,8 +55,6 @@ counters! {
     guarded_slabs,
     /// Slabs adopted.
     adopts,
-    /// Published slabs taken that had nothing to offer.
-    adopt_misses,
     /// Slabs released without an owner.
     released_slabs,
     /// Blocks freed that another thread owns.
@@ -69,8 +65,6 @@ counters! {
     drained_blocks,
     /// Slabs received by mail.
     mails,
-    /// Mailed slabs that were somebody else's by then, and passed on.
-    forwarded_mails,
     /// Remote frees found without a notification (only counted with `force_notify`).
     missed_notifications,
     /// Blocks borrowed from a larger class.

@@ -163,7 +163,6 @@ impl Front {
             bin.carve.set(0);
         }
         for slab in heap.mailbox.close(tables) {
-            heap.counters.forwarded_mails.add(1);
             self.announce(tables, slab);
         }
     }

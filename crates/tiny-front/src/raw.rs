@@ -101,7 +101,7 @@ pub(crate) unsafe fn link_fresh(first: *mut u8, count: u32, block_bytes: usize, 
     at(start)
 }
 
-/// Takes the first block off a list: `(block, rest)`.
+/// The block that follows `head` in its list, or null.
 ///
 /// # Safety
 /// - `head` is a free block on a list that the caller holds.
@@ -111,7 +111,7 @@ pub(crate) unsafe fn behind(head: *mut u8) -> *mut u8 {
     unsafe { read_link(head) }
 }
 
-/// Puts `block` before `head`.
+/// Makes `head`, the first block of a list or null, follow `block`, which becomes the first one.
 ///
 /// # Safety
 /// - The caller holds `block`, which is on no list, and the list of `head`.

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex, invariant};
 use hakmem_ownership::Route;
 use hakmem_publish_adopt::{SlabWords, notify};
-use hakmem_remote_queue::{Chain, TokenReleased};
+use hakmem_remote_queue::Chain;
 
 use crate::bin::Bin;
 use crate::front::{Front, Tables};
@@ -117,16 +117,10 @@ impl Front {
         heap.counters.mails.add(1);
         self.ring.record(RingEvent::MailboxFetch, slab, 1);
         let Some((bin, class)) = own_slab(tables, heap, slab) else {
-            heap.counters.forwarded_mails.add(1);
-            self.announce(tables, slab);
-            return;
+            return self.announce(tables, slab);
         };
-        loop {
-            self.drain(tables, heap, bin, class, slab);
-            if tables.remote(slab).release_token() == TokenReleased::Released {
-                break;
-            }
-        }
+        self.drain(tables, heap, bin, class, slab);
+        self.settle_token(tables, heap, bin, class, slab);
         if tables.state(slab).used() == 0 && bin.carve.get() != slab.get() {
             self.slab_is_empty(tables, heap, bin, class, slab, Keep::Policy);
         }

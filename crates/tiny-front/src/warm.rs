@@ -61,12 +61,12 @@ impl Front {
     }
 
     fn supply(&self, tables: &Tables, heap: &Heap, bin: &Bin, class: SizeClass) -> bool {
-        if take_partial(tables, heap, bin) {
+        if take_partial(tables, bin) {
             return true;
         }
         if heap.mailbox.has_mail() {
             self.read_mail(tables, heap);
-            if take_partial(tables, heap, bin) {
+            if take_partial(tables, bin) {
                 return true;
             }
         }
@@ -77,7 +77,7 @@ impl Front {
         let policy = heap.policy();
         if policy.force_notify {
             self.look_for_missed_frees(tables, heap, bin, class);
-            if take_partial(tables, heap, bin) {
+            if take_partial(tables, bin) {
                 return true;
             }
         }
@@ -85,7 +85,7 @@ impl Front {
         if !adopted && !self.fresh_slab(tables, heap, bin, class) {
             return false;
         }
-        take_partial(tables, heap, bin) || carve(tables, heap, bin, class)
+        take_partial(tables, bin) || carve(tables, heap, bin, class)
     }
 
     /// No memory for a slab of this class: a larger class's cache may have a block, if the rounding limit W_MAX allows it.
@@ -306,7 +306,7 @@ pub(crate) fn full_to_partial(tables: &Tables, bin: &Bin, slab: SlabIndex) {
 
 /// The cache takes the whole free list of the first partial slab.
 #[unsafe(link_section = ".text.hot.hakmem")]
-fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
+fn take_partial(tables: &Tables, bin: &Bin) -> bool {
     let Some(slab) = tables.list(&bin.partial).first() else { return false };
     let first = tables.first_free(slab);
     let count = tables.state(slab).deliver_all();
@@ -315,7 +315,6 @@ fn take_partial(tables: &Tables, heap: &Heap, bin: &Bin) -> bool {
     tables.list(&bin.full).push_back(slab);
     bin.delivered.add(count);
     bin.install(first, count);
-    heap.counters.partial_hits.add(1);
     true
 }
 

@@ -5,6 +5,11 @@
 //! shorter of the usual distance and what is left to its next sample.
 
 use core::cell::Cell;
+use hakmem_base::SizeClass;
+
+use crate::bin::Bin;
+use crate::heap::Heap;
+use crate::layout;
 
 /// The odd constant of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -81,6 +86,104 @@ impl Pace {
     /// that allocate little about half as often as the others: the smaller of two draws has nearly the right distribution.
     fn first_distance(&self, mean: u32) -> u32 {
         self.distance(mean).min(self.distance(mean))
+    }
+}
+
+impl Heap {
+    /// One allocation of a class in this many is looked at, as a guarded sample or else a watched block; 0: none.
+    pub(crate) fn mean_distance(&self) -> u32 {
+        if !layout::WATCHES_SMALL {
+            return 0;
+        }
+        match self.policy().sample {
+            0 => self.pace.watch.get(),
+            mean => mean,
+        }
+    }
+
+    /// One allocation in this many is a watched block, as far as none is to be a guarded sample; 0: none.
+    #[inline]
+    #[must_use]
+    pub fn watch(&self) -> u32 {
+        self.pace.watch.get()
+    }
+
+    /// Changes [`Heap::watch`]: all distances are drawn anew.
+    pub fn set_watch(&self, mean: u32) {
+        self.pace.watch.set(mean);
+        if self.policy().sample != 0 {
+            return;
+        }
+        for (class, bin) in self.classes().filter(|(_, bin)| bin.is_set_up()) {
+            self.settle(bin, class);
+            let _counted = self.pace.count_routine(bin.passed(), u32::MAX);
+            bin.wind_up(self.first_beat(class));
+        }
+    }
+
+    /// Counts an allocation beyond the slabs' sizes. True if one should be watched; they are dearer than small ones, so it is one in a
+    /// fourth of the distance.
+    #[inline]
+    #[must_use]
+    pub fn count_large_watch(&self) -> bool {
+        let mean = self.watch();
+        mean != 0 && self.policy().sample == 0 && self.pace.count_large((mean / 4).max(1))
+    }
+
+    /// Allocations until the first heartbeat of a class under the present policy.
+    #[unsafe(link_section = ".text.hot.hakmem")]
+    pub(crate) fn first_beat(&self, class: SizeClass) -> u32 {
+        match self.mean_distance() {
+            0 => self.policy().heartbeat_allocs,
+            mean => self.pace.first(&self.tally(class).left, mean, self.policy().heartbeat_allocs),
+        }
+    }
+
+    /// Allocations from one heartbeat of a class to the next.
+    pub(crate) fn next_beat(&self, class: SizeClass) -> u32 {
+        match self.mean_distance() {
+            0 => self.policy().heartbeat_allocs,
+            mean => self.pace.next(&self.tally(class).left, mean, self.policy().heartbeat_allocs),
+        }
+    }
+
+    /// Counts a bin's allocations between two heartbeats. Without sampling the way to the next one begins anew; with it the way
+    /// goes on, because a bin that is refilled often would never come to its sample.
+    #[unsafe(link_section = ".text.hot.hakmem")]
+    pub(crate) fn rewind(&self, bin: &Bin, class: SizeClass) {
+        self.settle(bin, class);
+        if self.mean_distance() == 0 {
+            return bin.wind_up(bin.reload.get());
+        }
+        let left = bin.ticks.get();
+        let _counted = self.pace.count_routine(bin.passed(), u32::MAX);
+        bin.wind_up(left.max(1));
+    }
+
+    /// Whether the block just popped was the last one before a heartbeat of its class.
+    #[inline]
+    #[must_use]
+    pub fn is_at_beat(&self, class: SizeClass) -> bool {
+        self.bin(class).ticks.get() == 0
+    }
+
+    /// Counts an allocation beyond the slabs' sizes. True if it is to be a guarded sample.
+    #[inline]
+    #[must_use]
+    pub fn count_large(&self) -> bool {
+        let mean = self.policy().sample;
+        layout::WATCHES_SMALL && mean != 0 && self.pace.count_large(mean)
+    }
+
+    /// A random number. Not for secrets.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.pace.random()
+    }
+
+    /// Makes this heap's random numbers other ones than those of other heaps, and of its copy in a forked child.
+    pub fn stir(&self, seed: u64) {
+        self.pace.stir(seed);
     }
 }
 

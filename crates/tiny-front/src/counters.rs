@@ -118,11 +118,9 @@ pub struct ClassFlow {
     pub spills: u32,
 }
 
-/// One class of one heap, for a dump.
+/// One class of one heap, for tests. A dump, which any thread may make, shows [`BinCounts`](crate::BinCounts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassReport {
-    /// Bytes of one block.
-    pub block_bytes: u32,
     /// Slabs of the class that the heap owns.
     pub slabs: u32,
     /// Of these, slabs with blocks on their free list.

@@ -11,6 +11,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+mod balance;
 mod bin;
 mod class_map;
 mod cold;

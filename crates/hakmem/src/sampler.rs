@@ -38,7 +38,7 @@ pub(crate) fn allocate(record: &HeapRecord, request: Request) -> Option<NonNull<
 /// Like [`allocate`], for a block that slabs do not serve, if this one is to be a sample.
 pub(crate) fn allocate_large(record: &HeapRecord, request: Request) -> Option<NonNull<u8>> {
     let fits = request.bytes().is_some_and(|bytes| bytes <= MAX_BYTES) && request.align() <= MAX_ALIGN;
-    if fits && record.heap.count_large() { allocate(record, request) } else { None }
+    if fits && record.heap.count_large_to_sample() { allocate(record, request) } else { None }
 }
 
 fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Option<NonNull<u8>> {

@@ -148,7 +148,7 @@ pub(crate) fn keep_pace() {
     if let Holder::Heap(record) = tls::holder()
         && record.watch.is_news(distance)
     {
-        record.heap.set_watch(distance);
+        record.heap.set_watch_distance(distance);
     }
 }
 
@@ -177,16 +177,16 @@ pub(crate) fn allocate(
 
 fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: *const u8) -> Option<NonNull<u8>> {
     let state = &GLOBAL.watcher;
-    let weight = record.heap.watch();
+    let weight = record.heap.watch_distance();
     if learning::mode() == Mode::Frozen {
         let _forgotten = record.watch.is_news(0);
-        record.heap.set_watch(0);
+        record.heap.set_watch_distance(0);
         return None;
     }
     let begin_ns = observe::monotonic_ns();
     if is_too_soon(record, begin_ns) {
         state.crowded.add_relaxed(1);
-        record.heap.set_watch(weight.saturating_mul(2).min(LARGEST_DISTANCE));
+        record.heap.set_watch_distance(weight.saturating_mul(2).min(LARGEST_DISTANCE));
         return None;
     }
     let (cx, bytes) = (context()?, request.bytes()?);
@@ -238,10 +238,10 @@ pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, i
 fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
     let (state, is_run) = (&GLOBAL.watcher, bytes <= RUN_MAX_BYTES);
     let begin_ns = observe::monotonic_ns();
-    if record.heap.count_large_watch() && !is_too_soon(record, begin_ns) {
+    if record.heap.count_large_to_watch() && !is_too_soon(record, begin_ns) {
         record.look_at_next_run();
     }
-    if record.heap.watch() == 0 || is_run && !is_chosen {
+    if record.heap.watch_distance() == 0 || is_run && !is_chosen {
         return;
     }
     if !is_run {

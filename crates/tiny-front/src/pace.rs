@@ -104,12 +104,12 @@ impl Heap {
     /// One allocation in this many is a watched block, as far as none is to be a guarded sample; 0: none.
     #[inline]
     #[must_use]
-    pub fn watch(&self) -> u32 {
+    pub fn watch_distance(&self) -> u32 {
         self.pace.watch.get()
     }
 
-    /// Changes [`Heap::watch`]: all distances are drawn anew.
-    pub fn set_watch(&self, mean: u32) {
+    /// Changes [`Heap::watch_distance`]: all distances are drawn anew.
+    pub fn set_watch_distance(&self, mean: u32) {
         self.pace.watch.set(mean);
         if self.policy().sample != 0 {
             return;
@@ -125,8 +125,8 @@ impl Heap {
     /// fourth of the distance.
     #[inline]
     #[must_use]
-    pub fn count_large_watch(&self) -> bool {
-        let mean = self.watch();
+    pub fn count_large_to_watch(&self) -> bool {
+        let mean = self.watch_distance();
         mean != 0 && self.policy().sample == 0 && self.pace.count_large((mean / 4).max(1))
     }
 
@@ -170,7 +170,7 @@ impl Heap {
     /// Counts an allocation beyond the slabs' sizes. True if it is to be a guarded sample.
     #[inline]
     #[must_use]
-    pub fn count_large(&self) -> bool {
+    pub fn count_large_to_sample(&self) -> bool {
         let mean = self.policy().sample;
         layout::WATCHES_SMALL && mean != 0 && self.pace.count_large(mean)
     }

@@ -51,7 +51,7 @@ fn without_samples_each_class_has_a_heartbeat_every_so_many_allocations() {
     let heap = new_heap(front, FrontPolicy { idle_trim: false, ..policy() });
     assert_eq!(pairs(front, heap, &[64, 500], ALLOCS), Beats { due: 0, routine: ALLOCS / 1000 });
     assert_eq!((heap.counters.beats.get(), heap.allocs()), (u64::from(ALLOCS) / 1000, u64::from(ALLOCS)));
-    assert!(!(0..1000).any(|_| heap.count_large() || heap.count_large_watch()));
+    assert!(!(0..1000).any(|_| heap.count_large_to_sample() || heap.count_large_to_watch()));
 }
 
 /// Where blocks have headers, small ones are not looked at.
@@ -65,8 +65,8 @@ fn one_allocation_in_so_many_is_looked_at_and_duties_keep_their_rate() {
         for (policy, watch) in [(sampled, 0), (policy(), mean), (sampled, 7)] {
             let heap = new_heap(front, policy);
             heap.stir(0x5eed);
-            heap.set_watch(watch);
-            assert_eq!(heap.watch(), watch);
+            heap.set_watch_distance(watch);
+            assert_eq!(heap.watch_distance(), watch);
             let beats = pairs(front, heap, &[64, 500, 64, 3000], ALLOCS);
             let (expected, tolerance) = (ALLOCS / mean, if mean == 1 { 0 } else { ALLOCS / mean / 8 + 4 });
             assert!(beats.due.abs_diff(expected) <= tolerance, "{beats:?} at a mean of {mean}");
@@ -85,9 +85,9 @@ fn large_blocks_are_sampled_or_else_watched_four_times_as_often() {
     let counts = |policy: FrontPolicy, watch| {
         let heap = new_heap(front, policy);
         heap.stir(0x5eed);
-        heap.set_watch(watch);
+        heap.set_watch_distance(watch);
         let count = |is_due: &dyn Fn() -> bool| (0..ALLOCS).filter(|_| is_due()).count() as u32;
-        (count(&|| heap.count_large()), count(&|| heap.count_large_watch()))
+        (count(&|| heap.count_large_to_sample()), count(&|| heap.count_large_to_watch()))
     };
     let sampled = FrontPolicy { sample: 400, ..policy() };
     let ((samples, none), (no_sample, watched)) = (counts(sampled, 400), counts(policy(), 400));
@@ -103,10 +103,10 @@ fn nothing_is_looked_at_any_more_once_nobody_wants_it() {
     let heap = new_heap(front, policy());
     heap.stir(3);
     pairs(front, heap, &[64, 500], 100);
-    heap.set_watch(10);
+    heap.set_watch_distance(10);
     let watched = pairs(front, heap, &[64, 500], 1000);
     assert!(watched.due > 0 || cfg!(feature = "ablation-object-header"), "{watched:?}");
-    heap.set_watch(0);
+    heap.set_watch_distance(0);
     assert_eq!(pairs(front, heap, &[64, 500], 1000).due, 0);
     assert_eq!(heap.allocs(), 2100, "however often it has begun anew");
 }

@@ -100,7 +100,7 @@ fn spills_are_counted_whatever_comes_behind_them() {
     type Step = fn(&Front, &Heap, FrontPolicy, SizeClass);
     let steps: [Step; 4] = [
         |_, heap, policy, _| heap.set_policy(policy),
-        |_, heap, _, _| heap.set_watch(50),
+        |_, heap, _, _| heap.set_watch_distance(50),
         |front, heap, _, class| {
             let _beat = front.beat_slow(heap, class);
         },

@@ -120,7 +120,7 @@ impl Front {
         self.routes_by_address.store_relaxed(first.wrapping_sub(base >> SLAB_SHIFT));
         self.routes.store_relaxed(first);
         self.base.store_relaxed(base);
-        // ORDERING: pairs with `place_of`; base and routes travel.
+        // ORDERING: pairs with `index_at`; base and routes travel.
         self.slab_count.store_release(count);
         true
     }
@@ -144,7 +144,7 @@ impl Front {
         })
     }
 
-    /// Route word of the unit that `address` lies in; `None` outside the window, and where the window is not reserved.
+    /// Route word of the unit that `address` lies in; `None` outside the reserved part of the window.
     #[inline]
     #[must_use]
     pub fn route_of(&self, address: usize) -> Option<&RouteWord> {
@@ -158,12 +158,11 @@ impl Front {
         self.unit_at(address).filter(|_| self.os.has_reserved(address))
     }
 
-    /// As [`Front::unit_of`], for whoever does nothing to a unit that is unused, as each is where the window is not reserved. One
-    /// subtraction, one compare.
+    /// As [`Front::unit_of`], also where the window is not reserved: the unit reads as unused there. One subtraction, one compare.
     #[inline(always)]
     #[must_use]
     pub fn unit_at(&self, address: usize) -> Option<(SlabIndex, &RouteWord)> {
-        let index = self.place_of(address)?;
+        let index = self.index_at(address)?;
         // SAFETY: the index is below the table's length.
         Some((SlabIndex::new(index as u32), unsafe { layout::route_of_unit(self, index) }))
     }
@@ -198,8 +197,9 @@ impl Front {
         self.unit_of(address).map(|(index, _)| index)
     }
 
+    /// Index of the unit that `address` lies in, reserved or not; `None` outside the window.
     #[inline(always)]
-    fn place_of(&self, address: usize) -> Option<usize> {
+    fn index_at(&self, address: usize) -> Option<usize> {
         // ORDERING: pairs with `reserve`: whoever sees the count sees the base. The count first: a base of 0 with a count would
         // make low addresses ours, for a thread that frees a foreign pointer while another one reserves the window.
         let slab_count = self.slab_count.load_acquire();

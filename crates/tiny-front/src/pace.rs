@@ -101,7 +101,7 @@ impl Heap {
         }
     }
 
-    /// One allocation in this many is a watched block, as far as none is to be a guarded sample; 0: none.
+    /// One allocation in this many is watched, unless the policy wants guarded samples instead; 0: none.
     #[inline]
     #[must_use]
     pub fn watch_distance(&self) -> u32 {
@@ -121,8 +121,8 @@ impl Heap {
         }
     }
 
-    /// Counts an allocation beyond the slabs' sizes. True if one should be watched; they are dearer than small ones, so it is one in a
-    /// fourth of the distance.
+    /// Counts an allocation that is too large for a slab. True if it should be watched: one in a quarter of
+    /// [`Heap::watch_distance`], because large blocks cost a program more each.
     #[inline]
     #[must_use]
     pub fn count_large_to_watch(&self) -> bool {
@@ -167,7 +167,7 @@ impl Heap {
         self.bin(class).ticks.get() == 0
     }
 
-    /// Counts an allocation beyond the slabs' sizes. True if it is to be a guarded sample.
+    /// Counts an allocation that is too large for a slab. True if it is to be a guarded sample.
     #[inline]
     #[must_use]
     pub fn count_large_to_sample(&self) -> bool {
@@ -181,7 +181,8 @@ impl Heap {
         self.pace.random()
     }
 
-    /// Makes this heap's random numbers other ones than those of other heaps, and of its copy in a forked child.
+    /// Mixes `seed` into this heap's random numbers, so that they differ from those of other heaps, and of this one's copy in a
+    /// forked child.
     pub fn stir(&self, seed: u64) {
         self.pace.stir(seed);
     }

@@ -67,34 +67,9 @@ pub struct FrontPolicy {
 }
 
 impl FrontPolicy {
-    /// Of a heap that has not been told one yet: all zero.
-    pub(crate) const UNSET: Self = Self {
-        generation: 0,
-        cache_blocks: 0,
-        cache_bytes: 0,
-        cache_max_blocks: 0,
-        cache_max_bytes: 0,
-        mid_cap: [0; SIZE_GROUPS],
-        cache_growth: false,
-        cache_shrink: false,
-        idle_trim: false,
-        idle_trim_beats: 0,
-        refill_bytes: 0,
-        refill_max_blocks: 0,
-        refill_one: false,
-        heartbeat_allocs: 0,
-        sample: 0,
-        pool_classes: 0,
-        pool_flatten: false,
-        keep_empty_slabs: false,
-        slab_reuse_guard: false,
-        outbox_blocks: 0,
-        outbox_bytes: 0,
-        publish_adopt: false,
-        must_adopt: false,
-        force_notify: false,
-        w_max_permille: 0,
-    };
+    /// What a heap holds before it is told a policy: all zero.
+    // SAFETY: numbers and switches, of which all zero is a value.
+    pub(crate) const UNSET: Self = unsafe { core::mem::zeroed() };
 
     /// The numbers of [`FrozenPolicy::DEFAULT`].
     pub const DEFAULT: Self = Self::from_frozen(&FrozenPolicy::DEFAULT);

@@ -74,7 +74,7 @@ pub(crate) fn with_passing_heap<R>(work: impl FnOnce(&'static HeapRecord) -> R) 
 
 /// The thread ends: its heap is given up. Later operations of the thread work without one.
 pub(crate) fn detach_thread() {
-    if let Holder::Heap(record) = tls::holder() {
+    if let Some(record) = tls::heap() {
         tls::set(&tls::GONE);
         GLOBAL.give_up(record);
         crate::pages::maintain();

@@ -18,7 +18,7 @@ use crate::segv;
 use crate::signals::Handler;
 use crate::stderr;
 use crate::stdio;
-use crate::tls::{self, Holder};
+use crate::tls;
 use crate::watcher;
 
 /// Destructor rounds that a heap outlives, so that destructors of other keys, which may allocate, run before it goes.
@@ -71,7 +71,7 @@ pub(crate) fn watch_thread(record: &'static HeapRecord) {
 
 #[unsafe(link_section = ".text.hot.hakmem.long")]
 unsafe extern "C" fn thread_ends(_: *mut c_void) {
-    let Holder::Heap(record) = tls::holder() else { return };
+    let Some(record) = tls::heap() else { return };
     let rounds = record.exit_rounds.get() + 1;
     record.exit_rounds.set(rounds);
     if rounds < EXIT_ROUNDS {
@@ -194,7 +194,7 @@ extern "C" fn after_fork_in_child() {
     learning::forget_in_child();
     GLOBAL.front.forget_in_child();
     // Only the forking thread lives on. The others' heaps stay behind: their state may be half-changed.
-    let own = u32::from(matches!(tls::holder(), Holder::Heap(_)));
+    let own = u32::from(tls::heap().is_some());
     GLOBAL.registry.peak.store_relaxed(own);
     GLOBAL.registry.live.store_relaxed(own);
     GLOBAL.company.forget_in_child();

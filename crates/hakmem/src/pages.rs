@@ -6,7 +6,7 @@ use crate::hardened;
 use crate::large::big_policy_of;
 use crate::record::HeapRecord;
 use crate::scavenger;
-use crate::tls::{self, Holder};
+use crate::tls;
 use crate::unread;
 
 /// What is due now: purges, kept big blocks that have become old, in small programs what waits in unread mail.
@@ -15,11 +15,7 @@ pub(crate) fn maintain() {
     let front = &GLOBAL.front;
     front.os.purge_due();
     if let Some(tables) = front.tables() {
-        let record = match tls::holder() {
-            Holder::Heap(record) => Some(record),
-            Holder::Newcomer | Holder::Leaver => None,
-        };
-        GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(record)));
+        GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(tls::heap())));
     }
     // Who holds more has somebody in the background, or does not want it: as much as that is not sorted in passing.
     if held_bytes() < GLOBAL.scavenge_min_bytes.load_relaxed() {

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 use hakmem_atomic_ops::SharedPtr;
-use hakmem_base::HEAP_RECORD_BYTES;
+use hakmem_base::{HEAP_RECORD_BYTES, keeping_errno};
 use hakmem_bigcache::BigPolicy;
 use hakmem_mid_pool::{RunCache, RunPolicy};
 use hakmem_policy::FrozenPolicy;
@@ -26,8 +26,8 @@ pub(crate) struct HeapRecord {
     pub big_policy: Cell<BigPolicy>,
     /// A policy pick-up is under way: an allocation that it makes does not start another one.
     pub picking_up: Cell<bool>,
-    /// A guarded sample or watched block is being made or taken back: an allocation meanwhile does not make another one.
-    pub is_sampling: Cell<bool>,
+    /// See [`HeapRecord::unless_capturing`].
+    is_capturing: Cell<bool>,
     /// Requests above 32 KiB that its cache of runs did not serve at once.
     large_requests: Cell<u32>,
     /// Destructor rounds of the thread that have passed.
@@ -57,7 +57,7 @@ impl HeapRecord {
             run_policy: Cell::new(RunPolicy::UNSET),
             big_policy: Cell::new(BigPolicy::UNSET),
             picking_up: Cell::new(false),
-            is_sampling: Cell::new(false),
+            is_capturing: Cell::new(false),
             large_requests: Cell::new(0),
             exit_rounds: Cell::new(0),
             watch: watcher::Pace::new(),
@@ -91,6 +91,17 @@ impl HeapRecord {
             self.again_generation.set(numbers.generation.into());
         }
         is_it
+    }
+
+    /// Does work that walks the stack or asks the loader, as the making of a sample does, and keeps `errno`. Such work may allocate:
+    /// called from inside it, this does nothing and returns `None`.
+    pub fn unless_capturing<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        if self.is_capturing.replace(true) {
+            return None;
+        }
+        let result = keeping_errno(work);
+        self.is_capturing.set(false);
+        Some(result)
     }
 
     /// Counts a request above 32 KiB. Whether a heartbeat is due: those of small classes do not come in a thread that allocates none.

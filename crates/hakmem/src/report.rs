@@ -16,7 +16,7 @@ use crate::learning;
 use crate::scavenger;
 use crate::sites;
 use crate::stderr;
-use crate::tls::{self, Holder};
+use crate::tls;
 use crate::watcher;
 use crate::writer::FdWriter;
 
@@ -200,7 +200,7 @@ stats! {
 /// A reading of all counters.
 #[must_use]
 pub fn stats() -> Stats {
-    if let Holder::Heap(record) = tls::holder() {
+    if let Some(record) = tls::heap() {
         GLOBAL.front.settle_counts(&record.heap);
     }
     collect_stats(&GLOBAL.front.os.stats())
@@ -262,10 +262,7 @@ impl Reading {
 }
 
 fn collect_stats(os: &OsStats) -> Stats {
-    let flattened = match tls::holder() {
-        Holder::Heap(record) => record.heap.policy().flattened_classes(),
-        Holder::Newcomer | Holder::Leaver => 0,
-    };
+    let flattened = tls::heap().map_or(0, |record| record.heap.policy().flattened_classes());
     let reading = Reading::now(flattened);
     let live_bytes = reading.live_bytes();
     let Reading { front, runs, big, hardened, sampled } = reading;

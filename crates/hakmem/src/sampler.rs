@@ -15,7 +15,7 @@ use crate::global::GLOBAL;
 use crate::raw::MIN_ALIGN;
 use crate::record::HeapRecord;
 use crate::segv;
-use crate::tls::{self, Holder};
+use crate::tls;
 
 fn context() -> Option<SampledContext<'static>> {
     let tables = GLOBAL.front.tables()?;
@@ -27,12 +27,7 @@ fn context() -> Option<SampledContext<'static>> {
 #[inline(never)]
 pub(crate) fn allocate(record: &HeapRecord, request: Request) -> Option<NonNull<u8>> {
     let floor = 0_u8;
-    if record.is_sampling.replace(true) {
-        return None;
-    }
-    let block = keeping_errno(|| try_allocate(record, request, core::hint::black_box(&raw const floor)));
-    record.is_sampling.set(false);
-    block
+    record.unless_capturing(|| try_allocate(record, request, core::hint::black_box(&raw const floor))).flatten()
 }
 
 /// Like [`allocate`], for a block that slabs do not serve, if this one is to be a sample.
@@ -103,14 +98,9 @@ pub(crate) fn free(block: NonNull<u8>, note: usize, claim: Request) {
 
 /// The calls that led here; none inside the making of a sample, where the unwinder is at work already.
 fn trace(floor: *const u8) -> Trace {
-    match tls::holder() {
-        Holder::Heap(record) if record.is_sampling.replace(true) => Trace::EMPTY,
-        Holder::Heap(record) => {
-            let trace = Trace::capture(floor);
-            record.is_sampling.set(false);
-            trace
-        }
-        Holder::Newcomer | Holder::Leaver => Trace::capture(floor),
+    match tls::heap() {
+        Some(record) => record.unless_capturing(|| Trace::capture(floor)).unwrap_or(Trace::EMPTY),
+        None => Trace::capture(floor),
     }
 }
 
@@ -144,7 +134,7 @@ pub(crate) fn seed(record: &HeapRecord) -> u64 {
 
 /// In a forked child: it does not sample the same allocations as its parent and its siblings.
 pub(crate) fn differ_in_child() {
-    if let Holder::Heap(record) = tls::holder() {
+    if let Some(record) = tls::heap() {
         // SAFETY: takes no argument.
         let process = unsafe { libc::getpid() };
         record.heap.stir(seed(record) ^ u64::from(process.cast_unsigned()).rotate_left(33));

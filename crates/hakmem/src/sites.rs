@@ -9,7 +9,6 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{SetOnce, Shared32, Shared64};
-use hakmem_base::keeping_errno;
 use hakmem_bigcache::{BigHint, HintedPages};
 use hakmem_ownership::BIG_NOTES;
 use hakmem_policy::file::parse_policy_file;
@@ -87,14 +86,14 @@ pub(crate) fn hint(record: &HeapRecord, bytes: usize, zeroed: bool, floor: *cons
     for (number, rule) in rules.iter().enumerate() {
         wanted |= u64::from((rule.least_bytes..=rule.most_bytes).contains(&bytes)) << number;
     }
-    // Whoever is at it already is asked for memory by the loader or the unwinder.
-    if wanted == 0 || record.is_sampling.replace(true) {
+    if wanted == 0 {
         return BigHint::NONE;
     }
-    GLOBAL.sites.walks.add_relaxed(1);
-    let found = keeping_errno(|| find(rules, wanted, floor));
-    record.is_sampling.set(false);
-    let Some(number) = found else { return BigHint::NONE };
+    let found = record.unless_capturing(|| {
+        GLOBAL.sites.walks.add_relaxed(1);
+        find(rules, wanted, floor)
+    });
+    let Some(number) = found.flatten() else { return BigHint::NONE };
     GLOBAL.sites.hits.add_relaxed(1);
     let hint = hint_of(number as u16 + 1);
     // What waits has contents: a block that is to be zero is no use for it, and would not come back to it.

@@ -50,6 +50,15 @@ pub(crate) fn holder() -> Holder {
     }
 }
 
+/// The thread's heap, if it holds one.
+#[inline]
+pub(crate) fn heap() -> Option<&'static HeapRecord> {
+    match holder() {
+        Holder::Heap(record) => Some(record),
+        Holder::Newcomer | Holder::Leaver => None,
+    }
+}
+
 /// Counts a free of a thread without a heap: how many it has made.
 pub(crate) fn count_lone_free() -> usize {
     slot::count_lone_free()

@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use hakmem_atomic_ops::{Lock, Shared32, Shared64};
 use hakmem_base::{
     RUN_MAX_BYTES, Request, SITE_FRAMES, SLAB_BYTES, SLABS_PER_SUPERSLAB_SHIFT, SUPERSLAB_BYTES, SizeClass, SlabIndex,
-    fatal_ptr, keeping_errno,
+    fatal_ptr,
 };
 use hakmem_learner::{Blocks, SiteCosts, SiteHint, Summary, Visit, Window};
 use hakmem_ownership::Route;
@@ -30,7 +30,7 @@ use crate::learning;
 use crate::modules::Module;
 use crate::observe;
 use crate::record::HeapRecord;
-use crate::tls::{self, Holder};
+use crate::tls;
 
 /// The part of the CPU time of the process that watching aims at, in millionths.
 const TARGET_PPM: u64 = 1000;
@@ -145,7 +145,7 @@ pub(crate) fn heed(settings: &Settings<'_>) {
 /// On an allocation's slow path in OBSERVE and LEARN: the thread keeps the present distance.
 pub(crate) fn keep_pace() {
     let distance = GLOBAL.watcher.distance.load_relaxed();
-    if let Holder::Heap(record) = tls::holder()
+    if let Some(record) = tls::heap()
         && record.watch.is_news(distance)
     {
         record.heap.set_watch_distance(distance);
@@ -167,12 +167,7 @@ pub(crate) fn allocate(
     request: Request,
     floor: *const u8,
 ) -> Option<NonNull<u8>> {
-    if record.is_sampling.replace(true) {
-        return None;
-    }
-    let block = keeping_errno(|| try_allocate(record, class, request, floor));
-    record.is_sampling.set(false);
-    block
+    record.unless_capturing(|| try_allocate(record, class, request, floor)).flatten()
 }
 
 fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: *const u8) -> Option<NonNull<u8>> {
@@ -229,10 +224,7 @@ fn is_too_soon(record: &HeapRecord, now_ns: u64) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
-    if !record.is_sampling.replace(true) {
-        keeping_errno(|| try_see_large(record, block, bytes, is_chosen, floor));
-        record.is_sampling.set(false);
-    }
+    let _is_watched = record.unless_capturing(|| try_see_large(record, block, bytes, is_chosen, floor));
 }
 
 fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
@@ -350,9 +342,9 @@ pub(crate) fn for_each_route(tables: &Tables, mut visit: impl FnMut(SlabIndex, R
 #[inline(never)]
 pub(crate) fn free(block: NonNull<u8>, note: usize) {
     let (state, now_ns, address) = (&GLOBAL.watcher, observe::monotonic_ns(), block.addr().get());
-    let allocs_of = |heap: usize| match tls::holder() {
-        Holder::Heap(record) if core::ptr::from_ref(record).addr() == heap => Some(record.heap.allocs()),
-        Holder::Heap(_) | Holder::Newcomer | Holder::Leaver => None,
+    let allocs_of = |heap: usize| {
+        let record = tls::heap().filter(|record| core::ptr::from_ref(*record).addr() == heap);
+        record.map(|record| record.heap.allocs())
     };
     let freed = match GLOBAL.front.unit_of(address) {
         Some((unit, word)) if state.pool.route_elsewhere(note, unit).is_some() => {

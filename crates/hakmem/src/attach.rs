@@ -126,7 +126,7 @@ impl Global {
     /// Empties a heap and puts its record on the free list.
     fn give_up(&self, record: &'static HeapRecord) {
         if let Some(tables) = self.front.tables() {
-            record.runs.flush(&self.run_context(tables, record.run_policy.get()));
+            record.runs.flush(&self.run_context(tables, Some(record)));
         }
         self.front.leave(&record.heap);
         self.registry.live.sub_relaxed(1);

@@ -57,7 +57,7 @@ pub(crate) fn check_invariants() {
     run_bytes = run_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
     for record in GLOBAL.records() {
         GLOBAL.front.check_invariants(&record.heap);
-        record.runs.check_invariants(&GLOBAL.run_context(tables, record.run_policy.get()));
+        record.runs.check_invariants(&GLOBAL.run_context(tables, Some(record)));
         cached_run_units += (record.runs.cached_bytes() >> SLAB_SHIFT) as u64;
         run_bytes = run_bytes.wrapping_add(record.runs.allocated_bytes()).wrapping_sub(record.runs.freed_bytes());
     }

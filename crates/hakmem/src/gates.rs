@@ -140,7 +140,7 @@ pub(crate) extern "C" fn refill_slow(bytes: usize, class: SizeClass, align: usiz
     learning::stir(bytes);
     let slabs = record.heap.counters.fresh_slabs.get();
     let block = front.refill_slow(&record.heap, class).or_else(|| {
-        pages::reclaim(record);
+        pages::reclaim(Some(record));
         front.refill_slow(&record.heap, class)
     });
     if record.heap.counters.fresh_slabs.get() != slabs {

@@ -6,7 +6,7 @@ use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared32, Shared64, SharedPtr, Shar
 use hakmem_base::{HEADER_BYTES, Line, MarkKey, fatal, keeping_errno};
 use hakmem_bigcache::{BigCache, BigContext, BigHint, BigPolicy, SharedBigPolicy};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
-use hakmem_mid_pool::{RunContext, RunPolicy};
+use hakmem_mid_pool::RunContext;
 use hakmem_policy::{
     FieldError, Foreign, FrozenPolicy, PolicyCell, Scavenger, Settings, addresses_us, parse_environment,
     parse_environment_over,
@@ -21,7 +21,7 @@ use crate::confined;
 use crate::hooks::{self, Hooks};
 use crate::learning::{self, LearnerChoices};
 use crate::policy_file;
-use crate::record::{HeapRecord, big_policy};
+use crate::record::{HeapRecord, big_policy, run_policy};
 use crate::scavenger;
 use crate::sites;
 use crate::unread;
@@ -329,11 +329,19 @@ impl Global {
         self.scavenger_mode.store_relaxed(policy.scavenger as u32);
     }
 
-    pub fn run_context<'a>(&'a self, tables: &'a Tables, policy: RunPolicy) -> RunContext<'a> {
+    /// What a call to the box of runs brings along, with the policy that this heap has picked up; without a heap it is the one that the
+    /// process began with.
+    #[inline]
+    pub fn run_context<'a>(&'a self, tables: &'a Tables, record: Option<&HeapRecord>) -> RunContext<'a> {
+        let policy = record.map_or_else(|| run_policy(self.policy.boot()), |record| record.run_policy.get());
         RunContext { os: &self.front.os, routes: &tables.routes, policy }
     }
 
-    pub fn big_context<'a>(&'a self, tables: &'a Tables, policy: BigPolicy) -> BigContext<'a> {
+    /// The same for the box of big blocks. Without a heap the policy is the present one: a memory limit is one for everybody, and the
+    /// scavenger must not give back what a learned policy keeps.
+    #[inline]
+    pub fn big_context<'a>(&'a self, tables: &'a Tables, record: Option<&HeapRecord>) -> BigContext<'a> {
+        let policy = record.map_or_else(|| self.big_policy.load(), |record| record.big_policy.get());
         BigContext { os: &self.front.os, routes: &tables.routes, policy, hint: BigHint::NONE }
     }
 

@@ -9,7 +9,7 @@ use hakmem_atomic_ops::Shared64;
 use hakmem_base::{Door, Request, keeping_errno};
 
 use crate::global::GLOBAL;
-use crate::large::{self, big_policy_of};
+use crate::large;
 use crate::{pages, scavenger};
 
 /// Blocks that found no place in the window and were mapped outside, without guards. Relaxed: a count.
@@ -86,7 +86,7 @@ fn unguarded(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     if bytes <= hakmem_base::RUN_MAX_BYTES {
         return None;
     }
-    let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, big_policy_of(None)), bytes, align, false)?;
+    let block = GLOBAL.big.allocate(&GLOBAL.big_context(tables, None), bytes, align, false)?;
     UNGUARDED.add_relaxed(1);
     if !block.zeroed {
         // SAFETY: the block is at least `bytes` bytes long and nobody else's.

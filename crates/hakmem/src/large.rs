@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 use hakmem_base::{
     Door, MAX_SLAB_BLOCK_BYTES, OS_PAGE_BYTES, RUN_MAX_BYTES, Request, SLAB_BYTES, SlabIndex, fatal_ptr,
 };
-use hakmem_bigcache::{BigContext, BigHint, BigPolicy};
-use hakmem_mid_pool::{RunPolicy, shared};
+use hakmem_bigcache::{BigContext, BigHint};
+use hakmem_mid_pool::shared;
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_policy::Mode;
 use hakmem_tiny_front::Tables;
@@ -15,7 +15,7 @@ use crate::global::GLOBAL;
 use crate::hardened;
 use crate::learning;
 use crate::pages;
-use crate::record::{HeapRecord, run_policy};
+use crate::record::HeapRecord;
 use crate::sampler;
 use crate::scavenger;
 use crate::sites;
@@ -93,7 +93,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         hint = sites::hint(record, bytes, zeroed, core::hint::black_box(&raw const floor));
     }
     let block = try_allocate(tables, record, bytes, align, growing, hint).or_else(|| {
-        pages::reclaim_for(record);
+        pages::reclaim(record);
         try_allocate(tables, record, bytes, align, growing, hint)
     });
     let Some(block) = block else { return refused() };
@@ -140,10 +140,11 @@ fn try_allocate(
 ) -> Option<hakmem_mid_pool::Block> {
     if bytes <= RUN_MAX_BYTES && align <= RUN_MAX_BYTES {
         let bytes = bytes.max(1);
+        let cx = GLOBAL.run_context(tables, record);
         return match record {
-            Some(record) => record.runs.allocate(&GLOBAL.run_context(tables, record.run_policy.get()), bytes, align),
+            Some(record) => record.runs.allocate(&cx, bytes, align),
             None => {
-                let block = shared::allocate(&GLOBAL.run_context(tables, run_policy_of(None)), bytes, align)?;
+                let block = shared::allocate(&cx, bytes, align)?;
                 GLOBAL.heapless_runs.allocated.add_relaxed(usable_bytes(block.ptr));
                 Some(block)
             }
@@ -154,22 +155,12 @@ fn try_allocate(
 }
 
 fn big_context<'a>(tables: &'a Tables, record: Option<&HeapRecord>, hint: BigHint) -> BigContext<'a> {
-    BigContext { hint, ..GLOBAL.big_context(tables, big_policy_of(record)) }
+    BigContext { hint, ..GLOBAL.big_context(tables, record) }
 }
 
 /// Usable bytes of a block that was just handed out.
 fn usable_bytes(block: NonNull<u8>) -> u64 {
     crate::gates::usable_size(block.as_ptr(), Door::Rust).unwrap_or(0) as u64
-}
-
-fn run_policy_of(record: Option<&HeapRecord>) -> RunPolicy {
-    record.map_or_else(|| run_policy(GLOBAL.policy.boot()), |record| record.run_policy.get())
-}
-
-/// Without a record, which would hold a copy, the present policy: a memory limit is one for everybody, and the scavenger must not give
-/// back what a learned policy keeps.
-pub(crate) fn big_policy_of(record: Option<&HeapRecord>) -> BigPolicy {
-    record.map_or_else(|| GLOBAL.big_policy.load(), |record| record.big_policy.get())
 }
 
 /// Frees a run where most of them go: among those of its length that this thread keeps. False: nothing was done.
@@ -189,10 +180,10 @@ pub(crate) fn free_claimed_slow(block: NonNull<u8>, route: Route) {
     let record = heap_for_free();
     match (route, record) {
         (Route::Run { units, bytes }, Some(record)) => {
-            record.runs.free(&GLOBAL.run_context(tables, record.run_policy.get()), index, units, bytes);
+            record.runs.free(&GLOBAL.run_context(tables, Some(record)), index, units, bytes);
         }
         (Route::Run { units, bytes }, None) => {
-            shared::free(&GLOBAL.run_context(tables, run_policy_of(None)), index, units);
+            shared::free(&GLOBAL.run_context(tables, None), index, units);
             GLOBAL.heapless_runs.freed.add_relaxed(bytes as u64);
         }
         (Route::Big { bytes, note }, record) => {
@@ -222,13 +213,10 @@ pub(crate) fn resize(block: NonNull<u8>, route: Route, align: usize, new_bytes: 
                 return None;
             }
             let new_bytes = new_bytes.max(1);
+            let cx = GLOBAL.run_context(tables, record);
             let done = match record {
-                Some(record) => {
-                    let cx = GLOBAL.run_context(tables, record.run_policy.get());
-                    record.runs.resize_in_place(&cx, index, units, new_bytes)
-                }
+                Some(record) => record.runs.resize_in_place(&cx, index, units, new_bytes),
                 None => {
-                    let cx = GLOBAL.run_context(tables, run_policy_of(None));
                     let resized = shared::resize_in_place(&cx, index, units, new_bytes);
                     if let Some(resized) = resized {
                         GLOBAL.heapless_runs.freed.add_relaxed(resized.old_bytes as u64);

@@ -3,7 +3,6 @@
 use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
 use crate::hardened;
-use crate::large::big_policy_of;
 use crate::record::HeapRecord;
 use crate::scavenger;
 use crate::tls;
@@ -15,7 +14,7 @@ pub(crate) fn maintain() {
     let front = &GLOBAL.front;
     front.os.purge_due();
     if let Some(tables) = front.tables() {
-        GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(tls::heap())));
+        GLOBAL.big.evict_due(&GLOBAL.big_context(tables, tls::heap()));
     }
     // Who holds more has somebody in the background, or does not want it: as much as that is not sorted in passing.
     if held_bytes() < GLOBAL.scavenge_min_bytes.load_relaxed() {
@@ -52,7 +51,7 @@ pub(crate) fn trim_runs_in_growth(record: &HeapRecord) {
         && record.runs.cached_bytes() != 0
         && let Some(tables) = GLOBAL.front.tables()
     {
-        record.runs.trim(&GLOBAL.run_context(tables, record.run_policy.get()));
+        record.runs.trim(&GLOBAL.run_context(tables, Some(record)));
     }
 }
 
@@ -64,7 +63,7 @@ pub(crate) fn look_ahead(record: &HeapRecord) {
         && GLOBAL.front.os.may_run_out()
         && let Some(tables) = GLOBAL.front.tables()
     {
-        GLOBAL.big.prepare_outside_slow(&GLOBAL.big_context(tables, record.big_policy.get()));
+        GLOBAL.big.prepare_outside_slow(&GLOBAL.big_context(tables, Some(record)));
     }
 }
 
@@ -74,25 +73,21 @@ pub(crate) fn collect() -> usize {
     if let Some(record) = record {
         pick_up_policy(record);
     }
-    reclaim_for(record);
+    reclaim(record);
     unread::sort_all();
     GLOBAL.front.os.purge_all()
 }
 
-/// An allocation failed: gives back what is cached, so that a second try may succeed.
-pub(crate) fn reclaim(record: &HeapRecord) {
-    reclaim_for(Some(record));
-}
-
-/// As [`reclaim`], for a thread that may have no heap.
-pub(crate) fn reclaim_for(record: Option<&HeapRecord>) {
+/// An allocation failed: gives back what the shared boxes and this thread's heap, if it has one, keep for later, so that a second try
+/// may succeed.
+pub(crate) fn reclaim(record: Option<&HeapRecord>) {
     let Some(tables) = GLOBAL.front.tables() else { return };
     // This thread's mail may be in a sorter's hands.
     unread::wait_for_sorter();
     if let Some(record) = record {
         GLOBAL.front.collect(&record.heap);
-        record.runs.flush(&GLOBAL.run_context(tables, record.run_policy.get()));
+        record.runs.flush(&GLOBAL.run_context(tables, Some(record)));
     }
     hardened::collect();
-    GLOBAL.big.flush(&GLOBAL.big_context(tables, big_policy_of(record)));
+    GLOBAL.big.flush(&GLOBAL.big_context(tables, record));
 }

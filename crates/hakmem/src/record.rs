@@ -116,7 +116,7 @@ impl HeapRecord {
         self.run_policy.set(run_policy(policy));
         // Without tables nothing is kept.
         if let Some(tables) = GLOBAL.front.tables() {
-            self.runs.fit(&GLOBAL.run_context(tables, self.run_policy.get()));
+            self.runs.fit(&GLOBAL.run_context(tables, Some(self)));
         }
         let numbers = self.heap.policy();
         self.again_generation.set(if numbers.sample == 0 { numbers.generation.into() } else { u64::MAX });

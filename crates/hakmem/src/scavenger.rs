@@ -12,7 +12,6 @@ use hakmem_policy::Scavenger;
 
 use crate::background::Background;
 use crate::global::GLOBAL;
-use crate::large::big_policy_of;
 use crate::{pages, unread};
 
 /// Looks without anything purged after which it parks, whatever still waits.
@@ -121,7 +120,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
         let next_sort_ms = if unread::waits() { unread::pause_ms() } else { SLEEP_MAX_MS };
         GLOBAL.scavenger.end.wait(next_purge_ms.min(next_sort_ms).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
-        let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, big_policy_of(None)));
+        let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, None));
         let is_purged = purge_all_due();
         let sorted = unread::sort_due();
         idle_looks = if evicted + sorted == 0 && !is_purged { idle_looks + 1 } else { 0 };

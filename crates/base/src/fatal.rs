@@ -1,6 +1,7 @@
 //! One clear line on fd 2, without allocating, formatting machinery or locks.
 
 use core::ffi::c_void;
+use core::fmt;
 
 /// Bytes that one report line can hold; longer text is cut.
 const LINE_BYTES: usize = 200;
@@ -78,6 +79,14 @@ impl Line {
             *slot = byte;
             self.len += 1;
         }
+    }
+}
+
+/// Text that does not fit is cut, which is no error.
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.push(byte));
+        Ok(())
     }
 }
 

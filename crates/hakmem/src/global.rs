@@ -260,10 +260,7 @@ impl Global {
             policy_out: PathText::new(settings.policy_out),
         });
         if settings.verbose {
-            let mut line = ComplaintLine::new();
-            // A line that is full is cut: nothing to do about an error.
-            let _cut = write_what_runs(&mut line, settings);
-            line.end();
+            complain(|line| write_what_runs(line, settings));
         }
     }
 
@@ -424,10 +421,7 @@ fn parse_variables(attempt: Attempt) -> Settings<'static> {
         return parse_environment(Variables::first(), &mut |_| {});
     }
     parse_environment_over(Variables::first(), &mut policy_file::read, &mut |complaint| {
-        let mut line = ComplaintLine::new();
-        // A line that is full is cut: nothing to do about an error.
-        let _cut = complaint.write_line(&mut line);
-        line.end();
+        complain(|line| complaint.write_line(line));
     })
 }
 
@@ -447,26 +441,11 @@ fn write_what_runs(line: &mut dyn fmt::Write, settings: &Settings<'_>) -> fmt::R
     Ok(())
 }
 
-/// A line for stderr to which the policy crate writes.
-pub(crate) struct ComplaintLine(Option<Line>);
-
-impl ComplaintLine {
-    pub fn new() -> Self {
-        Self(Some(Line::new()))
-    }
-
-    pub fn end(self) {
-        if let Some(line) = self.0 {
-            line.write();
-        }
-    }
-}
-
-impl fmt::Write for ComplaintLine {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = self.0.take().map(|line| line.text(text));
-        Ok(())
-    }
+/// Writes one line to stderr; what does not fit is cut.
+pub(crate) fn complain(write: impl FnOnce(&mut Line) -> fmt::Result) {
+    let mut line = Line::new();
+    let _infallible = write(&mut line);
+    line.write();
 }
 
 unsafe extern "C" {

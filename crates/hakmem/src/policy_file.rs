@@ -14,7 +14,7 @@ use hakmem_policy::{FrozenPolicy, SITE_CALLS, SITE_RULES, SiteCall, SiteRule, wr
 
 use crate::dump::{close, write_named};
 use crate::finding;
-use crate::global::ComplaintLine;
+use crate::global::complain;
 use crate::learning::Learned;
 use crate::modules::Module;
 use crate::report;
@@ -56,13 +56,6 @@ pub(crate) fn read(path: &[u8], base: &FrozenPolicy) -> Option<FrozenPolicy> {
             }
         }
     })
-}
-
-fn complain(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
-    let mut line = ComplaintLine::new();
-    // A line that is full is cut: nothing to do about an error.
-    let _cut = write(&mut line);
-    line.end();
 }
 
 /// Memory of its own for the file's text: the stack may be the smallest there is.

@@ -21,7 +21,7 @@ use hakmem_learner::{Evidence, Learner, Method, Options, Phase, Weights, Window}
 use hakmem_policy::{FrozenPolicy, Mode, Settings, Strategies};
 
 use crate::background::Background;
-use crate::dump;
+use crate::files;
 use crate::global::{self, GLOBAL};
 use crate::observe;
 use crate::pages;
@@ -327,7 +327,7 @@ pub(crate) fn finish() {
 #[inline(never)]
 fn write_policy_out(path: &[u8]) {
     let learned = learned();
-    if learned.is_none() && mode() == Mode::Learn && dump::is_there(path) {
+    if learned.is_none() && mode() == Mode::Learn && files::is_there(path) {
         // Of a script's processes most learn nothing: what one of them has written stays.
         return;
     }

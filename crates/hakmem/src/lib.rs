@@ -28,6 +28,7 @@ mod check;
 mod company;
 mod confined;
 mod dump;
+mod files;
 mod finding;
 mod gates;
 mod global;

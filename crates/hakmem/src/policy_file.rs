@@ -12,7 +12,7 @@ use hakmem_learner::SiteHint;
 use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_policy};
 use hakmem_policy::{FrozenPolicy, SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_site};
 
-use crate::dump::{close, write_named};
+use crate::files::{close, write_named};
 use crate::finding;
 use crate::global::complain;
 use crate::learning::Learned;

@@ -10,7 +10,7 @@ use hakmem_tiny_front::FrontReport;
 
 use crate::blocks;
 use crate::confined::is_confined;
-use crate::dump::process;
+use crate::files::{process, write_named};
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
 use crate::scavenger;
@@ -459,7 +459,7 @@ fn write_at_exit(boot: &Boot) {
         out.text(" outside_range=").number(stats.outside_range).text("\n");
     }
     let Some(path) = boot.stats_file.as_bytes() else { return };
-    crate::dump::write_named("HAKMEM_STATS_FILE", path, |out| {
+    write_named("HAKMEM_STATS_FILE", path, |out| {
         write_members(out, &stats);
         blocks::write_json(out);
         out.text("}\n");

@@ -5,8 +5,8 @@ use core::fmt::{Display, Formatter, Result, Write};
 use hakmem_learner::{GroupSummary, SiteSummary};
 use hakmem_sampled::Trace;
 
-use crate::finding::Modules;
 use crate::learning;
+use crate::stacks::Stacks;
 use crate::watcher::{self, ObservedBlocks};
 use crate::writer::FdWriter;
 
@@ -48,10 +48,10 @@ fn write_observed(out: &mut FdWriter, observed: &ObservedBlocks) -> Result {
             wanted.saved_share * 100.0
         )?;
     }
-    let modules = Modules::known();
+    let stacks = Stacks::new();
     for site in summary.sites.iter().flatten().take(SITES_SHOWN) {
         write_site(out, site)?;
-        modules.write(out, &calls(site), false);
+        stacks.write(out, &calls(site), false);
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ mod scavenger;
 mod segv;
 mod signals;
 mod sites;
+mod stacks;
 mod stderr;
 mod stdio;
 mod tls;

@@ -2,13 +2,12 @@
 //!
 //! From glibc 2.35 on the loader says so without a lock (`_dl_find_object`); with older ones it is `dladdr`.
 //!
-//! **Not here.** Functions' names, which take longer (`finding.rs`).
+//! **Not here.** Functions' names, which take longer (`stacks.rs`).
 //! **Invariants.** Allocates nothing.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::MaybeUninit;
 use hakmem_atomic_ops::SetOnce;
-
-use crate::finding;
 
 /// A program or library, as far as an address in it tells.
 #[derive(Clone, Copy)]
@@ -90,8 +89,8 @@ impl Module {
     }
 
     fn by_dladdr(address: usize) -> Option<Self> {
-        let info = finding::module_of(address)?;
-        Some(Self { base: info.dli_fbase.addr(), bias: finding::bias(&info), name: info.dli_fname })
+        let info = dl_info(address)?;
+        Some(Self { base: info.dli_fbase.addr(), bias: bias(&info), name: info.dli_fname })
     }
 
     /// The file's name. The program's is that of the file that is executed, whatever name it was called by.
@@ -110,18 +109,47 @@ impl Module {
 
     /// Whether this is hakmem as a library of its own, whose calls are no part of a site.
     pub fn is_own_library(&self) -> bool {
-        // SAFETY: reads the auxiliary vector.
-        let entry = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
-        let base = |address: usize| Self::of(address).map(|module| module.base);
-        base(find_object as *const () as usize) == Some(self.base) && base(entry) != Some(self.base)
+        own_library() == Some(self.base)
     }
 }
 
-fn without_folder(path: &[u8]) -> &[u8] {
+/// Where hakmem begins, if it is a library of its own.
+pub(crate) fn own_library() -> Option<usize> {
+    let own = Module::of(own_library as *const () as usize)?;
+    (!own.is_program()).then_some(own.base)
+}
+
+/// How far a module lies from where its file says: nowhere, for a program that is not position-independent.
+pub(crate) fn bias(module: &libc::Dl_info) -> usize {
+    /// `e_type` in the header of an ELF file, and its value for such a program.
+    const TYPE_OFFSET: usize = 16;
+    const FIXED: u16 = 2;
+    // SAFETY: the loader maps a module's first page, which begins with the header, and keeps it readable.
+    let kind = unsafe { module.dli_fbase.cast::<u8>().wrapping_add(TYPE_OFFSET).cast::<u16>().read_unaligned() };
+    if kind == FIXED { 0 } else { module.dli_fbase.addr() }
+}
+
+/// What `dladdr` says of an address. Takes the loader's lock.
+pub(crate) fn dl_info(address: usize) -> Option<libc::Dl_info> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    let address = core::ptr::without_provenance::<c_void>(address);
+    // SAFETY: any address may be asked for; fills the structure where it finds a module.
+    let found = unsafe { libc::dladdr(address, info.as_mut_ptr()) };
+    // SAFETY: all zero is a value of it.
+    (found != 0).then(|| unsafe { info.assume_init() })
+}
+
+pub(crate) fn without_folder(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
-fn program() -> &'static [u8] {
+/// Name of the file that this process executes, without its folder; nothing where /proc is missing. A command's own idea of its name may
+/// be a link or a title.
+pub(crate) fn program() -> &'static [u8] {
+    // Miri's machine has no /proc.
+    if cfg!(miri) {
+        return &[];
+    }
     if PROGRAM.get().is_none() {
         let mut path = [0_u8; PROGRAM_BYTES * 4];
         // SAFETY: the name ends with a zero byte; the buffer is as long as is said.

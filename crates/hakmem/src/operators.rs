@@ -7,9 +7,10 @@
 //! And a program may replace some of the operators and leave the others to the runtime, where those call the ones that it replaced.
 
 use core::ffi::{CStr, c_void};
-use core::mem::MaybeUninit;
 use hakmem_atomic_ops::Flag;
 use hakmem_base::Door;
+
+use crate::modules::{dl_info, without_folder};
 
 const OPERATOR_NEW: &CStr = c"_Znwm";
 
@@ -79,7 +80,7 @@ impl Object {
     }
 
     fn is_runtime(&self) -> bool {
-        let name = self.path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]);
+        let name = without_folder(self.path.to_bytes());
         RUNTIMES.iter().any(|runtime| name.starts_with(runtime))
     }
 }
@@ -91,19 +92,7 @@ fn defined_in(scope: *mut c_void, name: &CStr) -> Option<Object> {
 }
 
 fn object_of(address: *const c_void) -> Option<Object> {
-    if address.is_null() {
-        return None;
-    }
-    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the structure is the callee's to fill; any address may be asked for.
-    if unsafe { libc::dladdr(address, info.as_mut_ptr()) } == 0 {
-        return None;
-    }
-    // SAFETY: zero is a value of every field, and the callee has filled them.
-    let info = unsafe { info.assume_init() };
-    if info.dli_fname.is_null() {
-        return None;
-    }
+    let info = dl_info(address.addr()).filter(|info| !address.is_null() && !info.dli_fname.is_null())?;
     // SAFETY: the name of a loaded object ends with a zero byte and stays while that is loaded; the caller looks at it at once.
     let path = unsafe { CStr::from_ptr(info.dli_fname) };
     Some(Object { base: info.dli_fbase.addr(), path })

@@ -13,12 +13,12 @@ use hakmem_policy::file::{Knobs, POLICY_FILE_BYTES, parse_policy_file, write_pol
 use hakmem_policy::{FrozenPolicy, SITE_CALLS, SITE_RULES, SiteCall, SiteRule, write_site};
 
 use crate::files::{close, write_named};
-use crate::finding;
 use crate::global::complain;
 use crate::learning::Learned;
 use crate::modules::Module;
 use crate::report;
 use crate::sites;
+use crate::stacks;
 use crate::watcher;
 use crate::writer::FdWriter;
 
@@ -209,7 +209,7 @@ fn write_site_evidence(out: &mut FdWriter, hint: &SiteHint) -> fmt::Result {
     out.text("\n[site.evidence]\nsymbols = \"");
     for (number, frame) in hint.frames.iter().take(hint.depth).enumerate() {
         out.text(if number == 0 { "" } else { " " });
-        finding::write_symbol(out, frame.wrapping_sub(1));
+        stacks::write_symbol(out, frame.wrapping_sub(1));
     }
     let mib = hint.allocated_bytes / (1 << 20) as f64;
     writeln!(out, "\"\nblocks = {:.0}\nmib = {mib:.1}\nseen = {}\nlooks = {}", hint.blocks, hint.seen, hint.looks)?;

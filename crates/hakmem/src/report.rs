@@ -13,6 +13,7 @@ use crate::confined::is_confined;
 use crate::files::{process, write_named};
 use crate::global::{Boot, GLOBAL};
 use crate::learning;
+use crate::modules;
 use crate::scavenger;
 use crate::sites;
 use crate::stderr;
@@ -371,26 +372,16 @@ fn peak_rss_bytes() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
-/// Longest path of a program that is told; of a longer one the end is missing.
-const PROGRAM_BYTES: usize = 1024;
 /// Longest name of a machine, its end mark included.
 const HOST_BYTES: usize = 65;
 
-/// Name of the file that this process executes, so that a reader of many reports knows which is whose: a command's own idea of
-/// its name may be a link or a title. What JSON would have to escape is written as `?`; nothing where /proc is missing.
+/// Writes the name of the program's file, so that a reader of many reports knows which is whose. What JSON would have to escape is
+/// written as `?`.
 pub(crate) fn write_program_name(out: &mut FdWriter) {
-    // Miri's machine has no /proc.
-    if cfg!(miri) {
-        return;
-    }
-    let mut path = [0_u8; PROGRAM_BYTES];
-    // SAFETY: the name ends with a zero byte; the buffer is as long as is said.
-    let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast::<c_char>(), PROGRAM_BYTES) };
-    let path = usize::try_from(len).ok().and_then(|len| path.get(..len)).unwrap_or(&[]);
-    write_plain(out, path.rsplit(|&byte| byte == b'/').next().unwrap_or(&[]));
+    write_plain(out, modules::program());
 }
 
-/// Name of the machine, in the same form.
+/// Writes the name of the machine, in the same form.
 pub(crate) fn write_host_name(out: &mut FdWriter) {
     let mut name = [0_u8; HOST_BYTES];
     // SAFETY: the buffer is as long as is said.

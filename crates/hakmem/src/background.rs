@@ -11,9 +11,9 @@ use core::ptr;
 use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedUsize};
 use hakmem_base::keeping_errno;
 
+use crate::clock;
 use crate::confined::is_confined;
 use crate::global::GLOBAL;
-use crate::observe;
 
 /// Bytes of its stack: it calls nothing deep, but the C library's thread-local storage lives there too. In a program with much of
 /// that the stack is made as large as it takes, up to the second number.
@@ -73,7 +73,7 @@ impl Background {
             return self.is_running();
         }
         let retry_at_ns = self.retry_at_ns.load_relaxed();
-        if retry_at_ns != 0 && observe::monotonic_ns() < retry_at_ns {
+        if retry_at_ns != 0 && clock::monotonic_ns() < retry_at_ns {
             return false;
         }
         // ORDERING: one starter; pairs with the store at the thread's end.
@@ -86,7 +86,7 @@ impl Background {
             self.spawn(body)
         });
         if !started {
-            self.retry_at_ns.store_relaxed(observe::monotonic_ns() + RETRY_NS);
+            self.retry_at_ns.store_relaxed(clock::monotonic_ns() + RETRY_NS);
             self.ended();
         }
         started

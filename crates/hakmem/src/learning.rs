@@ -21,6 +21,7 @@ use hakmem_learner::{Evidence, Learner, Method, Options, Phase, Weights, Window}
 use hakmem_policy::{FrozenPolicy, Mode, Settings, Strategies};
 
 use crate::background::Background;
+use crate::clock;
 use crate::files;
 use crate::global::{self, GLOBAL};
 use crate::observe;
@@ -114,10 +115,10 @@ impl State {
 
     /// The allocator is made ready, or is that of a forked child.
     pub fn begin(&self) {
-        self.began_ns.store_relaxed(observe::monotonic_ns());
+        self.began_ns.store_relaxed(clock::monotonic_ns());
     }
 
-    /// When that was, on the clock of [`observe::monotonic_ns`].
+    /// When that was, on the clock of [`clock::monotonic_ns`].
     pub fn began_ns(&self) -> u64 {
         self.began_ns.load_relaxed()
     }
@@ -267,7 +268,7 @@ fn stir_slow() {
 
 fn is_of_age() -> bool {
     let is_asked_for = !watcher::is_by_price() || GLOBAL.boot().policy_out.as_bytes().is_some();
-    is_asked_for || observe::monotonic_ns().saturating_sub(GLOBAL.learning.began_ns()) >= AGE_TO_START_NS
+    is_asked_for || clock::monotonic_ns().saturating_sub(GLOBAL.learning.began_ns()) >= AGE_TO_START_NS
 }
 
 /// False: there is no thread to be had, which is said once, because FROZEN runs then.
@@ -364,13 +365,11 @@ pub(crate) struct Costs {
 pub(crate) fn costs() -> Costs {
     let state = &GLOBAL.learning;
     let cpu_ns = state.cpu_ns.load_relaxed();
-    let share =
-        if cpu_ns == 0 { 0 } else { u128::from(cpu_ns) * 1_000_000 / u128::from(observe::process_cpu_ns().max(1)) };
     Costs {
         windows: state.windows.load_relaxed(),
         published: state.published.load_relaxed(),
         cpu_us: cpu_ns / 1000,
-        share_ppm: u64::try_from(share).unwrap_or(u64::MAX),
+        share_ppm: clock::share_of_process_ppm(cpu_ns),
     }
 }
 
@@ -471,13 +470,13 @@ impl Session {
     /// so that it has no hurry.
     fn wait(&self) {
         let state = &GLOBAL.learning;
-        let (begin, first_event) = (observe::monotonic_ns(), state.events.load_relaxed());
+        let (begin, first_event) = (clock::monotonic_ns(), state.events.load_relaxed());
         let affordable_ms = u32::try_from(self.cost_ns * COST_FACTOR / 1_000_000).unwrap_or(u32::MAX);
         let window_ms = state.window_ms.load_relaxed();
         let shortest_ms = affordable_ms.max(if mode() == Mode::Learn { WINDOW_MIN_MS } else { window_ms });
         let longest_ms = shortest_ms.max(window_ms);
         let left_ms = |limit_ms: u32| {
-            let passed_ms = (observe::monotonic_ns() - begin) / 1_000_000;
+            let passed_ms = (clock::monotonic_ns() - begin) / 1_000_000;
             u32::try_from(u64::from(limit_ms).saturating_sub(passed_ms)).unwrap_or(0)
         };
         // A bell that was rung for something else does not end the window.
@@ -494,7 +493,7 @@ impl Session {
 
     fn look(&mut self, mode: Mode) {
         let state = &GLOBAL.learning;
-        let spent_ns = observe::thread_cpu_ns();
+        let spent_ns = clock::thread_cpu_ns();
         let now = observe::totals();
         let window = observe::between(&self.before, &now);
         // Memory that only goes is worth a look too.
@@ -509,7 +508,7 @@ impl Session {
             Mode::Learn => self.decide(&window),
             Mode::Observe | Mode::Frozen => self.learner = None,
         }
-        let spent_now_ns = observe::thread_cpu_ns();
+        let spent_now_ns = clock::thread_cpu_ns();
         self.cost_ns = spent_now_ns - spent_ns;
         state.cpu_ns.add_relaxed(self.cost_ns);
     }

@@ -25,6 +25,7 @@ mod attach;
 mod background;
 mod blocks;
 mod check;
+mod clock;
 mod company;
 mod confined;
 mod dump;

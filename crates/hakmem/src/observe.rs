@@ -11,6 +11,7 @@ use core::ffi::c_int;
 use hakmem_base::{CLASS_COUNT, OS_PAGE_BYTES, SUPERSLAB_BYTES, keeping_errno};
 use hakmem_learner::{ClassWindow, GroupWindow, Window};
 
+use crate::clock::monotonic_ns;
 use crate::global::GLOBAL;
 use crate::report::Reading;
 
@@ -148,29 +149,6 @@ fn add_process(all: &mut Window) {
 
 fn nanoseconds(time: libc::timeval) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_usec).unwrap_or(0) * 1000
-}
-
-/// A clock of the system, in nanoseconds.
-fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the timespec it is given; where the clock is missing it stays zero.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
-
-/// Time that never goes back.
-pub(crate) fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
-}
-
-/// CPU time of the calling thread.
-pub(crate) fn thread_cpu_ns() -> u64 {
-    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
-}
-
-/// CPU time of the process.
-pub(crate) fn process_cpu_ns() -> u64 {
-    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// Resident bytes of the process; 0 where `/proc` is missing. The file is opened anew each time: a descriptor kept open would be

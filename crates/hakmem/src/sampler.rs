@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use hakmem_base::{Door, Request, fatal, keeping_errno};
 use hakmem_sampled::{MAX_ALIGN, MAX_BYTES, SampledContext, Stamp, Trace, Wanted};
 
+use crate::clock;
 use crate::confined::is_confined;
 use crate::finding;
 use crate::gates::finest_for;
@@ -125,11 +126,8 @@ pub(crate) fn sweep() {
 
 /// What makes the random numbers of a heap differ from those of others, of other processes, and of the same process's past.
 pub(crate) fn seed(record: &HeapRecord) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the timespec it is given.
-    let _always_there = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let place = core::ptr::from_ref(record).addr() as u64;
-    place ^ (time.tv_nsec as u64).rotate_left(20) ^ (time.tv_sec as u64).rotate_left(50)
+    // Low bits of an address say little, and high bits of a time: turned round, the two complement each other.
+    core::ptr::from_ref(record).addr() as u64 ^ clock::monotonic_ns().rotate_left(20)
 }
 
 /// In a forked child: it does not sample the same allocations as its parent and its siblings.

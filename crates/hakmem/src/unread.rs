@@ -3,8 +3,8 @@
 use hakmem_atomic_ops::{Lock, Shared32};
 use hakmem_tiny_front::{Look, Unread};
 
+use crate::clock;
 use crate::global::GLOBAL;
-use crate::observe;
 
 const NS_PER_MS: u64 = 1_000_000;
 /// Least time (ms) between two looks: an owner that reads no mail for so long has had the time to.
@@ -56,7 +56,7 @@ pub(crate) fn sort_due() -> usize {
 #[inline(never)]
 fn sort_due_slow() -> usize {
     let Some(mut looked_at) = GLOBAL.unread.looked_at.try_lock() else { return 0 };
-    let now = observe::monotonic_ns() / NS_PER_MS;
+    let now = clock::monotonic_ns() / NS_PER_MS;
     if now < *looked_at + u64::from(pause_ms()) {
         return 0;
     }

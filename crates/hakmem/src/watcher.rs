@@ -24,6 +24,7 @@ use hakmem_sampled::Trace;
 use hakmem_tiny_front::Tables;
 use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 
+use crate::clock;
 use crate::global::GLOBAL;
 use crate::large;
 use crate::learning;
@@ -178,7 +179,7 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
         record.heap.set_watch_distance(0);
         return None;
     }
-    let begin_ns = observe::monotonic_ns();
+    let begin_ns = clock::monotonic_ns();
     if is_too_soon(record, begin_ns) {
         state.crowded.add_relaxed(1);
         record.heap.set_watch_distance(weight.saturating_mul(2).min(LARGEST_DISTANCE));
@@ -190,7 +191,7 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
     }
     record.look_at_next_run();
     let block = state.pool.allocate(&cx, class, &birth(record, bytes, weight, floor));
-    state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
+    state.spent_ns.add_relaxed(clock::monotonic_ns() - begin_ns);
     block
 }
 
@@ -206,7 +207,7 @@ fn birth(record: &HeapRecord, bytes: usize, weight: u32, floor: *const u8) -> Bi
         depth < SITE_FRAMES
     });
     let (heap, allocs) = (core::ptr::from_ref(record).addr(), record.heap.allocs());
-    Birth { bytes, weight, at_ns: observe::monotonic_ns(), heap, allocs, probe: 0, frames }
+    Birth { bytes, weight, at_ns: clock::monotonic_ns(), heap, allocs, probe: 0, frames }
 }
 
 /// Whether the thread has watched a block just now, on the scale of what one costs. Not asked where the environment says how many.
@@ -229,7 +230,7 @@ pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, i
 
 fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
     let (state, is_run) = (&GLOBAL.watcher, bytes <= RUN_MAX_BYTES);
-    let begin_ns = observe::monotonic_ns();
+    let begin_ns = clock::monotonic_ns();
     if record.heap.count_large_to_watch() && !is_too_soon(record, begin_ns) {
         record.look_at_next_run();
     }
@@ -252,7 +253,7 @@ fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chose
     let birth = Birth { probe, ..birth(record, bytes, weight, floor) };
     // Where there is no room the pool counts it.
     let _is_watched = state.pool.watch(unit, word, &birth);
-    state.spent_ns.add_relaxed(observe::monotonic_ns() - begin_ns);
+    state.spent_ns.add_relaxed(clock::monotonic_ns() - begin_ns);
 }
 
 /// Chooses a superslab of a fresh big block that will tell how much of the block is touched, counted from 1; 0: none. It gets small pages,
@@ -341,7 +342,7 @@ pub(crate) fn for_each_route(tables: &Tables, mut visit: impl FnMut(SlabIndex, R
 #[cold]
 #[inline(never)]
 pub(crate) fn free(block: NonNull<u8>, note: usize) {
-    let (state, now_ns, address) = (&GLOBAL.watcher, observe::monotonic_ns(), block.addr().get());
+    let (state, now_ns, address) = (&GLOBAL.watcher, clock::monotonic_ns(), block.addr().get());
     let allocs_of = |heap: usize| {
         let record = tls::heap().filter(|record| core::ptr::from_ref(*record).addr() == heap);
         record.map(|record| record.heap.allocs())
@@ -355,7 +356,7 @@ pub(crate) fn free(block: NonNull<u8>, note: usize) {
         }
         _ => state.pool.free(note, address, now_ns, allocs_of).map(|()| None),
     };
-    state.spent_ns.add_relaxed(observe::monotonic_ns() - now_ns);
+    state.spent_ns.add_relaxed(clock::monotonic_ns() - now_ns);
     match freed {
         Ok(None) => {}
         Ok(Some(route)) => large::free_claimed_slow(block, route),
@@ -437,14 +438,14 @@ pub(crate) fn is_by_price() -> bool {
 fn begin_to_watch() {
     let state = &GLOBAL.watcher;
     let is_wanted = state.wanted.load_relaxed() == BY_PRICE && state.distance.load_relaxed() == 0;
-    if is_wanted && observe::process_cpu_ns() >= FIRST_AFTER_CPU_NS {
+    if is_wanted && clock::process_cpu_ns() >= FIRST_AFTER_CPU_NS {
         state.distance.store_relaxed(FIRST_DISTANCE);
     }
 }
 
 /// Further apart at once where it costs too much, closer by and by where it costs little.
 fn next_distance(distance: u32, spent_ns: u64, cpu_ns: u64) -> u32 {
-    let share_ppm = u64::try_from(u128::from(spent_ns) * 1_000_000 / u128::from(cpu_ns.max(1))).unwrap_or(u64::MAX);
+    let share_ppm = clock::share_ppm(spent_ns, cpu_ns);
     let next = if share_ppm > TARGET_PPM * 2 {
         let times = (share_ppm / TARGET_PPM).next_power_of_two().min(1 << 16);
         u32::try_from(u64::from(distance) * times).unwrap_or(u32::MAX)
@@ -510,7 +511,7 @@ pub fn observed_blocks() -> Option<ObservedBlocks> {
     }
     let mut blocks = state.blocks.lock();
     collect_into(&mut blocks);
-    let now_ns = observe::monotonic_ns();
+    let now_ns = clock::monotonic_ns();
     let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, look, visit);
     let summary = blocks.as_mut()?.summary(now_ns.saturating_sub(GLOBAL.learning.began_ns()), &for_each_alive);
     Some(ObservedBlocks {
@@ -531,7 +532,7 @@ pub(crate) fn for_each_hint(purge_delay_ms: u32, visit: &mut dyn FnMut(&SiteHint
     }
     let mut blocks = state.blocks.lock();
     collect_into(&mut blocks);
-    let (now_ns, totals) = (observe::monotonic_ns(), observe::totals());
+    let (now_ns, totals) = (clock::monotonic_ns(), observe::totals());
     let costs = SiteCosts {
         elapsed_ns: now_ns.saturating_sub(GLOBAL.learning.began_ns()),
         cpu_ns: totals.cpu_ns,
@@ -556,12 +557,10 @@ pub(crate) struct Costs {
 
 pub(crate) fn costs() -> Costs {
     let (state, stats) = (&GLOBAL.watcher, GLOBAL.watcher.pool.stats());
-    let spent_ns = u128::from(state.spent_ns.load_relaxed());
-    let share = if spent_ns == 0 { 0 } else { spent_ns * 1_000_000 / u128::from(observe::process_cpu_ns().max(1)) };
     Costs {
         watched: stats.births,
         lost: stats.no_place + stats.lost,
-        share_ppm: u64::try_from(share).unwrap_or(u64::MAX),
+        share_ppm: clock::share_of_process_ppm(state.spent_ns.load_relaxed()),
     }
 }
 

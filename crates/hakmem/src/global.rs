@@ -17,7 +17,6 @@ use hakmem_tiny_front::{DynamicSet, Front, Tables};
 
 use crate::asked::Asked;
 use crate::company::Company;
-use crate::confined;
 use crate::hooks::{self, Hooks};
 use crate::learning::{self, LearnerChoices};
 use crate::policy_file;
@@ -41,7 +40,8 @@ pub(crate) struct Global {
     pub scavenger: scavenger::State,
     pub unread: unread::State,
     pub company: Company,
-    pub confined: confined::State,
+    /// Set by [`expect_confinement`](crate::expect_confinement).
+    pub is_confined: Flag,
     pub learning: learning::State,
     /// Held while the allocator starts. The environment's mistakes are said, and its policy file is read, at the first attempt only.
     pub setup: Lock<Attempt>,
@@ -190,7 +190,7 @@ impl Global {
             scavenger: scavenger::State::new(),
             unread: unread::State::new(),
             company: Company::new(),
-            confined: confined::State::new(),
+            is_confined: Flag::new(false),
             learning: learning::State::new(),
             scavenge_min_bytes: SharedUsize::new(FrozenPolicy::DEFAULT.scavenge_min_bytes),
             scavenger_mode: Shared32::new(Scavenger::Auto as u32),

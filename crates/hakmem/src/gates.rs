@@ -206,11 +206,20 @@ fn beat(request: Request, class: SizeClass, block: NonNull<u8>, floor: *const u8
 /// # Safety
 /// - `block` was popped from the bin of `class` of this thread's heap, and has not been handed out.
 unsafe fn put_back(record: &HeapRecord, class: SizeClass, block: NonNull<u8>) {
-    let bin = record.heap.bin(class);
     // SAFETY: the slab is this heap's, the block the caller's.
-    if !unsafe { record.heap.push(bin, block) } {
+    unsafe { push_or_spill(&record.heap, BinPlace::of_class(class), block) };
+}
+
+/// The last step of a free of an own block: into the cache, or to its slab where the cache has no room.
+///
+/// # Safety
+/// - `block` lies in a slab of this heap's bin at `place`, and is held by the caller: its user has freed it.
+#[inline(always)]
+unsafe fn push_or_spill(heap: &Heap, place: BinPlace, block: NonNull<u8>) {
+    // SAFETY: passed on to the caller.
+    if !unsafe { heap.push(heap.bin_at(place), block) } {
         // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class)) };
+        unsafe { spill_slow(block, place) };
     }
 }
 
@@ -235,9 +244,9 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
         unsafe { free_or_report_slow(block, claim) };
         return;
     }
-    let bin = heap.bin(class);
+    // Not `push_or_spill`: by its place the bin is found in two instructions more than by its class, which the comparison has used.
     // SAFETY: the slab is this heap's, the block its user's until now.
-    if !unsafe { heap.push(bin, block) } {
+    if !unsafe { heap.push(heap.bin(class), block) } {
         // SAFETY: as above; push found no room.
         unsafe { spill_slow(block, BinPlace::of_class(class)) };
     }
@@ -251,7 +260,7 @@ pub(crate) unsafe fn free_sized(block: NonNull<u8>, bytes: usize, align: usize) 
 unsafe fn is_in_order(heap: &Heap, class: SizeClass, block: NonNull<u8>, claim: Request) -> bool {
     !claim.door().is_checked()
         // SAFETY: where a step is, a block begins that has room for a mark.
-        || heap.is_step(heap.bin(class), block.addr().get()) && unsafe { come_back(heap.mark_key(), block, claim) }
+        || heap.is_step(heap.bin(class), block.addr().get()) && unsafe { mark_free(heap.mark_key(), block, claim) }
 }
 
 /// Frees any pointer: null, hakmem's, or a stranger's (which is not touched). Only slow paths look at `claim`, and each makes its own:
@@ -269,7 +278,7 @@ pub(crate) unsafe fn free(ptr: *mut u8, claim: impl Fn() -> Request) -> Freed {
         let block = unsafe { NonNull::new_unchecked(ptr) };
         let is_step = heap.is_step(heap.bin_at(place), ptr.addr());
         // SAFETY: where a step is, a block begins that has room for a mark.
-        if !is_step || !unsafe { come_back(heap.mark_key(), block, claim()) } {
+        if !is_step || !unsafe { mark_free(heap.mark_key(), block, claim()) } {
             core::hint::cold_path();
             // SAFETY: the route says that the block lies in a slab of this heap's bin.
             unsafe { free_own_slow(block, place.class(), claim()) };
@@ -302,7 +311,7 @@ pub(crate) unsafe fn own_place_in_use(ptr: *mut u8, door: Door) -> Option<BinPla
 #[inline(always)]
 pub(crate) unsafe fn own_place_in_any_slab(ptr: *mut u8, door: Door) -> Option<BinPlace> {
     // SAFETY: passed on to the caller.
-    unsafe { own_place_if(ptr, door, |block, place| is_in_use_slow(block, place.class(), door)) }
+    unsafe { own_place_if(ptr, door, |block, place| flaw_slow(block, place.class(), door).is_none()) }
 }
 
 /// Place of the bin of the small block at `ptr`, if it is this thread's and in use; where no step is, `is_in_use` says so.
@@ -328,15 +337,18 @@ unsafe fn own_place_if(
     is_in_use.then_some(place)
 }
 
-/// Whether a block of a slab of `class` begins at `block`, and is in use as far as this door tells.
+/// What is wrong with a pointer into a slab of `class`; `None` if a block begins there that is in use, as far as this door tells.
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem.long")]
-fn is_in_use_slow(block: NonNull<u8>, class: SizeClass, door: Door) -> bool {
-    GLOBAL.front.is_block_of(block.addr().get(), class)
-        && !(door.is_checked()
-            && class.block_bytes() >= MARKED_MIN_BYTES
-            // SAFETY: a block begins there, large enough for a mark.
-            && unsafe { GLOBAL.front.mark_key().is_on(block) })
+fn flaw_slow(block: NonNull<u8>, class: SizeClass, door: Door) -> Option<&'static str> {
+    if !GLOBAL.front.is_block_of(block.addr().get(), class) {
+        return Some("pointer into a block, not to its start");
+    }
+    let is_marked = door.is_checked()
+        && class.block_bytes() >= MARKED_MIN_BYTES
+        // SAFETY: a block begins there, large enough for a mark.
+        && unsafe { GLOBAL.front.mark_key().is_on(block) };
+    is_marked.then_some("pointer to a block that has been freed")
 }
 
 /// Whether a block of `usable` bytes that is to have `bytes` bytes stays: it moves to a smaller class for a quarter less at least;
@@ -346,12 +358,13 @@ pub(crate) const fn is_worth_keeping(usable: usize, bytes: usize) -> bool {
     bytes <= usable && bytes > usable - usable / 4
 }
 
-/// The first step of every way back of a small block: it looks free from here on. False if it did already.
+/// The first step of every free of a small block: from here on it looks free. False if it did already; never, where the door does not
+/// check.
 ///
 /// # Safety
 /// - `block` is the start of a block of at least [`MARKED_MIN_BYTES`] bytes.
 #[inline(always)]
-unsafe fn come_back(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
+unsafe fn mark_free(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
     if claim.door().is_checked() {
         // SAFETY: passed on to the caller.
         if unsafe { key.is_on(block) } {
@@ -363,27 +376,14 @@ unsafe fn come_back(key: MarkKey, block: NonNull<u8>, claim: Request) -> bool {
     true
 }
 
-/// [`come_back`] for any block of `class`; reports what is wrong.
-///
-/// # Safety
-/// - `block` lies in a slab of `class` in the window.
-unsafe fn come_back_or_report(block: NonNull<u8>, class: SizeClass, claim: Request) {
-    let address = block.addr().get();
-    if !GLOBAL.front.is_block_of(address, class) {
-        GLOBAL.front.fatal_in_slab("free of a pointer into a block, not to its start", address);
-    }
-    // SAFETY: a block of the class begins there.
-    unsafe { come_back_from_use(block, class, claim) };
-}
-
-/// [`come_back`] for the start of a block of `class`; reports one that looks free.
+/// [`mark_free`] for a block of `class`, whatever its size; reports one that looks free already.
 ///
 /// # Safety
 /// - `block` is the start of a block of `class` in the window.
 #[inline]
-unsafe fn come_back_from_use(block: NonNull<u8>, class: SizeClass, claim: Request) {
+unsafe fn mark_free_or_report(block: NonNull<u8>, class: SizeClass, claim: Request) {
     // SAFETY: a block begins there, large enough for a mark.
-    if class.block_bytes() >= MARKED_MIN_BYTES && !unsafe { come_back(GLOBAL.front.mark_key(), block, claim) } {
+    if class.block_bytes() >= MARKED_MIN_BYTES && !unsafe { mark_free(GLOBAL.front.mark_key(), block, claim) } {
         GLOBAL.front.fatal_in_slab("double free", block.addr().get());
     }
 }
@@ -425,23 +425,27 @@ unsafe extern "C" fn spill_at_slow(block: NonNull<u8>, place: BinPlace, unit: us
     unsafe { spill(block, place, unit, heap, true) };
 }
 
+/// Returns a block to its slab. `is_step`: the caller knows that [`Heap::is_step`] holds of it.
+///
 /// # Safety
-/// - As above; if `is_step`, [`Heap::is_step`] holds of the block.
+/// - As above.
 #[inline(always)]
 unsafe fn spill(block: NonNull<u8>, place: BinPlace, unit: usize, heap: &Heap, is_step: bool) {
     // SAFETY: passed on to the caller.
     if !unsafe { GLOBAL.front.spill(heap, place, unit, block, is_step) } {
         // SAFETY: passed on to the caller.
-        unsafe { spill_open_slow(block, place) };
+        unsafe { spill_undecided_slow(block, place) };
     }
 }
 
+/// A spill that [`hakmem_tiny_front::Front::spill`] has left undecided.
+///
 /// # Safety
 /// - As for [`hakmem_tiny_front::Front::spill_slow`].
 #[cold]
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
-unsafe extern "C" fn spill_open_slow(block: NonNull<u8>, place: BinPlace) {
+unsafe extern "C" fn spill_undecided_slow(block: NonNull<u8>, place: BinPlace) {
     let heap = &tls::record().heap;
     // SAFETY: passed on to the caller.
     if unsafe { GLOBAL.front.spill_slow(heap, heap.bin_at(place), place.class(), block) } {
@@ -567,7 +571,7 @@ unsafe fn free_remote(block: NonNull<u8>, class: SizeClass, claim: Request) {
     let front = &GLOBAL.front;
     let Some(slab) = front.slab_of(class, block) else { return };
     // SAFETY: a block of this class begins there.
-    unsafe { come_back_from_use(block, class, claim) };
+    unsafe { mark_free_or_report(block, class, claim) };
     let heap = heap_for_free().map(|record| &record.heap);
     // SAFETY: the block is one of the slab's, the slab somebody else's; the caller hands the block over.
     if unsafe { front.free_remote(heap, slab, class, block) } {
@@ -575,37 +579,31 @@ unsafe fn free_remote(block: NonNull<u8>, class: SizeClass, claim: Request) {
     }
 }
 
-/// A block of an own slab that the fast path had doubts about: its slab has several units, or something is wrong.
+/// Frees a block of an own slab that the fast path had doubts about: its slab has several units, or something is wrong.
 ///
 /// # Safety
 /// - As for [`free`]; the block lies in a slab of this heap's bin of `class`.
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.hakmem")]
 unsafe extern "C" fn free_own_slow(block: NonNull<u8>, class: SizeClass, claim: Request) {
-    let heap = &tls::record().heap;
-    // SAFETY: the block lies in a slab of this bin.
-    unsafe { come_back_or_report(block, class, claim) };
-    // SAFETY: passed on to the caller.
-    if !unsafe { heap.push(heap.bin(class), block) } {
-        // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, BinPlace::of_class(class)) };
+    let address = block.addr().get();
+    if !GLOBAL.front.is_block_of(address, class) {
+        GLOBAL.front.fatal_in_slab("free of a pointer into a block, not to its start", address);
     }
+    // SAFETY: a block of the class begins there; passed on to the caller.
+    unsafe { free_own(block, BinPlace::of_class(class), claim) };
 }
 
-/// Frees a block that [`own_place_in_use`] has found.
+/// Frees a block of an own slab; reports one that is free already.
 ///
 /// # Safety
-/// - As for [`free`]; the block is in use, and lies in a slab of this heap's bin at `place`.
+/// - As for [`free`]; a block of this heap's bin at `place` begins there.
 #[inline(always)]
 unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
-    let (heap, class) = (&tls::record().heap, place.class());
     // SAFETY: a block of the class begins there.
-    unsafe { come_back_from_use(block, class, claim) };
+    unsafe { mark_free_or_report(block, place.class(), claim) };
     // SAFETY: the slab is this heap's, the block its user's until now.
-    if !unsafe { heap.push(heap.bin_at(place), block) } {
-        // SAFETY: as above; push found no room.
-        unsafe { spill_slow(block, place) };
-    }
+    unsafe { push_or_spill(&tls::record().heap, place, block) };
 }
 
 /// Usable bytes of the block at `ptr`, `None` if it is not hakmem's. Doors that check frees report a freed one.
@@ -614,7 +612,11 @@ pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
     let Some(block) = NonNull::new(ptr) else { return Some(0) };
     let address = ptr.addr();
     let of_class = |class: SizeClass| {
-        check_in_use(block, class, door);
+        if door.is_checked()
+            && let Some(flaw) = flaw_slow(block, class, door)
+        {
+            GLOBAL.front.fatal_in_slab(flaw, address);
+        }
         class.block_bytes()
     };
     let front = &GLOBAL.front;
@@ -627,21 +629,6 @@ pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
         Route::Sampled(note) => Some(sampler::usable_size(address, note)),
         Route::Watched(note) => Some(watcher::usable_size(address, note)),
         Route::Unused => fatal_ptr("pointer to no block (freed before, or into the middle of one)", address),
-    }
-}
-
-/// Reports a pointer into a slab of `class` that is not the start of a block in use.
-fn check_in_use(block: NonNull<u8>, class: SizeClass, door: Door) {
-    if !door.is_checked() {
-        return;
-    }
-    let address = block.addr().get();
-    if !GLOBAL.front.is_block_start(address) {
-        GLOBAL.front.fatal_in_slab("pointer into a block, not to its start", address);
-    }
-    // SAFETY: a block begins there, large enough for a mark.
-    if class.block_bytes() >= MARKED_MIN_BYTES && unsafe { GLOBAL.front.mark_key().is_on(block) } {
-        GLOBAL.front.fatal_in_slab("pointer to a block that has been freed", address);
     }
 }
 

@@ -611,20 +611,20 @@ unsafe fn free_own(block: NonNull<u8>, place: BinPlace, claim: Request) {
 pub(crate) fn usable_size(ptr: *mut u8, door: Door) -> Option<usize> {
     let Some(block) = NonNull::new(ptr) else { return Some(0) };
     let address = ptr.addr();
-    let of_class = |class: SizeClass| {
+    let front = &GLOBAL.front;
+    let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
+    let route = word.route();
+    if let Some(class) = route.slab_class() {
         if door.is_checked()
             && let Some(flaw) = flaw_slow(block, class, door)
         {
-            GLOBAL.front.fatal_in_slab(flaw, address);
+            front.fatal_in_slab(flaw, address);
         }
-        class.block_bytes()
-    };
-    let front = &GLOBAL.front;
-    let Some(word) = front.route_of(address) else { return GLOBAL.big.outside_find(address) };
-    match word.route() {
+        return Some(class.block_bytes());
+    }
+    match route {
         Route::Run { bytes, .. } | Route::Big { bytes, .. } => Some(bytes),
-        Route::Owned(bin) => hakmem_ownership::class_of_bin(bin).map(of_class),
-        Route::Orphan(class) => Some(of_class(class)),
+        Route::Owned(_) | Route::Orphan(_) => None,
         Route::Hardened(note) => hardened::usable_size(address, note),
         Route::Sampled(note) => Some(sampler::usable_size(address, note)),
         Route::Watched(note) => Some(watcher::usable_size(address, note)),
@@ -788,10 +788,11 @@ unsafe fn resize_in_place(
         // It moves, whatever the sizes: guards fit one size. Here it is only looked whether there is such a block.
         sampler::usable_size(address, note);
     }
-    if matches!(route, Route::Owned(_) | Route::Orphan(_) | Route::Watched(_)) {
-        if !matches!(route, Route::Watched(_)) && !GLOBAL.front.is_block_start(address) {
-            GLOBAL.front.fatal_in_slab("realloc of a pointer into a block, not to its start", address);
-        }
+    let class = route.slab_class();
+    if class.is_some_and(|class| !GLOBAL.front.is_block_of(address, class)) {
+        GLOBAL.front.fatal_in_slab("realloc of a pointer into a block, not to its start", address);
+    }
+    if class.is_some() || matches!(route, Route::Watched(_)) {
         let usable = usable_size(block.as_ptr(), door).unwrap_or(0);
         if is_worth_keeping(usable, new_bytes) {
             return Some(block.as_ptr());

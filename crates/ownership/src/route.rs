@@ -96,6 +96,19 @@ pub enum Route {
     Watched(usize),
 }
 
+impl Route {
+    /// Class of the slab that the unit belongs to, whether that has an owner or not; `None` if it is no slab's.
+    #[inline]
+    #[must_use]
+    pub fn slab_class(self) -> Option<SizeClass> {
+        match self {
+            Self::Owned(bin) => class_of_bin(bin),
+            Self::Orphan(class) => Some(class),
+            _ => None,
+        }
+    }
+}
+
 /// The word of a run in use, as it was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunWord(usize);
@@ -464,14 +477,16 @@ mod tests {
             let word = RouteWord::new();
             word.set_run(units, bytes);
             prop_assert_eq!(word.route(), Route::Run { units, bytes });
+            prop_assert_eq!(word.route().slab_class(), None);
             let note = (pages % usize::from(BIG_NOTES)) as u16;
             word.set_big(pages * OS_PAGE_BYTES, note);
             prop_assert_eq!(word.route(), Route::Big { bytes: pages * OS_PAGE_BYTES, note });
             word.release(class(index));
             prop_assert_eq!(word.route(), Route::Orphan(class(index)));
+            prop_assert_eq!(word.route().slab_class(), Some(class(index)));
             word.bind(bin(5, index));
             prop_assert_eq!(word.route(), Route::Owned(bin(5, index)));
-            prop_assert_eq!(class_of_bin(bin(5, index)), Some(class(index)));
+            prop_assert_eq!(word.route().slab_class(), Some(class(index)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, SetOnce, Shared32, Shared64, SharedPtr, SharedUsize};
 use hakmem_base::{BIN_COUNT, MarkKey, SLAB_BYTES, SLAB_SHIFT, SizeClass, SlabIndex, fatal_ptr, fatal_ptr_class};
-use hakmem_ownership::{BinPtr, Route, RouteWord, class_of_bin};
+use hakmem_ownership::{BinPtr, Route, RouteWord};
 use hakmem_publish_adopt::{Mailbox, Published, SlabWords};
 use hakmem_remote_queue::RemoteHead;
 use hakmem_superslab_os::{FlatTable, SuperslabOs, Window};
@@ -213,18 +213,6 @@ impl Front {
         self.tables().map_or(MarkKey::NONE, |tables| tables.key)
     }
 
-    /// Whether a block of a slab begins at `address`.
-    #[must_use]
-    pub fn is_block_start(&self, address: usize) -> bool {
-        let (Some(tables), Some(unit)) = (self.tables(), self.index_of(address)) else { return false };
-        let class = match tables.route_word(unit).route() {
-            Route::Owned(bin) => class_of_bin(bin),
-            Route::Orphan(class) => Some(class),
-            _ => None,
-        };
-        class.is_some_and(|class| tables.is_block_of(unit, class, address))
-    }
-
     /// Whether a block of `class` begins at `address`, which lies in a slab of that class.
     #[inline]
     #[must_use]
@@ -318,13 +306,13 @@ impl Tables {
     #[cold]
     #[inline(never)]
     pub(crate) fn fatal_in_slab(&self, what: &'static str, address: usize) -> ! {
-        let (class, owner) = match self.route_word(self.unit_of(address)).route() {
+        let route = self.route_word(self.unit_of(address)).route();
+        let owner = match route {
             // SAFETY: the bin comes from a route word that names an owner.
-            Route::Owned(bin) => (class_of_bin(bin), core::ptr::from_ref(unsafe { raw::heap_of(bin) }).addr()),
-            Route::Orphan(class) => (Some(class), 0),
-            _ => (None, 0),
+            Route::Owned(bin) => core::ptr::from_ref(unsafe { raw::heap_of(bin) }).addr(),
+            _ => 0,
         };
-        match class {
+        match route.slab_class() {
             Some(class) => fatal_ptr_class(what, address, class.block_bytes(), owner),
             None => fatal_ptr(what, address),
         }

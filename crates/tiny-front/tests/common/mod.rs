@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers: a panic is the test's failure")]
 
 use hakmem_base::{BinPlace, HEAP_RECORD_BYTES, MarkKey, SizeClass};
-use hakmem_ownership::{Route, class_of_bin};
+use hakmem_ownership::class_of_bin;
 use hakmem_superslab_os::MetaArena;
 use hakmem_tiny_front::{Front, FrontPolicy, Heap, Pop};
 use std::ptr::NonNull;
@@ -64,11 +64,7 @@ pub fn give(front: &Front, heap: Option<&Heap>, block: NonNull<u8>) {
         }
         return;
     }
-    let class = match word.route() {
-        Route::Owned(bin) => class_of_bin(bin).unwrap(),
-        Route::Orphan(class) => class,
-        other => panic!("live block routes to {other:?}"),
-    };
+    let class = word.route().slab_class().unwrap();
     let slab = front.slab_of(class, block).unwrap();
     // SAFETY: the block is freed once, by its holder.
     let _handed_over = unsafe { front.free_remote(heap, slab, class, block) };

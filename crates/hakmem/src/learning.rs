@@ -586,11 +586,7 @@ impl Session {
             Ok(None) => self.learner = None,
             Err(error) => {
                 if state.refused.add_relaxed(1) == 0 {
-                    let field = match error {
-                        hakmem_policy::FieldError::OutOfRange { field, .. }
-                        | hakmem_policy::FieldError::Conflict { field, .. } => field,
-                    };
-                    Line::new().text("a learned policy is refused because of ").text(field).write();
+                    Line::new().text("a learned policy is refused because of ").text(error.field()).write();
                 }
                 self.learner = None;
             }

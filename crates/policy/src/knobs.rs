@@ -35,6 +35,16 @@ pub enum FieldError {
     },
 }
 
+impl FieldError {
+    /// Name of the field.
+    #[must_use]
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::OutOfRange { field, .. } | Self::Conflict { field, .. } => field,
+        }
+    }
+}
+
 impl Display for FieldError {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,7 +124,7 @@ knobs! {
     cache_max_bytes: u32 = 256 << 10, bytes(KIB, GIB), "HAKMEM_CACHE_MAX_BYTES";
     /// The cache of a class grows from its first to its largest cap while it is in use.
     cache_growth: bool = true, Kind::Switch, "HAKMEM_CACHE_GROWTH";
-    /// At an idle trim the cap of a class is halved that was not used since idle classes were last looked for.
+    /// An idle trim halves the caps of classes that have allocated nothing since the last look at idle classes.
     cache_shrink: bool = true, Kind::Switch, "HAKMEM_CACHE_SHRINK";
     /// Fresh bytes that one refill carves from a slab; at least one block.
     refill_bytes: u32 = 4096, bytes(16, MIB), "HAKMEM_REFILL_BYTES";
@@ -154,7 +164,7 @@ knobs! {
     outbox_bytes: u32 = 4096, bytes(16, 16 * MIB), "HAKMEM_OUTBOX_BYTES";
     /// Slabs without an owner are published, and refills adopt them.
     publish_adopt: bool = true, Kind::Switch, "HAKMEM_PUBLISH_ADOPT";
-    /// A refill searches every published slab of its class before it may take a fresh superslab.
+    /// A refill goes through all published slabs of its class for one with free blocks, instead of two, before it takes a fresh slab.
     must_adopt: bool = false, Kind::Switch, "HAKMEM_MUST_ADOPT";
     /// A refill looks for remote frees that nobody announced before it takes a fresh slab (finds lost notifications).
     force_notify: bool = false, Kind::Switch, "HAKMEM_FORCE_NOTIFY";
@@ -183,7 +193,7 @@ knobs! {
     /// How long a freed big block waits whole for the next one of its size; 0: its superslabs return to the pool at once, where
     /// they join their neighbours and wait for a purge like all free memory.
     big_retain_ms: u32 = 0, milliseconds(0, 3_600_000).or_never(), "HAKMEM_BIG_RETAIN_MS";
-    /// How much larger than the request, beyond it, a retained big block may be that serves it.
+    /// A retained big block serves requests that it exceeds by at most this part of their size.
     big_slack_permille: u32 = 500, permille(0, 1000), "HAKMEM_BIG_SLACK";
     /// Big blocks of at least this size get huge pages.
     big_thp_bytes: usize = 4 << 20, bytes(2 * MIB, TIB).or_zero().or_never(), "HAKMEM_BIG_THP_BYTES";

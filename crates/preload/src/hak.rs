@@ -311,9 +311,7 @@ pub unsafe extern "C" fn hak_configure(options: *const hak_options_t) -> c_int {
     }
     match hakmem::publish_policy(&policy) {
         Ok(_) => HAK_OK,
-        Err(hakmem::FieldError::OutOfRange { field, .. } | hakmem::FieldError::Conflict { field, .. }) => {
-            refuse_value(field)
-        }
+        Err(error) => refuse_value(error.field()),
     }
 }
 

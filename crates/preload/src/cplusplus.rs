@@ -19,16 +19,6 @@ use hakmem_base::fatal;
 /// `const std::nothrow_t&`.
 type Nothrow = *const c_void;
 
-type New = unsafe extern "C-unwind" fn(usize) -> *mut c_void;
-type NewAligned = unsafe extern "C-unwind" fn(usize, usize) -> *mut c_void;
-type NewNothrow = unsafe extern "C-unwind" fn(usize, Nothrow) -> *mut c_void;
-type NewAlignedNothrow = unsafe extern "C-unwind" fn(usize, usize, Nothrow) -> *mut c_void;
-
-static NEW: Next = Next::new(c"_Znwm");
-static NEW_ALIGNED: Next = Next::new(c"_ZnwmSt11align_val_t");
-static NEW_NOTHROW: Next = Next::new(c"_ZnwmRKSt9nothrow_t");
-static NEW_ALIGNED_NOTHROW: Next = Next::new(c"_ZnwmSt11align_val_tRKSt9nothrow_t");
-
 /// Some operators are not ours. Set before the program runs, if ever.
 static ARE_REPLACED: Flag = Flag::new(false);
 
@@ -182,9 +172,8 @@ fn allocate_new(bytes: usize, alignment: usize, door: Door) -> *mut u8 {
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn new_slow(bytes: usize) -> *mut c_void {
-    let Some(runtime) = NEW.find_in_runtime() else { nobody_to_throw() };
-    // SAFETY: the address is that of a function of this mangled name, which has this type.
-    let runtime = unsafe { transmute::<*mut c_void, New>(runtime.as_ptr()) };
+    let runtime = runtimes!(_Znwm: unsafe extern "C-unwind" fn(usize) -> *mut c_void);
+    let Some(runtime) = runtime else { nobody_to_throw() };
     // SAFETY: the operator takes any size; what it throws passes through frames that have nothing to drop.
     noted(unsafe { runtime(bytes) })
 }
@@ -192,9 +181,8 @@ extern "C-unwind" fn new_slow(bytes: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn new_aligned_slow(bytes: usize, alignment: usize) -> *mut c_void {
-    let Some(runtime) = NEW_ALIGNED.find_in_runtime() else { nobody_to_throw() };
-    // SAFETY: the address is that of a function of this mangled name, which has this type.
-    let runtime = unsafe { transmute::<*mut c_void, NewAligned>(runtime.as_ptr()) };
+    let runtime = runtimes!(_ZnwmSt11align_val_t: unsafe extern "C-unwind" fn(usize, usize) -> *mut c_void);
+    let Some(runtime) = runtime else { nobody_to_throw() };
     // SAFETY: the operator takes any size and alignment; what it throws passes through frames that have nothing to drop.
     noted(unsafe { runtime(asked_of_runtime(bytes), alignment) })
 }
@@ -202,9 +190,8 @@ extern "C-unwind" fn new_aligned_slow(bytes: usize, alignment: usize) -> *mut c_
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn new_nothrow_slow(bytes: usize, nothrow: Nothrow) -> *mut c_void {
-    let Some(runtime) = NEW_NOTHROW.find_in_runtime() else { return out_of_memory() };
-    // SAFETY: the address is that of a function of this mangled name, which has this type.
-    let runtime = unsafe { transmute::<*mut c_void, NewNothrow>(runtime.as_ptr()) };
+    let runtime = runtimes!(_ZnwmRKSt9nothrow_t: unsafe extern "C-unwind" fn(usize, Nothrow) -> *mut c_void);
+    let Some(runtime) = runtime else { return out_of_memory() };
     // SAFETY: the operator takes any size, and the caller's `nothrow` is passed on.
     noted(unsafe { runtime(bytes, nothrow) })
 }
@@ -212,9 +199,8 @@ extern "C-unwind" fn new_nothrow_slow(bytes: usize, nothrow: Nothrow) -> *mut c_
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn new_aligned_nothrow_slow(bytes: usize, alignment: usize, nothrow: Nothrow) -> *mut c_void {
-    let Some(runtime) = NEW_ALIGNED_NOTHROW.find_in_runtime() else { return out_of_memory() };
-    // SAFETY: the address is that of a function of this mangled name, which has this type.
-    let runtime = unsafe { transmute::<*mut c_void, NewAlignedNothrow>(runtime.as_ptr()) };
+    let runtime = runtimes!(_ZnwmSt11align_val_tRKSt9nothrow_t: unsafe extern "C-unwind" fn(usize, usize, Nothrow) -> *mut c_void);
+    let Some(runtime) = runtime else { return out_of_memory() };
     // SAFETY: the operator takes any size and alignment, and the caller's `nothrow` is passed on.
     noted(unsafe { runtime(asked_of_runtime(bytes), alignment, nothrow) })
 }

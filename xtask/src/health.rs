@@ -190,19 +190,15 @@ pub fn health(project: &Project, full: bool) -> Result<ExitCode> {
             Ok(checking::fuzz(project, &options)? == ExitCode::SUCCESS)
         });
         steps.take("soak that leaks is found", || soak::leak_is_found(project));
-        let share = checking::Share::Whole;
         steps.take("miri", || {
-            let options =
-                checking::MiriOptions { seeds: FULL_SEEDS, packages: Vec::new(), share, allow_missing: false };
+            let options = checking::MiriOptions { seeds: FULL_SEEDS, ..checking::MiriOptions::default() };
             Ok(checking::miri(project, &options)? == ExitCode::SUCCESS)
         });
         steps.take("sanitizers", || {
-            let options = checking::SanitizeOptions { thread: true, address: true, share, allow_missing: false };
-            Ok(checking::sanitize(project, &options)? == ExitCode::SUCCESS)
+            Ok(checking::sanitize(project, &checking::SanitizeOptions::default())? == ExitCode::SUCCESS)
         });
         steps.take("valgrind", || {
-            let options = checking::ValgrindOptions { share, allow_missing: false };
-            Ok(checking::valgrind(project, &options)? == ExitCode::SUCCESS)
+            Ok(checking::valgrind(project, &checking::ValgrindOptions::default())? == ExitCode::SUCCESS)
         });
     }
     Ok(steps.end("Health"))

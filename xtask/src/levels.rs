@@ -53,14 +53,18 @@ const BENCHES: [(&str, u64); 8] = [
 /// Programs of `cargo xtask compat`, whose inputs they use.
 const PROGRAMS: [&str; 4] = ["python3", "sqlite3", "redis", "gcc"];
 
-/// What the caller asked for.
+/// What `cargo xtask levels` takes.
+#[derive(clap::Args)]
 pub struct Options {
-    /// Rounds; an odd number has a measured value as its median.
-    pub rounds: usize,
+    /// Runs of each row at each level; an odd number has a measured value as its median.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
     /// Percent of each benchmark's operations.
-    pub scale: u64,
-    /// Writes the table into the page.
-    pub fix: bool,
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    scale: u64,
+    /// Write the table into docs/hardening.md.
+    #[arg(long)]
+    fix: bool,
 }
 
 /// One line of the table.

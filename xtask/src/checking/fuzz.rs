@@ -27,18 +27,23 @@ const INPUT_SECONDS: u32 = 200;
 /// What all kept inputs may add up to (bytes).
 const CORPUS_BYTES: u64 = 300 << 10;
 
-/// What the command line chose.
-#[derive(Default)]
+/// What `cargo xtask fuzz` takes.
+#[derive(clap::Args, Default)]
 pub struct Options {
-    /// Targets to run; all if empty.
+    /// Only this target (may be repeated): family, facade, environment, policy_file.
+    #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
-    /// How long each one runs.
+    /// How long each target runs.
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
     pub minutes: f64,
     /// Install cargo-fuzz if it is not there.
+    #[arg(long)]
     pub install: bool,
-    /// Take inputs that add coverage over into the repository's corpus.
+    /// Take inputs that cover something new over into fuzz/corpus.
+    #[arg(long)]
     pub keep: bool,
-    /// A missing tool does not fail the command.
+    /// A machine without nightly or cargo-fuzz does not fail the command.
+    #[arg(long)]
     pub allow_missing: bool,
 }
 

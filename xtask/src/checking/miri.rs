@@ -8,19 +8,24 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 
-use super::{Share, Tally, harness, missing_from_nightly, not_run};
+use super::{Tally, harness, missing_from_nightly, not_run};
 use crate::project::Project;
 use crate::tidy;
 
-/// What the caller asked for.
+/// What `cargo xtask miri` takes.
+#[derive(clap::Args, Default)]
 pub struct Options {
-    /// How many schedules each test is run under.
+    /// Schedules that each test runs under.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u32,
-    /// Only these packages; all when empty.
+    /// Only this package (may be repeated).
+    #[arg(long = "package", value_name = "NAME")]
     pub packages: Vec<String>,
-    /// How much is run.
-    pub share: Share,
+    /// Only the tests in which threads meet.
+    #[arg(long)]
+    pub quick: bool,
     /// A toolchain without Miri does not fail the command.
+    #[arg(long)]
     pub allow_missing: bool,
 }
 
@@ -30,7 +35,7 @@ struct Run {
     targets: &'static [&'static str],
     /// Beyond the common ones.
     flags: &'static [&'static str],
-    /// Names of the tests of the quick share: no names, no share.
+    /// Names of the tests that `--quick` runs; without names it runs none.
     quick: &'static [&'static str],
 }
 
@@ -117,7 +122,7 @@ pub fn miri(project: &Project, options: &Options) -> Result<ExitCode> {
     let mut tally = Tally::new("Miri");
     let chosen = RUNS.iter().filter(|run| {
         let is_chosen = options.packages.is_empty() || options.packages.iter().any(|name| name == run.package);
-        is_chosen && (options.share == Share::Whole || !run.quick.is_empty())
+        is_chosen && !(options.quick && run.quick.is_empty())
     });
     let ignored = Mutex::new(Vec::new());
     // The interpreter has one thread. The facade's runs are the longest, so that they come first.
@@ -157,7 +162,7 @@ fn command(project: &Project, run: &Run, options: &Options) -> std::process::Com
     command.args(["miri", "test", "--quiet", "--no-fail-fast", "--package", run.package]).args(run.targets);
     // `--quiet` is cargo's; the harness names every test.
     command.args(["--", "--format", "pretty"]);
-    if options.share == Share::Quick {
+    if options.quick {
         command.args(run.quick);
     }
     command.env("MIRIFLAGS", flags.join(" "));

@@ -25,22 +25,6 @@ use crate::table;
 /// The toolchain that has the tools; the project itself is built with the one that `rust-toolchain.toml` names.
 const NIGHTLY: &str = "nightly";
 
-/// How much of a tool's work is done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// What fits into minutes: where two threads meet.
-    Quick,
-    /// Everything.
-    Whole,
-}
-
-impl Share {
-    /// From a `--quick` flag.
-    pub fn from_quick(quick: bool) -> Self {
-        if quick { Self::Quick } else { Self::Whole }
-    }
-}
-
 /// Runs of a tool with their results, and what it did not do.
 struct Tally {
     tool: &'static str,

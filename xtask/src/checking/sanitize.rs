@@ -6,18 +6,23 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use super::{Share, Tally, harness, missing_from_nightly, not_run};
+use super::{Tally, harness, missing_from_nightly, not_run};
 use crate::project::Project;
 
-/// What the caller asked for.
+/// What `cargo xtask sanitize` takes.
+#[derive(clap::Args, Default)]
 pub struct Options {
-    /// Only ThreadSanitizer, or both if neither is asked for.
+    /// Only ThreadSanitizer.
+    #[arg(long)]
     pub thread: bool,
-    /// Only AddressSanitizer, or both if neither is asked for.
+    /// Only AddressSanitizer.
+    #[arg(long)]
     pub address: bool,
-    /// How much is run.
-    pub share: Share,
-    /// A toolchain without the sources of the standard library does not fail the command.
+    /// Only the facade's short tests with threads.
+    #[arg(long)]
+    pub quick: bool,
+    /// A toolchain without the standard library's sources does not fail the command.
+    #[arg(long)]
     pub allow_missing: bool,
 }
 
@@ -56,7 +61,7 @@ const RESIDENT: (&str, &str) = ("resident_memory_falls", "the tool's shadow memo
 const RESIDENT_FRAGMENTED: (&str, &str) = ("memory_of_a_fragmented_superslab_falls", "as above");
 const ONE_MAPPING: (&str, &str) = ("costs_little_memory_before", "as above");
 
-/// Tests of a package: of the quick share if `is_quick`.
+/// Tests of a package: with `--quick` too if `is_quick`.
 struct Run {
     package: &'static str,
     targets: &'static [&'static str],
@@ -109,7 +114,7 @@ pub fn sanitize(project: &Project, options: &Options) -> Result<ExitCode> {
         if !both && !is_asked_for {
             continue;
         }
-        for run in RUNS.iter().filter(|run| run.is_quick || options.share == Share::Whole) {
+        for run in RUNS.iter().filter(|run| run.is_quick || !options.quick) {
             let name = format!("{}: {} {}", tool.name, run.package, run.targets.join(" "));
             let mut ignored = Vec::new();
             tally.take(&name, || {

@@ -10,17 +10,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use super::{Share, Tally, not_run, starts};
+use super::{Tally, not_run, starts};
 use crate::launch::{self, Finished, Preload};
 use crate::level::Level;
 use crate::project::Project;
 use crate::report::Summary;
 
-/// What the caller asked for.
+/// What `cargo xtask valgrind` takes.
+#[derive(clap::Args, Default)]
 pub struct Options {
-    /// How much is run.
-    pub share: Share,
+    /// Only the short programs, at the default level.
+    #[arg(long)]
+    pub quick: bool,
     /// A machine without valgrind does not fail the command.
+    #[arg(long)]
     pub allow_missing: bool,
 }
 
@@ -79,8 +82,9 @@ pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
     let bench = Bench { project, library, scratch: scratch.path() };
     let mut tally = Tally::new("valgrind");
     tally.take(&format!("{} without suppressions", KNOWN.source), || bench.known_finding_is_made());
-    for &level in levels(options.share) {
-        for case in CASES.iter().filter(|case| case.is_quick || options.share == Share::Whole) {
+    let levels = if options.quick { &[Level::Default] } else { Level::value_variants() };
+    for &level in levels {
+        for case in CASES.iter().filter(|case| case.is_quick || !options.quick) {
             let name = format!("{} at level {}", case.source, level.name());
             tally.take(&name, || bench.has_no_finding(case, level));
         }
@@ -89,14 +93,6 @@ pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
         tally.leave_out(format!("{what}: {why}"));
     }
     Ok(tally.end())
-}
-
-/// At which levels the programs run.
-fn levels(share: Share) -> &'static [Level] {
-    match share {
-        Share::Quick => &[Level::Default],
-        Share::Whole => Level::value_variants(),
-    }
 }
 
 /// Where programs run.

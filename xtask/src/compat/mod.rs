@@ -34,24 +34,32 @@ const SABOTAGE_LEAST_LIMIT: Duration = Duration::from_secs(60);
 /// Seconds of the stress case unless the caller says otherwise.
 pub const STRESS_SECONDS: u64 = 5;
 
-/// What the caller asked for.
-#[derive(Default)]
+/// What `cargo xtask compat` takes.
+#[derive(clap::Args, Default)]
 pub struct Options {
     /// A program that is not installed does not fail the command.
+    #[arg(long)]
     pub allow_missing: bool,
-    /// Only these cases; the quick ones when empty.
+    /// Only this program (may be repeated).
+    #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// All cases at all levels, not only the quick ones.
+    /// All programs at all levels, not only the quick selection.
+    #[arg(long)]
     pub full: bool,
-    /// Levels to run at instead of those that belong to the selection.
+    /// At this level (may be repeated) instead of those of the selection.
+    #[arg(long = "level", value_enum, value_name = "LEVEL")]
     pub levels: Vec<Level>,
-    /// Install missing Debian packages first.
+    /// Install missing Debian packages with apt-get first.
+    #[arg(long)]
     pub install: bool,
-    /// Compare two runs without the preload library.
+    /// Only the runs without the preload library: twice, to see that a program's output repeats.
+    #[arg(long)]
     pub baseline: bool,
-    /// Run on an allocator that makes mistakes, and fail where nobody notices.
+    /// On an allocator that hands out blocks twice: every program must come out wrong.
+    #[arg(long)]
     pub sabotage: bool,
     /// How long the stress case runs.
+    #[arg(long, value_name = "SECONDS", default_value_t = STRESS_SECONDS)]
     pub stress_seconds: u64,
 }
 

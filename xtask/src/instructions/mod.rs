@@ -38,14 +38,18 @@ type Front = BTreeMap<String, f64>;
 /// All fronts.
 type Counts = BTreeMap<String, Front>;
 
-/// What the caller wants.
+/// What `cargo xtask instructions` takes.
+#[derive(clap::Args)]
 pub struct Options {
-    /// Write the file.
-    pub fix: bool,
-    /// Also count these Rust allocators, features of `hakmem-benches`.
-    pub peers: Vec<String>,
-    /// Also count the C front with these libraries.
-    pub libraries: Vec<PathBuf>,
+    /// Write the counts into benches/instructions.toml.
+    #[arg(long)]
+    fix: bool,
+    /// Also count the Rust front of these allocators, features of `hakmem-benches`, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    peers: Vec<String>,
+    /// Also count the C front with this library (may be repeated) and with none.
+    #[arg(long = "library", value_name = "FILE")]
+    libraries: Vec<PathBuf>,
 }
 
 /// Counts, prints, and compares with the file or writes it.

@@ -15,14 +15,17 @@ use crate::project::Project;
 pub use models::lint;
 use models::{Model, Outcome, Run};
 
-/// What `cargo xtask loom` was asked for.
-#[derive(Clone, Debug, Default)]
+/// What `cargo xtask loom` takes.
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Relax each documented ordering in turn.
+    /// Then relax each documented ordering in turn: some model must fail.
+    #[arg(long)]
     pub weaken: bool,
     /// Explore the longer bounds.
+    #[arg(long)]
     pub long: bool,
-    /// Only models whose `package::file::name` contains this.
+    /// Only models whose name, `package::file::name`, contains this.
+    #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
 }
 

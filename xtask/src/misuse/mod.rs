@@ -28,19 +28,24 @@ const PAGE: &str = "docs/misuse-table.md";
 /// case.
 const HARDENED_PERCENT: usize = 95;
 
-/// What the caller asked for.
-#[derive(Default)]
+/// What `cargo xtask misuse` takes.
+#[derive(clap::Args)]
 pub struct Options {
-    /// Only these levels; all when empty.
-    pub levels: Vec<String>,
-    /// Only these mistakes; all when empty.
-    pub only: Vec<String>,
-    /// Run under other allocators as well.
-    pub peers: bool,
-    /// Write the table.
-    pub fix: bool,
-    /// Run each case so often, and count the worst.
-    pub repeat: u32,
+    /// Only this level (may be repeated).
+    #[arg(long = "level", value_enum, value_name = "LEVEL")]
+    levels: Vec<Level>,
+    /// Only this mistake (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Also under the other allocators that are installed.
+    #[arg(long)]
+    peers: bool,
+    /// Write what came out into docs/misuse-table.md; what was not run stays as it is there.
+    #[arg(long)]
+    fix: bool,
+    /// Run each case so often and count the worst outcome.
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
+    repeat: u32,
 }
 
 /// What came of a case in one column.

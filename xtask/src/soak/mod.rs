@@ -24,34 +24,46 @@ const GRACE: Duration = Duration::from_secs(300);
 /// A short run with enough cycles for a slope.
 pub const QUICK_MINUTES: f64 = 0.33;
 
-/// What the caller asked for.
+/// What `cargo xtask soak` takes.
+#[derive(clap::Args)]
 pub struct Options {
     /// How long.
+    #[arg(long, value_name = "N", default_value_t = QUICK_MINUTES)]
     pub minutes: f64,
     /// Where the program's random numbers begin.
+    #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Threads that allocate.
+    /// Threads that allocate, beside those that come and go.
+    #[arg(long, default_value_t = 2)]
     pub threads: u64,
     /// How much hakmem looks for misuse.
+    #[arg(long, value_enum, default_value = "default")]
     pub level: Level,
     /// Through the malloc family of the preload library instead of `#[global_allocator]`.
+    #[arg(long)]
     pub preload: bool,
-    /// Bytes that the program loses in each cycle, to see that the judgement notices.
+    /// Lose this many bytes in each cycle, to see that the judgement notices.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub leak_bytes: u64,
-    /// Where the report goes; `target/soak` when not said.
+    /// Where the report goes, instead of target/soak.
+    #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Judge the samples of a run that is over, and write its report, instead of a new run.
+    #[arg(long, value_name = "CSV")]
+    pub samples: Option<PathBuf>,
 }
 
 impl Options {
     /// A run of that length and nothing special.
     pub const fn minutes(minutes: f64) -> Self {
-        Self { minutes, seed: 1, threads: 2, level: Level::Default, preload: false, leak_bytes: 0, output: None }
+        let (seed, threads, level, preload, leak_bytes) = (1, 2, Level::Default, false, 0);
+        Self { minutes, seed, threads, level, preload, leak_bytes, output: None, samples: None }
     }
 }
 
 /// Runs it, or judges the samples of a run that is over; fails if the program or the judgement does.
-pub fn soak(project: &Project, options: &Options, samples: Option<&Path>) -> Result<ExitCode> {
-    let problems = match samples {
+pub fn soak(project: &Project, options: &Options) -> Result<ExitCode> {
+    let problems = match &options.samples {
         Some(samples) => judge_file(samples, Vec::new())?,
         None => run(project, options)?,
     };

@@ -8,7 +8,6 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 
 use super::{Tally, not_run, starts};
 use crate::launch::{self, Finished, Preload};
@@ -82,7 +81,7 @@ pub fn valgrind(project: &Project, options: &Options) -> Result<ExitCode> {
     let bench = Bench { project, library, scratch: scratch.path() };
     let mut tally = Tally::new("valgrind");
     tally.take(&format!("{} without suppressions", KNOWN.source), || bench.known_finding_is_made());
-    let levels = if options.quick { &[Level::Default] } else { Level::value_variants() };
+    let levels: &[Level] = if options.quick { &[Level::Default] } else { &Level::ALL };
     for &level in levels {
         for case in CASES.iter().filter(|case| case.is_quick || !options.quick) {
             let name = format!("{} at level {}", case.source, level.name());

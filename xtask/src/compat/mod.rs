@@ -13,7 +13,6 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum as _;
 
 use crate::level::Level;
 use crate::project::Project;
@@ -146,7 +145,7 @@ fn rounds(options: &Options) -> Vec<Round> {
         return vec![Round::Sabotage];
     }
     let wanted = |level: &&Level| options.levels.is_empty() || options.levels.contains(level);
-    Level::value_variants().iter().filter(wanted).map(|&level| Round::Level(level)).collect()
+    Level::ALL.iter().filter(wanted).map(|&level| Round::Level(level)).collect()
 }
 
 fn heading(rounds: &[Round]) -> Vec<String> {

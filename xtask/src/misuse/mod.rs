@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::level::Level;
 use crate::project::Project;
 use crate::table;
 use outcome::Outcome;
@@ -72,7 +73,7 @@ pub fn misuse(project: &Project, options: &Options) -> Result<ExitCode> {
     for name in &options.only {
         ensure!(suite.cases.iter().any(|case| case.name == *name), "the suite has no mistake `{name}`");
     }
-    let mut settings = setting::levels(&options.levels, &library)?;
+    let mut settings = setting::levels(&options.levels, &library);
     if options.peers {
         settings.extend(setting::peers());
     }
@@ -149,7 +150,7 @@ fn run_one<'a>(suite: &Suite, case: &'a Case, setting: &'a Setting, repeat: u32)
 /// Columns of the new table: the levels, then other allocators, those of this run in place of older versions.
 fn columns(written: &Page, settings: &[Setting]) -> Vec<String> {
     let first_word = |name: &str| name.split(' ').next().unwrap_or(name).to_owned();
-    let mut columns: Vec<String> = setting::level_names().map(str::to_owned).collect();
+    let mut columns: Vec<String> = Level::ALL.map(|level| level.name().to_owned()).to_vec();
     for name in written.columns.iter().chain(settings.iter().map(|setting| &setting.name)) {
         match columns.iter_mut().find(|column| first_word(column) == first_word(name)) {
             Some(column) => column.clone_from(name),
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn columns_of_a_new_version_replace_those_of_the_old_one() {
         let written = Page::read("| mistake | size | bar | default | glibc 2.35 | other 1 |\n");
-        let of_run = setting::levels(&["default".to_owned()], std::path::Path::new("lib.so")).unwrap();
+        let of_run = setting::levels(&[Level::Default], std::path::Path::new("lib.so"));
         assert_eq!(columns(&written, &of_run), ["default", "hardened", "sampled", "glibc 2.35", "other 1"]);
         let newer = Page::read("| mistake | size | bar | glibc 2.36 |\n");
         assert_eq!(columns(&newer, &[]), ["default", "hardened", "sampled", "glibc 2.36"]);
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn mistake_that_is_not_caught_any_more_and_one_without_a_row_are_losses() {
         let cases = suite::read_list("a.c\t1\tone\t-\tstop\tbar\tx\na.c\t2\ttwo\t-\tstop\t\ty\n").unwrap();
-        let of_run = setting::levels(&["default".to_owned()], std::path::Path::new("lib.so")).unwrap();
+        let of_run = setting::levels(&[Level::Default], std::path::Path::new("lib.so"));
         let mut written = Page::read("| mistake | size | bar | default |\n");
         written.set(&cases[0], "default", "SIGSEGV", true);
         let missed =
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn control_twin_that_is_stopped_is_a_problem() {
         let cases = suite::read_list("a.c\t1\tone\t-\tstop\tbar\tx\n").unwrap();
-        let of_run = setting::levels(&["default".to_owned()], std::path::Path::new("lib.so")).unwrap();
+        let of_run = setting::levels(&[Level::Default], std::path::Path::new("lib.so"));
         let stopped = Outcome::Signalled { signal: libc::SIGSEGV, late: false };
         let finding = |mistaken: &Outcome, control: &Outcome| {
             let (mistaken, control) = (mistaken.clone(), control.clone());

@@ -3,11 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
-
-/// Levels of hakmem and the variable that switches each on.
-const LEVELS: [(&str, Option<&str>); 3] =
-    [("default", None), ("hardened", Some("HAKMEM_HARDENED")), ("sampled", Some("HAKMEM_SAMPLE"))];
+use crate::level::Level;
 
 /// Other allocators: name, Debian package, and the library to preload (none for the C library's own).
 const PEERS: [(&str, &str, Option<&str>); 4] = [
@@ -24,7 +20,7 @@ pub struct Setting {
     /// One of hakmem's levels.
     pub is_hakmem: bool,
     library: Option<PathBuf>,
-    variable: Option<&'static str>,
+    variable: Option<(&'static str, &'static str)>,
     expected: String,
 }
 
@@ -35,33 +31,21 @@ impl Setting {
         if let Some(library) = &self.library {
             command.env("LD_PRELOAD", library);
         }
-        if let Some(variable) = self.variable {
-            command.env(variable, "1");
-        }
+        command.envs(self.variable);
     }
 }
 
-/// Names of the levels, as columns.
-pub fn level_names() -> impl Iterator<Item = &'static str> {
-    LEVELS.iter().map(|(name, _)| *name)
-}
-
-/// The levels of hakmem, or those that were asked for.
-pub fn levels(only: &[String], library: &Path) -> Result<Vec<Setting>> {
-    for name in only {
-        let known = level_names().collect::<Vec<_>>().join(", ");
-        ensure!(level_names().any(|level| level == name), "there is no level `{name}`; there are {known}");
-    }
-    let chosen = LEVELS.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|asked| asked == name));
-    let registry = hakmem_policy::env_vars_markdown();
-    let setting = |&(name, variable): &(&str, Option<&'static str>)| {
-        if let Some(variable) = variable.filter(|variable| !registry.contains(&format!("`{variable}`"))) {
-            eprintln!("xtask: {variable} is not in the registry: level `{name}` is the default one under another name");
-        }
-        let expected = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Setting { name: name.to_owned(), is_hakmem: true, library: Some(library.to_owned()), variable, expected }
+/// The levels of hakmem, or those that were asked for; where there are samples, every allocation is one.
+pub fn levels(only: &[Level], library: &Path) -> Vec<Setting> {
+    let expected = library.file_name().unwrap_or_default().to_string_lossy();
+    let setting = |level: Level| Setting {
+        name: level.name().to_owned(),
+        is_hakmem: true,
+        library: Some(library.to_owned()),
+        variable: level.variable_sampling("1"),
+        expected: expected.clone().into_owned(),
     };
-    Ok(chosen.map(setting).collect())
+    Level::ALL.into_iter().filter(|level| only.is_empty() || only.contains(level)).map(setting).collect()
 }
 
 /// The other allocators that are installed, with their versions in the name. What is missing is said.
@@ -90,16 +74,4 @@ fn version_of(package: &str) -> Option<String> {
     let text = String::from_utf8(output.stdout).ok()?;
     let version: String = text.chars().take_while(|mark| mark.is_ascii_digit() || *mark == '.').collect();
     (output.status.success() && !version.is_empty()).then_some(version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn level_that_does_not_exist_is_refused() {
-        assert!(levels(&["hard".to_owned()], Path::new("lib.so")).is_err());
-        let chosen = levels(&["default".to_owned()], Path::new("lib.so")).unwrap();
-        assert_eq!(chosen.iter().map(|level| level.name.as_str()).collect::<Vec<_>>(), ["default"]);
-    }
 }

@@ -3,10 +3,6 @@
 //!
 //! `session` says what is run, `plan` when, `job` how; `results` keeps it, `summary` makes medians and ratios of it, and `tables`,
 //! `plots` and `page` show them. `bars` are what the project demands of itself.
-#![allow(
-    dead_code,
-    reason = "the report that shows the rest, and the programs that need it, come with the next changes"
-)]
 
 mod bars;
 mod document;

@@ -80,6 +80,17 @@ impl Project {
         Ok(())
     }
 
+    /// Builds a program of `hakmem-benches` with this allocator. A copy, because the next build with another one replaces it.
+    pub fn bench_program(&self, program: &str, allocator: &str) -> Result<PathBuf> {
+        let mut arguments = vec!["--release", "--package", "hakmem-benches", "--bin", program];
+        if allocator != "hakmem" {
+            arguments.extend(["--no-default-features", "--features", allocator]);
+        }
+        self.build(&arguments)?;
+        let built = self.target().join("release").join(program);
+        copied(&built, &self.target().join("xtask"), &format!("{program}-{allocator}"))
+    }
+
     /// Builds the preload library and returns its path.
     pub fn preload_library(&self) -> Result<PathBuf> {
         self.build(&["--release", "--package", "hakmem-preload"])?;
@@ -87,4 +98,14 @@ impl Project {
         ensure!(library.is_file(), "cargo built hakmem-preload, but {} is not there", library.display());
         Ok(library)
     }
+}
+
+/// A copy of what cargo has built, under this name in this directory.
+pub fn copied(built: &Path, directory: &Path, name: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let copy = directory.join(name);
+    // Removed first: a program that still runs cannot be overwritten, and one that maps a library would be changed.
+    let _was_there = std::fs::remove_file(&copy);
+    std::fs::copy(built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(copy)
 }

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::bench::{median, pairs};
 use crate::launch::{self, Preload};
 use crate::project::Project;
 use crate::report::Summary;
@@ -61,7 +62,7 @@ fn run_program(project: &Project, program: &OsString, arguments: &[OsString]) ->
 
 struct Measured {
     ops_per_second: f64,
-    peak_rss_bytes: u64,
+    peak_rss_bytes: f64,
 }
 
 fn compare_workload(project: &Project) -> Result<ExitCode> {
@@ -69,8 +70,8 @@ fn compare_workload(project: &Project) -> Result<ExitCode> {
         project.has_target("hakmem-benches", "workload"),
         "package hakmem-benches has no binary `workload`, the built-in workload; name a program: cargo xtask run -- CMD"
     );
-    let hakmem = build_workload(project, "hakmem")?;
-    let system = build_workload(project, "system")?;
+    let hakmem = project.bench_program("workload", "hakmem")?;
+    let system = project.bench_program("workload", "system")?;
     let mut of_hakmem = Vec::new();
     let mut of_system = Vec::new();
     for round in 1..=ROUND_COUNT {
@@ -79,36 +80,20 @@ fn compare_workload(project: &Project) -> Result<ExitCode> {
         of_system.push(measure(project, &system)?);
     }
     println!("Mixed multi-threaded workload, median of {ROUND_COUNT} interleaved runs:");
-    let ours = medians(&of_hakmem)?;
-    let theirs = medians(&of_system)?;
+    let ours = medians(&of_hakmem).context("nothing was measured")?;
+    let theirs = medians(&of_system).context("nothing was measured")?;
     let mut rows = vec![vec!["allocator".to_owned(), "M ops/s".to_owned(), "peak RSS".to_owned()]];
     for (name, measured) in [("hakmem", &ours), ("system", &theirs)] {
         let speed = format!("{:.2}", measured.ops_per_second / 1e6);
-        rows.push(vec![name.to_owned(), speed, table::bytes(measured.peak_rss_bytes)]);
+        rows.push(vec![name.to_owned(), speed, table::bytes(measured.peak_rss_bytes as u64)]);
     }
-    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
-    let memory = ours.peak_rss_bytes as f64 / theirs.peak_rss_bytes.max(1) as f64;
+    let memory = ours.peak_rss_bytes / theirs.peak_rss_bytes;
     let speed = ours.ops_per_second / theirs.ops_per_second;
     rows.push(vec!["hakmem / system".to_owned(), format!("{speed:.2}x"), format!("{memory:.2}x")]);
     for line in table::lines(&rows, &[1, 2]) {
         println!("  {line}");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Builds the workload with one allocator and keeps a copy, because the next build replaces the binary.
-fn build_workload(project: &Project, allocator: &str) -> Result<PathBuf> {
-    let mut arguments = vec!["--release", "--package", "hakmem-benches", "--bin", "workload"];
-    if allocator != "hakmem" {
-        arguments.extend(["--no-default-features", "--features", allocator]);
-    }
-    project.build(&arguments)?;
-    let built = project.target().join("release").join("workload");
-    let directory = project.target().join("xtask");
-    std::fs::create_dir_all(&directory)?;
-    let kept = directory.join(format!("workload-{allocator}"));
-    std::fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
-    Ok(kept)
 }
 
 fn measure(project: &Project, program: &Path) -> Result<Measured> {
@@ -130,25 +115,18 @@ fn measure(project: &Project, program: &Path) -> Result<Measured> {
     let Some(ops_per_second) = find_rate(&text) else {
         bail!("{} printed no `ops_per_s=…`:\n{text}", program.display());
     };
-    Ok(Measured { ops_per_second, peak_rss_bytes: finished.peak_rss_bytes })
+    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+    Ok(Measured { ops_per_second, peak_rss_bytes: finished.peak_rss_bytes as f64 })
 }
 
 /// The number behind `ops_per_s=`.
 fn find_rate(text: &str) -> Option<f64> {
-    let rate: f64 = text.split_whitespace().find_map(|word| word.strip_prefix("ops_per_s="))?.parse().ok()?;
-    (rate.is_finite() && rate > 0.0).then_some(rate)
+    pairs(text).get("ops_per_s").copied().filter(|rate| rate.is_finite() && *rate > 0.0)
 }
 
-fn medians(measured: &[Measured]) -> Result<Measured> {
-    let mut speeds: Vec<f64> = measured.iter().map(|run| run.ops_per_second).collect();
-    let mut peaks: Vec<u64> = measured.iter().map(|run| run.peak_rss_bytes).collect();
-    speeds.sort_by(f64::total_cmp);
-    peaks.sort_unstable();
-    let middle = measured.len() / 2;
-    match (speeds.get(middle), peaks.get(middle)) {
-        (Some(&ops_per_second), Some(&peak_rss_bytes)) => Ok(Measured { ops_per_second, peak_rss_bytes }),
-        _ => bail!("nothing was measured"),
-    }
+fn medians(measured: &[Measured]) -> Option<Measured> {
+    let of = |column: fn(&Measured) -> f64| median(measured.iter().map(column));
+    Some(Measured { ops_per_second: of(|run| run.ops_per_second)?, peak_rss_bytes: of(|run| run.peak_rss_bytes)? })
 }
 
 #[cfg(test)]
@@ -166,8 +144,8 @@ mod tests {
     #[test]
     fn median_is_not_moved_by_one_outlier() {
         let run = |speed, peak| Measured { ops_per_second: speed, peak_rss_bytes: peak };
-        let median = medians(&[run(5.0, 7), run(1000.0, 1), run(6.0, 9)]).unwrap();
-        assert_eq!((median.ops_per_second, median.peak_rss_bytes), (6.0, 7));
-        assert!(medians(&[]).is_err());
+        let median = medians(&[run(5.0, 7.0), run(1000.0, 1.0), run(6.0, 9.0)]).unwrap();
+        assert_eq!((median.ops_per_second, median.peak_rss_bytes), (6.0, 7.0));
+        assert!(medians(&[]).is_none());
     }
 }

@@ -32,8 +32,10 @@ use clap::ValueEnum;
 
 use crate::project::Project;
 use crate::table;
+pub use results::pairs;
 use results::{Results, Suite};
 use session::{Choice, Session, Setting};
+pub use stats::median;
 use summary::Table;
 
 /// The allocator that is compared with the others.

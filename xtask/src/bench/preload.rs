@@ -12,7 +12,7 @@ use super::machine::forget_how_written;
 use super::programs::{Output, Places, Preload, Program};
 use super::results::{Allocator, Row, Suite, Unit};
 use crate::launch;
-use crate::project::Project;
+use crate::project::{Project, copied};
 
 /// Peers unless the caller names others.
 pub const PEERS: [&str; 8] =
@@ -112,12 +112,7 @@ pub fn peer(project: &Project, build: &Path, name: &str) -> Result<Library> {
 }
 
 fn keep(built: &Path, build: &Path, name: &str) -> Result<PathBuf> {
-    let directory = build.join("programs");
-    std::fs::create_dir_all(&directory)?;
-    let path = directory.join(format!("lib{name}.so"));
-    // Removed first: a copy over a library that is mapped changes the program that maps it.
-    let _was_there = std::fs::remove_file(&path);
-    std::fs::copy(built, &path).with_context(|| format!("cannot copy {}", built.display()))?;
+    let path = copied(built, &build.join("programs"), &format!("lib{name}.so"))?;
     forget_how_written(&path)?;
     path.canonicalize().context("the copy is gone")
 }

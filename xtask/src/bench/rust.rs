@@ -22,7 +22,7 @@ use super::job::{Expected, Job};
 use super::machine::forget_how_written;
 use super::programs::Cpus;
 use super::results::{Allocator, Point, Row, Suite, Unit};
-use crate::project::Project;
+use crate::project::{Project, copied};
 
 /// Peers unless the caller names others, as features of the package.
 pub const PEERS: [&str; 10] =
@@ -56,8 +56,6 @@ pub struct Variant {
 /// Builds `suite` with each of these features and copies it out before the next build overwrites it. All share a target
 /// directory, so that only what the features change is compiled again.
 pub fn build(project: &Project, build: &Path, allocators: &[String]) -> Result<Vec<Variant>> {
-    let programs = build.join("programs");
-    std::fs::create_dir_all(&programs)?;
     let directory = build.to_string_lossy();
     allocators
         .iter()
@@ -65,11 +63,8 @@ pub fn build(project: &Project, build: &Path, allocators: &[String]) -> Result<V
             eprintln!("building the Rust suite with {name}");
             let package = ["--release", "--package", PACKAGE, "--bin", "suite", "--target-dir", &directory];
             project.build(&[&package[..], &["--no-default-features", "--features", name]].concat())?;
-            let program = programs.join(format!("suite-{name}"));
-            // Removed first: a program that still runs cannot be overwritten.
-            let _was_there = std::fs::remove_file(&program);
-            std::fs::copy(build.join("release").join("suite"), &program)
-                .with_context(|| format!("cannot copy the program to {}", program.display()))?;
+            let program =
+                copied(&build.join("release").join("suite"), &build.join("programs"), &format!("suite-{name}"))?;
             forget_how_written(&program)?;
             Ok(Variant { name: name.clone(), version: version(project, name), program })
         })

@@ -8,6 +8,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::samples::Samples;
+use crate::bench::median;
 use crate::table;
 
 /// Growth over the second half of a run at which it fails. Noise of the floors is a few MiB, whatever the length of the run, so
@@ -40,7 +41,7 @@ impl Drift {
         let floors = second_half(samples.overhead(Some("floor")).context(columns)?);
         let all = second_half(samples.overhead(None).context(columns)?);
         ensure!(floors.len() >= LEAST_FLOORS, "{} cycles in the second half are too few", floors.len());
-        let level = median(floors.iter().map(|floor| floor.1).collect());
+        let level = median(floors.iter().map(|floor| floor.1)).unwrap_or(0.0);
         Ok(Self { slope: slope(&floors), level, slope_of_all: slope(&thinned(all, 600)), floors })
     }
 
@@ -101,12 +102,7 @@ fn slope(series: &[(f64, f64)]) -> f64 {
     let pairs = series.iter().enumerate().flat_map(|(index, first)| {
         series.iter().skip(index + 1).map(move |second| (second.1 - first.1) / (second.0 - first.0))
     });
-    median(pairs.filter(|slope| slope.is_finite()).collect())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    median(pairs.filter(|slope| slope.is_finite())).unwrap_or(0.0)
 }
 
 #[cfg(test)]

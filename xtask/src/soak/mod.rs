@@ -94,7 +94,7 @@ fn run(project: &Project, options: &Options) -> Result<Vec<String>> {
     let name = format!("{kind}-{}-seed{}", options.level.name(), options.seed);
     let file = |extension: &str| output.join(format!("{name}.{extension}"));
 
-    let program = build(project, options.preload)?;
+    let program = project.bench_program("soak", if options.preload { "system" } else { "hakmem" })?;
     let mut command = Command::new(&program);
     launch::clean_environment(project, &mut command);
     let reports = tempfile::Builder::new().prefix("hakmem-soak-").tempdir().context("no temporary directory")?;
@@ -142,23 +142,6 @@ fn judge_file(path: &Path, mut problems: Vec<String>) -> Result<Vec<String>> {
     }
     println!("soak: {}; report: {}", if problems.is_empty() { "ok" } else { "FAILED" }, report.display());
     Ok(problems)
-}
-
-/// Builds the program, with hakmem compiled in or on the C library's malloc, and keeps a copy, because the other build replaces it.
-fn build(project: &Project, preload: bool) -> Result<PathBuf> {
-    let mut arguments = vec!["--release", "--package", "hakmem-benches", "--bin", "soak"];
-    if preload {
-        arguments.extend(["--no-default-features", "--features", "system"]);
-    }
-    project.build(&arguments)?;
-    let built = project.target().join("release").join("soak");
-    let directory = project.target().join("xtask");
-    std::fs::create_dir_all(&directory)?;
-    let kept = directory.join(if preload { "soak-system" } else { "soak-hakmem" });
-    // Removed first: a program that still runs cannot be overwritten.
-    let _was_there = std::fs::remove_file(&kept);
-    std::fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
-    Ok(kept)
 }
 
 /// Enough cycles for a slope even in a short run, and not more often than every twenty seconds in a long one.

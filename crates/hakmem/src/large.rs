@@ -73,7 +73,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
                 }
                 return sample.as_ptr();
             }
-            if record.is_at_large_beat() {
+            if record.count_large_request() {
                 GLOBAL.front.exchange_mail(&record.heap);
                 pages::maintain();
             }
@@ -102,7 +102,7 @@ fn allocate(bytes: usize, align: usize, door: Door, zeroed: bool, growing: bool)
         unsafe { block.ptr.as_ptr().write_bytes(0, bytes) };
     }
     if let Some(record) = record {
-        let is_chosen = record.is_run_to_look_at();
+        let is_chosen = record.take_run_to_look_at();
         if learning::mode() != Mode::Frozen {
             let floor = 0_u8;
             watcher::see_large(record, block.ptr, bytes, is_chosen, core::hint::black_box(&raw const floor));

@@ -78,13 +78,13 @@ impl HeapRecord {
         u64::from(GLOBAL.policy.generation()) == self.again_generation.get()
     }
 
-    /// The next run is looked at, though the cache may have it.
+    /// Sends the next request for a run the long way, where its block can be watched, even if the cache has a run for it.
     pub fn look_at_next_run(&self) {
         self.again_generation.set(u64::MAX);
     }
 
-    /// Whether this is the run that was to be looked at. The next ones are not.
-    pub fn is_run_to_look_at(&self) -> bool {
+    /// True if [`HeapRecord::look_at_next_run`] was called since the last time, and this request is the one it meant.
+    pub fn take_run_to_look_at(&self) -> bool {
         let numbers = self.heap.policy();
         let is_it = numbers.sample == 0 && self.again_generation.get() == u64::MAX;
         if is_it {
@@ -104,8 +104,8 @@ impl HeapRecord {
         Some(result)
     }
 
-    /// Counts a request above 32 KiB. Whether a heartbeat is due: those of small classes do not come in a thread that allocates none.
-    pub fn is_at_large_beat(&self) -> bool {
+    /// Counts a request above 32 KiB. True if a heartbeat is due: those of small classes do not come in a thread that allocates none.
+    pub fn count_large_request(&self) -> bool {
         self.large_requests.set(self.large_requests.get().wrapping_add(1));
         self.large_requests.get().is_multiple_of(LARGE_REQUESTS_PER_BEAT)
     }

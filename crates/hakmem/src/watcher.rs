@@ -99,20 +99,20 @@ impl Pace {
         requests.wrapping_sub(self.seen_runs.replace(requests)).max(1)
     }
 
-    /// Whether another distance is to be kept than at the last time.
-    fn is_news(&self, distance: u32) -> bool {
+    /// Notes the distance that is to be kept; whether it is another one than the last time.
+    fn note(&self, distance: u32) -> bool {
         let digits = (u32::BITS - distance.leading_zeros()) as u8;
         self.digits.replace(digits) != digits
     }
 
-    /// Whether less than `gap_ns` have passed since the last time that this was false.
-    fn is_within(&self, gap_ns: u64, now_ns: u64) -> bool {
+    /// True if more than `gap_ns` have passed since the last time that this was true.
+    fn try_begin(&self, gap_ns: u64, now_ns: u64) -> bool {
         let now = (now_ns >> TICK_SHIFT) as u32;
-        let is_within = u64::from(now.wrapping_sub(self.last.get())) <= gap_ns >> TICK_SHIFT;
-        if !is_within {
+        let is_past = u64::from(now.wrapping_sub(self.last.get())) > gap_ns >> TICK_SHIFT;
+        if is_past {
             self.last.set(now);
         }
-        is_within
+        is_past
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn heed(settings: &Settings<'_>) {
 pub(crate) fn keep_pace() {
     let distance = GLOBAL.watcher.distance.load_relaxed();
     if let Some(record) = tls::heap()
-        && record.watch.is_news(distance)
+        && record.watch.note(distance)
     {
         record.heap.set_watch_distance(distance);
     }
@@ -175,12 +175,12 @@ fn try_allocate(record: &HeapRecord, class: SizeClass, request: Request, floor: 
     let state = &GLOBAL.watcher;
     let weight = record.heap.watch_distance();
     if learning::mode() == Mode::Frozen {
-        let _forgotten = record.watch.is_news(0);
+        let _forgotten = record.watch.note(0);
         record.heap.set_watch_distance(0);
         return None;
     }
     let begin_ns = clock::monotonic_ns();
-    if is_too_soon(record, begin_ns) {
+    if !try_begin(record, begin_ns) {
         state.crowded.add_relaxed(1);
         record.heap.set_watch_distance(weight.saturating_mul(2).min(LARGEST_DISTANCE));
         return None;
@@ -210,11 +210,12 @@ fn birth(record: &HeapRecord, bytes: usize, weight: u32, floor: *const u8) -> Bi
     Birth { bytes, weight, at_ns: clock::monotonic_ns(), heap, allocs, probe: 0, frames }
 }
 
-/// Whether the thread has watched a block just now, on the scale of what one costs. Not asked where the environment says how many.
-fn is_too_soon(record: &HeapRecord, now_ns: u64) -> bool {
+/// Whether the thread may watch a block now: not too soon after the last one, on the scale of what one costs. Where the environment says
+/// how many are watched, it always may.
+fn try_begin(record: &HeapRecord, now_ns: u64) -> bool {
     let state = &GLOBAL.watcher;
     let gap_ns = u64::from(state.cost_ns.load_relaxed()) * GAP_FACTOR;
-    state.wanted.load_relaxed() == BY_PRICE && record.watch.is_within(gap_ns, now_ns)
+    state.wanted.load_relaxed() != BY_PRICE || record.watch.try_begin(gap_ns, now_ns)
 }
 
 /// A run or big block was handed out on the long way: watches it if it is its turn, where it is. A run is if it is `is_chosen`; `floor`
@@ -231,7 +232,7 @@ pub(crate) fn see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, i
 fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chosen: bool, floor: *const u8) {
     let (state, is_run) = (&GLOBAL.watcher, bytes <= RUN_MAX_BYTES);
     let begin_ns = clock::monotonic_ns();
-    if record.heap.count_large_to_watch() && !is_too_soon(record, begin_ns) {
+    if record.heap.count_large_to_watch() && try_begin(record, begin_ns) {
         record.look_at_next_run();
     }
     if record.heap.watch_distance() == 0 || is_run && !is_chosen {
@@ -239,7 +240,7 @@ fn try_see_large(record: &HeapRecord, block: NonNull<u8>, bytes: usize, is_chose
     }
     if !is_run {
         record.watch.passed_big.set(record.watch.passed_big.get() + 1);
-        if is_too_soon(record, begin_ns) {
+        if !try_begin(record, begin_ns) {
             state.crowded.add_relaxed(1);
             return;
         }
@@ -598,12 +599,12 @@ mod tests {
     fn a_thread_lets_the_gap_pass_and_hears_of_each_distance_once() {
         let pace = Pace::new();
         let begin_ns = (1 << 50) + (1 << 40);
-        assert!(!pace.is_within(2_000_000, begin_ns));
-        assert!(pace.is_within(2_000_000, begin_ns) && pace.is_within(2_000_000, begin_ns + 1_900_000));
-        assert!(!pace.is_within(2_000_000, begin_ns + 2_200_000));
-        assert!(pace.is_within(2_000_000, begin_ns + 2_300_000));
+        assert!(pace.try_begin(2_000_000, begin_ns));
+        assert!(!pace.try_begin(2_000_000, begin_ns) && !pace.try_begin(2_000_000, begin_ns + 1_900_000));
+        assert!(pace.try_begin(2_000_000, begin_ns + 2_200_000));
+        assert!(!pace.try_begin(2_000_000, begin_ns + 2_300_000));
         for distance in [64, 128, LARGEST_DISTANCE, NEVER - 1, 0] {
-            assert!(pace.is_news(distance) && !pace.is_news(distance));
+            assert!(pace.note(distance) && !pace.note(distance));
         }
     }
 

@@ -1,6 +1,6 @@
-//! Which sizes refills were asked for: what makes the memory of a class grow.
+//! How often refills were asked for blocks of which sizes, for the learners: a refill is where the memory of a class may grow.
 //!
-//! **Not here.** What is made of it (`hakmem_learner`), and how many blocks live.
+//! **Not here.** What the learners make of it, and how many blocks are in use.
 
 use hakmem_atomic_ops::Shared32;
 use hakmem_base::{BIN_COUNT, SizeClass, TINY_MAX_BYTES};

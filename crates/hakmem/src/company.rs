@@ -1,7 +1,7 @@
 //! Whether the program has more threads than one.
 //!
-//! Heaps tell of threads that allocate. The C library knows of the others: glibc since 2.32 has a byte that says "one thread",
-//! which is what an ordinary server with its input threads looks like from here otherwise. Without that byte heaps decide.
+//! Threads that allocate have heaps, which are counted. Of others, like those of a server that only wait for input, the C library knows:
+//! glibc since 2.32 has a byte that says whether the process has a single thread. Without that byte heaps alone decide.
 //!
 //! **Invariants.** A thread of the library's own does not count: from its start on only what was known before does.
 

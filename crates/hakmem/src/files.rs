@@ -8,7 +8,7 @@ use crate::writer::FdWriter;
 /// Longest path (bytes), its end mark included.
 const PATH_BYTES: usize = 640;
 
-/// Writes the file that a variable of the environment names; complains if it cannot.
+/// Writes the file at `path`, which the environment's `variable` names; `%p` in it stands for the process id. Complains if it cannot.
 pub(crate) fn write_named(variable: &str, path: &[u8], write: impl FnOnce(&mut FdWriter)) {
     if !write_whole(path, write) {
         complain_of(variable, path);
@@ -63,7 +63,7 @@ pub(crate) fn process() -> u32 {
     unsafe { libc::getpid() }.cast_unsigned()
 }
 
-/// A path for the kernel. One that is too long is as long as the buffer, and names nothing.
+/// A path for the kernel. One that is too long fills the buffer, and no file is created from it.
 pub(crate) struct PathBuffer {
     bytes: [u8; PATH_BYTES],
     len: usize,

@@ -314,7 +314,7 @@ pub(crate) unsafe fn own_place_in_any_slab(ptr: *mut u8, door: Door) -> Option<B
     unsafe { own_place_if(ptr, door, |block, place| flaw_slow(block, place.class(), door).is_none()) }
 }
 
-/// Place of the bin of the small block at `ptr`, if it is this thread's and in use; where no step is, `is_in_use` says so.
+/// Place of the bin of the small block at `ptr`, if it is this thread's and in use; where the bin's step does not tell, `is_in_use` does.
 ///
 /// # Safety
 /// - As for [`own_place_in_use`].

@@ -84,7 +84,7 @@ pub struct Learned {
     pub policy: FrozenPolicy,
     /// For each knob that was tried: what it was, what it is, and why.
     pub evidence: Vec<Evidence>,
-    /// Where the learners are.
+    /// Which phase of learning they are in.
     pub phase: Phase,
     /// Windows that they have seen.
     pub windows: u64,
@@ -124,17 +124,17 @@ impl State {
     }
 }
 
-/// Which mode runs.
+/// The mode in force.
 #[must_use]
 pub fn mode() -> Mode {
     let number = GLOBAL.learning.mode.load_relaxed();
     Mode::ALL.iter().copied().find(|mode| *mode as u32 == number).unwrap_or(Mode::Frozen)
 }
 
-/// Changes the mode. What has been published stays in force, whatever the mode; see [`learned`] for what was found out.
+/// Changes the mode. The policy in force stays in force, whatever the mode; [`learned`] says what the learners have found.
 ///
-/// True, unless the mode needs a thread and there is none to be had, from the system or in a confined program
-/// ([`expect_confinement`](crate::expect_confinement)): then FROZEN runs.
+/// OBSERVE and LEARN need a thread. Returns false, with FROZEN in force, if there is none to be had: the system refuses one, or the
+/// program is confined ([`expect_confinement`](crate::expect_confinement)).
 pub fn set_mode(mode: Mode) -> bool {
     if mode == Mode::Frozen {
         freeze();
@@ -149,20 +149,20 @@ pub fn set_mode(mode: Mode) -> bool {
     wake_or_start()
 }
 
-/// FROZEN from now on: one store, so that signal handlers may call it too. A policy on trial stays in force, like any other;
-/// publish [`Learned::policy`] if the best one known is to.
+/// Changes the mode to FROZEN by a single store, so that signal handlers may call it, too. If a policy was just on trial, it stays in
+/// force; to have the best known one instead, publish [`Learned::policy`].
 pub fn freeze() {
     GLOBAL.learning.mode.store_relaxed(Mode::Frozen as u32);
 }
 
-/// What the process has done and holds: the window from its start to now, in any mode. A heap's numbers are as of its last slow
-/// path, and each heap counts refills and spills of a class modulo 2^32.
+/// What the process has done since its start, and what it holds now, in any mode. The numbers of a heap are those of its last slow
+/// path; its refills and spills of a class are counted modulo 2^32.
 #[must_use]
 pub fn observed() -> Window {
     observe::totals()
 }
 
-/// What the learners have found so far; `None` before their first decision.
+/// What the learners have found so far; `None` before their first decision, and in a program that has never run LEARN.
 #[must_use]
 pub fn learned() -> Option<Arc<Learned>> {
     GLOBAL.learning.learned.lock().clone()

@@ -113,13 +113,14 @@ unsafe impl GlobalAlloc for Hakmem {
     }
 }
 
-/// Gives back to the operating system what nobody uses: this thread's caches, slabs and runs that are entirely free,
-/// kept big blocks, free superslabs. Other threads' caches stay theirs. Takes milliseconds per GiB returned.
+/// Gives memory that nobody uses back to the operating system: the caches of this thread, slabs and runs that are entirely free, big
+/// blocks kept for later, free superslabs. The caches of other threads stay as they are. Takes milliseconds per GiB returned.
 pub fn collect() {
     pages::collect();
 }
 
-/// Bytes that may be written through `ptr`: its block's size; `None` if it is not hakmem's.
+/// Bytes of the block at `ptr`, all of which the program may use: at least as many as it asked for. 0 for null, `None` for a pointer
+/// that is not hakmem's.
 ///
 /// # Safety
 /// - `ptr` is null, not hakmem's, or the start of a block that is in use.
@@ -128,27 +129,28 @@ pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
     gates::usable_size(ptr.cast_mut(), Door::Rust)
 }
 
-/// Replaces the policy: threads pick it up at their next slow path. Returns its generation.
+/// Replaces the policy. Each thread picks the new one up at its next slow path. Returns the generation of the policy, which is one more
+/// than that of the former one.
 ///
 /// # Errors
-/// The first knob that is out of its bounds or does not fit another; nothing changes then.
+/// The first knob that is out of its bounds or does not fit another one. Nothing has changed then.
 pub fn publish_policy(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     global::publish(policy)
 }
 
-/// A copy of the present policy.
+/// A copy of the policy that was published last, or of the one that the process began with.
 #[must_use]
 pub fn policy() -> FrozenPolicy {
     global::GLOBAL.policy.with(Clone::clone)
 }
 
-/// Checks everything that can be counted twice: each box's own invariants, every unit of the window against the slab, run
-/// or big block that should hold it, and the counted bytes against the blocks. Reports the first contradiction and aborts.
-/// For tests and for a suspicion: it walks all tables, which takes milliseconds per GiB in use.
+/// Checks whatever is known in two ways: the invariants of each box, every unit of the window against the slab, run or big block that
+/// should hold it, and the counted bytes against the blocks. At the first contradiction it writes one line to stderr and aborts.
+/// For tests, and for when damage is suspected: it walks all tables, which takes milliseconds per GiB in use.
 ///
-/// No other thread may be inside the allocator meanwhile, nor may this be the child of a fork in a program with threads:
-/// heaps that stayed behind may be half-changed. The one of OBSERVE and LEARN is another thread, too: set the mode to FROZEN
-/// before; this waits for its end.
+/// Meanwhile no other thread may be inside the allocator. That includes hakmem's own thread of OBSERVE and LEARN: call
+/// [`set_mode`] with [`Mode::Frozen`] before, and this function waits for the end of that thread. Do not call it in the child of a fork
+/// of a program with threads, where the heaps of the other threads may be half-changed.
 pub fn check_invariants() {
     learning::wait_for_end();
     check::check_invariants();

@@ -235,7 +235,7 @@ pub fn owns(ptr: *const u8) -> bool {
     GLOBAL.front.route_of(ptr.addr()).is_some() || GLOBAL.big.outside_find(ptr.addr()).is_some()
 }
 
-/// What to do with pointers that are not hakmem's.
+/// What the environment wants done with pointers that are not hakmem's.
 #[must_use]
 pub fn foreign_policy() -> Foreign {
     GLOBAL.boot().foreign
@@ -247,21 +247,22 @@ pub fn trim() -> bool {
     pages::collect() != 0
 }
 
-/// Makes the allocator ready and installs its hooks, as the first allocation does, if the environment has settings for it:
-/// then complaints about them, the dump signal and exit statistics do not depend on whether the process allocates. One that
-/// never does, and of which nothing is wanted, is left alone but for its fork handlers.
+/// Makes the allocator ready and installs its hooks, as the first allocation does, if the environment has settings for it, so that
+/// complaints about them, the dump signal and exit statistics do not depend on whether the process allocates. A process without such
+/// settings that never allocates gets nothing but the fork handlers.
 pub fn initialise_if_spoken_to() {
     if global::is_spoken_to() {
         let _record = attach::heap_for_thread();
     }
 }
 
-/// Somebody is about to register handlers of forks, which have to come behind this library's.
+/// Registers this library's fork handlers, if that has not happened yet: for whoever is about to register others, which have to come
+/// behind them.
 pub fn expect_fork_handlers() {
     hooks::handle_forks();
 }
 
-/// The library is being unloaded, or the process exits: exit statistics. Idempotent.
+/// Writes exit statistics, and ends what may not outlive the library: for its unloading, and for the exit of the process. Idempotent.
 pub fn library_fini() {
     hooks::finish();
 }

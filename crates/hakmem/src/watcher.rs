@@ -484,7 +484,7 @@ fn room_for_blocks() -> Option<&'static mut Blocks> {
     Some(blocks)
 }
 
-/// What single blocks of the program say so far; see [`observed_blocks`].
+/// What the watched blocks of the program say; see [`observed_blocks`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ObservedBlocks {
@@ -492,18 +492,18 @@ pub struct ObservedBlocks {
     pub summary: Summary,
     /// Blocks that were watched.
     pub watched: u64,
-    /// Blocks whose life nobody was told: no place, or a full ring.
+    /// Blocks that were to be watched and whose lives are not known: there was no place for them, or the ring was full.
     pub lost: u64,
-    /// Blocks that were due too soon after another one.
+    /// Blocks that were not watched because the thread had watched another one just before.
     pub crowded: u64,
     /// One allocation of a class in this many is watched at present.
     pub distance: u32,
-    /// What it has cost, in nanoseconds of all threads together.
+    /// What watching has cost: nanoseconds of all threads together.
     pub spent_ns: u64,
 }
 
-/// What watched blocks say of the sizes, lifetimes and origins of the program's blocks. `None` if none was watched: modes OBSERVE and
-/// LEARN watch some, as many as cost a thousandth of the processor time.
+/// What the watched blocks say of the sizes, lifetimes and origins of all blocks of the program. `None` if none has been watched: only
+/// OBSERVE and LEARN watch blocks, as many as cost a thousandth of the processor time.
 #[must_use]
 pub fn observed_blocks() -> Option<ObservedBlocks> {
     let (state, stats) = (&GLOBAL.watcher, GLOBAL.watcher.pool.stats());

@@ -164,7 +164,7 @@ impl RunCache {
         self.lanes.note_trim();
     }
 
-    /// Gives back what the present bounds have no place for. After a change of these.
+    /// Gives back the runs that the bounds of `cx.policy` have no room for: after a change of the policy.
     #[inline]
     pub fn fit(&self, cx: &RunContext<'_>) {
         if self.lanes.held_runs() != 0 {

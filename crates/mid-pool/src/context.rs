@@ -36,7 +36,7 @@ pub struct RunPolicy {
 }
 
 impl RunPolicy {
-    /// Of a record that has not been told one yet: all zero.
+    /// What a cache's owner holds before it is told a policy: all zero.
     pub const UNSET: Self =
         Self { cache_bytes: 0, cache_runs: 0, w_max_permille: 0, bundle_runs: 0, large_cap: [0; LARGE_CLASS_COUNT] };
 

@@ -132,7 +132,7 @@ impl Front {
         self.tables.get()
     }
 
-    /// What a heap has to know before it is used; for one heap, and one thread that takes it over.
+    /// What a heap has to know of the window before it is used. Asked for anew whenever a thread takes a heap over.
     #[must_use]
     pub fn view(&self) -> View {
         self.tables().map_or(View::NONE, |tables| View {

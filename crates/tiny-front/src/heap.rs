@@ -59,7 +59,8 @@ pub struct Heap {
     pub(crate) pace: Pace,
 }
 
-/// What a free has to know of the window that does not know its block's size, or does not find room: a heap's own copy, next to its bins.
+/// What frees have to know of the window that do not know the size of their block, or find no room in the cache. Each heap has a copy, next
+/// to its bins.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct View {
@@ -71,7 +72,7 @@ pub struct View {
 }
 
 impl View {
-    /// Of no window: every pointer lies outside.
+    /// Before there is a window: every pointer lies outside it.
     pub const NONE: Self = Self { key: MarkKey::NONE, base: 0, slab_count: 0, words: Words::NONE, label: Label::NONE };
 }
 

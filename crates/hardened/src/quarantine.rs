@@ -20,21 +20,20 @@ pub(crate) struct Quarantine {
     /// The ring's oldest entry, and the place for the next one.
     next: usize,
     len: usize,
+    /// Places that [`Quarantine::pop`] has found empty since the last push, in its order.
+    emptied: usize,
 }
 
 impl Quarantine {
     /// One that keeps nothing.
     pub(crate) const fn none() -> Self {
-        Self { random: &mut [], queue: &mut [], next: 0, len: 0 }
+        Self { random: &mut [], queue: &mut [], next: 0, len: 0, emptied: 0 }
     }
 
-    /// Room for about `capacity` entries, half of them at random places. Without memory: as [`Quarantine::none`].
+    /// Room for `capacity` entries, half of them at random places. Without memory for the queue they wait at random places only.
     pub(crate) fn new(arena: &MetaArena, capacity: usize) -> Self {
-        let half = capacity.div_ceil(2);
-        match (raw::zeros(arena, half), raw::zeros(arena, half)) {
-            (Some(random), Some(queue)) if capacity > 0 => Self { random, queue, next: 0, len: 0 },
-            _ => Self::none(),
-        }
+        let Some(random) = raw::zeros(arena, capacity.div_ceil(2)) else { return Self::none() };
+        Self { random, queue: raw::zeros(arena, capacity / 2).unwrap_or_default(), ..Self::none() }
     }
 
     /// Takes an entry in. Returns the one that has waited long enough; the entry itself if nothing is kept.
@@ -45,6 +44,7 @@ impl Quarantine {
         };
         let Some(place) = self.random.get_mut(random.below(places) as usize) else { return Some(entry) };
         self.len += 1;
+        self.emptied = 0;
         let driven_out = core::mem::replace(place, entry);
         if driven_out == 0 { None } else { self.queue_up(driven_out) }
     }
@@ -68,7 +68,9 @@ impl Quarantine {
     pub(crate) fn pop(&mut self) -> Option<usize> {
         let (newer, older) = self.queue.split_at_mut_checked(self.next).unwrap_or((&mut [], &mut []));
         let places = older.iter_mut().chain(newer).chain(self.random.iter_mut());
-        let place = places.into_iter().find(|entry| **entry != 0)?;
+        // Who empties all of it looks at each place once.
+        let (at, place) = places.enumerate().skip(self.emptied).find(|(_, entry)| **entry != 0)?;
+        self.emptied = at + 1;
         self.len -= 1;
         Some(core::mem::take(place))
     }
@@ -106,6 +108,34 @@ mod tests {
         }
         assert!(inside.is_empty() && quarantine.len() == 0);
         assert!(quarantine.push(9, &mut random).is_none());
+    }
+
+    #[test]
+    fn what_is_taken_out_in_between_leaves_the_rest_inside() {
+        let (arena, mut random) = (MetaArena::new(), Random::new(7));
+        let mut quarantine = Quarantine::new(&arena, 9);
+        let mut inside = BTreeSet::new();
+        for entry in 1..2000 {
+            inside.insert(entry);
+            let released = quarantine.push(entry, &mut random);
+            let early = (0..entry % 3).filter_map(|_| quarantine.pop()).collect::<Vec<_>>();
+            assert!(released.into_iter().chain(early).all(|out| inside.remove(&out)));
+            assert_eq!(quarantine.len(), inside.len());
+        }
+        while let Some(out) = quarantine.pop() {
+            assert!(inside.remove(&out));
+        }
+        assert!(inside.is_empty());
+    }
+
+    #[test]
+    fn no_more_wait_than_are_allowed_to() {
+        let (arena, mut random) = (MetaArena::new(), Random::new(7));
+        for capacity in 1..10 {
+            let mut quarantine = Quarantine::new(&arena, capacity);
+            let released = (1..=100).filter(|&entry| quarantine.push(entry, &mut random).is_some()).count();
+            assert_eq!((quarantine.len(), released), (capacity, 100 - capacity));
+        }
     }
 
     #[test]

@@ -5,13 +5,21 @@
 mod support;
 
 use core::ptr::NonNull;
-use hakmem_base::{Door, OS_PAGE_BYTES, Request, SLAB_BYTES};
+use hakmem_base::{Door, OS_PAGE_BYTES, Request, SLAB_BYTES, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES};
 use hakmem_hardened::{Hardened, HardenedContext, Limits};
+use hakmem_superslab_os::Purge;
 use std::collections::BTreeSet;
+#[cfg(not(miri))]
+use support::is_readable;
 use support::{LIMITS, Level, bytes_of, finding, poke};
 
 /// Small, mid, the largest slot, one above, a run, an extent.
 const SIZES: [usize; 7] = [24, 5000, 32_760, 32_761, 300_001, 2_090_000, 5_000_001];
+
+/// A block that ends at its guard page has no byte behind it to write to.
+fn with_a_byte_behind(bytes: usize) -> usize {
+    if bytes > 32_760 && bytes.is_multiple_of(16) { bytes - 1 } else { bytes }
+}
 
 fn inside(block: NonNull<u8>, offset: isize) -> NonNull<u8> {
     NonNull::new(block.as_ptr().wrapping_offset(offset)).unwrap()
@@ -46,14 +54,13 @@ fn blocks_are_aligned_zeroed_and_as_large_as_asked_for() {
     }
     level.hardened.sweep(level.cx());
     level.hardened.check_invariants();
-    assert_eq!(level.hardened.stats().live_bytes, 0);
+    let stats = level.hardened.stats();
+    assert_eq!((stats.live_bytes, stats.allocs), (0, (6 + SIZES.len() as u64) * 8 * 3));
 }
 
 #[test]
 fn a_write_behind_the_last_byte_is_found_when_the_block_is_freed() {
-    for bytes in SIZES {
-        // A block that ends at its guard page has no byte behind it to write to.
-        let bytes = if bytes > 32_760 && bytes % 16 == 0 { bytes - 1 } else { bytes };
+    for bytes in SIZES.map(with_a_byte_behind) {
         for value in [0, b'A'] {
             let level = Level::new(LIMITS);
             let block = level.allocate(bytes, 8).unwrap();
@@ -85,6 +92,18 @@ fn a_write_before_the_first_byte_is_found_when_the_block_is_freed() {
             .unwrap();
         poke(block, -1, 1);
         assert_eq!(finding(|| level.free(block, bytes, 8)), "write before the start of a block");
+    }
+}
+
+#[test]
+fn a_write_from_one_block_into_the_next_is_the_first_ones_mistake_and_one_back_the_second_ones() {
+    for (offset, found) in [(0, "write past the end of a block"), (7, "write before the start of a block")] {
+        let level = Level::new(LIMITS);
+        let mut blocks: Vec<_> = (0..200).map(|_| level.allocate(24, 8).unwrap()).collect();
+        blocks.sort_unstable();
+        let pair = blocks.windows(2).find(|pair| pair[1].addr().get() - pair[0].addr().get() == 32).unwrap();
+        poke(pair[0], 24 + offset, 0);
+        assert_eq!(finding(|| level.free(pair[1], 24, 8)), found);
     }
 }
 
@@ -158,6 +177,12 @@ fn a_write_to_a_freed_block_is_found_by_reuse_by_the_sweep_and_when_its_slab_goe
     level.free(block, 1000, 8);
     poke(block, 0, 1);
     assert_eq!(finding(|| _ = level.hardened.collect(level.cx(), false)), "write to a freed block");
+    // It has left quarantine already; the last look is that at what is handed out.
+    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0, ..LIMITS });
+    let block = level.allocate(1000, 8).unwrap();
+    level.free(block, 1000, 8);
+    poke(block, 999, 1);
+    assert_eq!(finding(|| (0..300).for_each(|_| _ = level.allocate(1000, 8))), "write to a freed block");
 }
 
 #[test]
@@ -227,6 +252,64 @@ fn a_resize_in_place_keeps_contents_and_canary_and_shows_nothing() {
     level.free(block, 100, 8);
     assert_eq!(finding(|| _ = level.resize(block, 100, 8, 99)), "realloc of a freed block");
     assert_eq!(finding(|| _ = level.usable_size(block)), "realloc or malloc_usable_size of a freed block");
+}
+
+#[test]
+fn a_resize_looks_at_its_block_as_a_free_does() {
+    for bytes in SIZES.map(with_a_byte_behind) {
+        for new_bytes in [bytes, 2 * bytes] {
+            let level = Level::new(LIMITS);
+            let block = level.allocate(bytes, 8).unwrap();
+            let resize = |block, bytes| finding(|| _ = level.resize(block, bytes, 8, new_bytes));
+            assert_eq!(resize(block, bytes - 1), "block freed with another size than it was asked for");
+            let found = resize(inside(block, 16), bytes);
+            let is_expected = found == "realloc of a pointer into a block, not to its start"
+                || found == "realloc of a block that was never handed out";
+            assert!(is_expected, "{bytes}: {found}");
+            poke(block, bytes as isize, 0);
+            assert_eq!(resize(block, bytes), "write past the end of a block", "{bytes} -> {new_bytes}");
+        }
+        let level = Level::new(LIMITS);
+        let block = level.allocate(bytes, 8).unwrap();
+        level.free(block, bytes, 8);
+        assert_eq!(finding(|| _ = level.resize(block, bytes, 8, bytes)), "realloc of a freed block");
+        assert_eq!(finding(|| _ = level.usable_size(block)), "realloc or malloc_usable_size of a freed block");
+    }
+}
+
+#[test]
+fn what_somebody_else_has_left_in_memory_is_not_handed_out() {
+    let level = Level::new(LIMITS);
+    let run = level.os.take_run(SLABS_PER_SUPERSLAB, 1).unwrap();
+    let extent = level.os.take_extent(4, 0, 1).unwrap();
+    let of_run = NonNull::new(level.os.address_of(run.first)).unwrap();
+    let of_extent = NonNull::new(level.os.address_of(extent.first)).unwrap();
+    bytes_of(of_run, SUPERSLAB_BYTES).fill(0xee);
+    bytes_of(of_extent, 4 * SUPERSLAB_BYTES).fill(0xee);
+    level.os.give_run(run.first, SLABS_PER_SUPERSLAB);
+    level.os.give_extent(extent.first, 4, Purge::Later);
+    let left = of_run.addr().get().min(of_extent.addr().get())..;
+    for bytes in SIZES {
+        for _ in 0..3 {
+            let block = level.allocate(bytes, 8).unwrap();
+            assert!(left.contains(&block.addr().get()), "{bytes} bytes elsewhere");
+            assert!(bytes_of(block, bytes).iter().all(|&byte| byte == 0), "{bytes} bytes of somebody else's");
+        }
+    }
+    level.hardened.sweep(level.cx());
+}
+
+#[test]
+fn an_empty_slab_goes_back_at_once_if_another_has_room() {
+    let level = Level::new(Limits { quarantine_bytes: 0, quarantine_blocks: 0, ..LIMITS });
+    let first = level.allocate(1000, 8).unwrap();
+    let one_slab = level.os.in_use_bytes();
+    let blocks: Vec<_> = (0..1000).map(|_| level.allocate(1000, 8).unwrap()).collect();
+    assert!(level.os.in_use_bytes() >= 4 * one_slab);
+    blocks.into_iter().for_each(|block| level.free(block, 1000, 8));
+    assert!(level.os.in_use_bytes() <= 2 * one_slab, "that of the block in use, and one with nothing in it");
+    level.free(first, 1000, 8);
+    assert_eq!(level.os.in_use_bytes(), one_slab);
 }
 
 #[test]
@@ -352,21 +435,6 @@ fn a_freed_large_block_closes_with_the_guards_that_it_has() {
     let late = level.allocate(40_000, 8).unwrap();
     assert!(bytes_of(late, 40_000).iter().all(|&byte| byte == 0));
     assert_eq!(level.hardened.stats().guards_standing, 2);
-}
-
-/// Whether a byte can be read, asked of the kernel: a pipe takes it or says `EFAULT`.
-#[cfg(not(miri))]
-fn is_readable(address: usize) -> bool {
-    let mut ends = [0; 2];
-    // SAFETY: room for both ends.
-    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-    // SAFETY: the kernel reads the byte, or refuses.
-    let written = unsafe { libc::write(ends[1], core::ptr::without_provenance(address), 1) };
-    for end in ends {
-        // SAFETY: opened above.
-        unsafe { libc::close(end) };
-    }
-    written == 1
 }
 
 #[test]

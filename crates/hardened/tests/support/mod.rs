@@ -87,3 +87,18 @@ pub fn finding(mistake: impl FnOnce()) -> String {
         .or_else(|| caught.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap()
 }
+
+/// Whether a byte can be read, asked of the kernel: a pipe takes it or says `EFAULT`.
+#[cfg(not(miri))]
+pub fn is_readable(address: usize) -> bool {
+    let mut ends = [0; 2];
+    // SAFETY: room for both ends.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: the kernel reads the byte, or refuses.
+    let written = unsafe { libc::write(ends[1], core::ptr::without_provenance(address), 1) };
+    for end in ends {
+        // SAFETY: opened above.
+        unsafe { libc::close(end) };
+    }
+    written == 1
+}

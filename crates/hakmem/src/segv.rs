@@ -94,8 +94,9 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
         let info = unsafe { &*info };
         // SAFETY: this signal's information has an address.
         let address = unsafe { info.si_addr() }.addr();
-        if let Some(Route::Sampled(note)) = GLOBAL.front.route_of(address).map(|word| word.route()) {
-            let found = GLOBAL.sampled.judge_access(note, address);
+        if let Some(Route::Sampled(note)) = GLOBAL.front.route_of(address).map(|word| word.route())
+            && let Some(found) = GLOBAL.sampled.judge_access(note, address)
+        {
             // SAFETY: the kernel passes the interrupted thread's state.
             let (instruction, access) = unsafe { interrupted(context) };
             finding::report_access(&found, access, instruction);

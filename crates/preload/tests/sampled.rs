@@ -148,6 +148,11 @@ fn a_handler_that_passes_a_fault_of_a_thread_without_a_heap_back_ends_the_proces
 }
 
 #[test]
+fn a_program_that_keeps_itself_out_of_its_own_block_sees_its_faults() {
+    run("sampled.c", &["own pages"], &[]).assert_success();
+}
+
+#[test]
 fn a_stack_overflow_reaches_the_programs_handler() {
     let ended = run("sampled.c", &["overflow"], &[]);
     assert_eq!(ended.status.and_then(|status| status.code()), Some(7), "{}", ended.stderr);

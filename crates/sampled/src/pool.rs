@@ -202,19 +202,20 @@ impl SampledPool {
         Err(self.wrong_pointer(slot, address, Mistake::ResizeAfterFree, Mistake::InvalidResize))
     }
 
-    /// What an access that the kernel stopped at `address`, in the unit with this note, was. For signal handlers: waits for
-    /// nothing and takes no lock.
+    /// What an access that the kernel stopped at `address`, in the unit with this note, was. `None`: no mistake with a sample. It lies
+    /// inside a block in use, and this box did not take the access to it away. For signal handlers: waits for nothing and takes no lock.
     #[must_use]
-    pub fn judge_access(&self, note: usize, address: usize) -> Finding {
+    pub fn judge_access(&self, note: usize, address: usize) -> Option<Finding> {
         let slot = self.nearest(note, address);
         let (block, bytes) = (slot.block.load_relaxed(), slot.bytes.load_relaxed());
         let mistake = match settled(slot) {
             State::Freed => Mistake::UseAfterFree,
             State::Live if address < block => Mistake::Underflow,
             State::Live if address - block >= bytes => Mistake::Overflow,
-            State::Live | State::Busy | State::Fresh => Mistake::Unknown,
+            State::Live => return None,
+            State::Busy | State::Fresh => Mistake::Unknown,
         };
-        describe(slot, mistake, address)
+        Some(describe(slot, mistake, address))
     }
 
     /// Looks around the blocks in use for damage that no free has met. At the end of the process: a free that meets this

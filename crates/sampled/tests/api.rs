@@ -164,7 +164,7 @@ fn accesses_are_judged_by_the_block_that_lies_nearest() {
     let block = guarded.take(4096, 16, true).unwrap().addr().get();
     let next = guarded.take(4096, 16, true).unwrap().addr().get();
     assert_eq!(next, block + SLAB_BYTES, "slots are handed out one behind the other");
-    let judged = |address| (guarded.judge(address).mistake, guarded.judge(address).block);
+    let judged = |address| guarded.judge(address).map(|found| (found.mistake, found.block)).unwrap();
     assert_eq!(judged(block + 4096), (Mistake::Overflow, block));
     assert_eq!(judged(block - 1), (Mistake::Underflow, block));
     // Far behind the first block, in the unit of the second.
@@ -174,6 +174,22 @@ fn accesses_are_judged_by_the_block_that_lies_nearest() {
     assert_eq!(judged(block + 8), (Mistake::UseAfterFree, block));
     assert_eq!(judged(block + 3 * 4096), (Mistake::UseAfterFree, block));
     assert_eq!(judged(next - 4096), (Mistake::Underflow, next));
+    let never_used = guarded.judge(next + 3 * SLAB_BYTES).unwrap();
+    assert_eq!((never_used.mistake, never_used.allocated, never_used.freed), (Mistake::Unknown, None, None));
+}
+
+/// A program may take access to its own pages away, to see who touches them.
+#[test]
+fn an_access_inside_a_block_in_use_is_no_mistake_of_its_user() {
+    let guarded = Guarded::new(8);
+    let block = guarded.take(8192, 4096, false).unwrap().addr().get();
+    assert_eq!([block, block + 4096, block + 8191].map(|address| guarded.judge(address)), [None; 3]);
+    assert_eq!(guarded.judge(block + 8192).unwrap().mistake, Mistake::Overflow);
+    guarded.give(block).unwrap();
+    assert_eq!(guarded.judge(block + 4096).unwrap().mistake, Mistake::UseAfterFree);
+    // Of no bytes none is inside.
+    let nothing = guarded.take(0, 16, true).unwrap().addr().get();
+    assert_eq!(guarded.judge(nothing).unwrap().mistake, Mistake::Overflow);
 }
 
 #[test]

@@ -87,6 +87,29 @@ static void call_the_former(int signal, siginfo_t *info, void *context) {
     former.sa_sigaction(signal, info, context);
 }
 
+static char *own_pages;
+
+/* Where the program was kept out by itself, it lets itself in again. */
+static void open_own_page(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    char *page = own_pages + ((char *)info->si_addr - own_pages) / PAGE * PAGE;
+    CHECK(info->si_code > 0 && mprotect(page, PAGE, PROT_READ | PROT_WRITE) == 0);
+    handled++;
+}
+
+/* As collectors and emulators do, to see which pages are written to. */
+static void watch_own_pages(void) {
+    install(open_own_page, 0);
+    CHECK(posix_memalign((void **)&own_pages, PAGE, 4 * PAGE) == 0);
+    memset(own_pages, 1, 4 * PAGE);
+    CHECK(mprotect(own_pages, 4 * PAGE, PROT_READ) == 0);
+    for (int page = 0; page < 4; page += 3) {
+        ((volatile char *)own_pages)[page * PAGE + 5] = 2;
+    }
+    CHECK(handled == 2 && mprotect(own_pages, 4 * PAGE, PROT_READ | PROT_WRITE) == 0);
+    free(own_pages);
+}
+
 /* A thread that allocates nothing. */
 static void *touch_nowhere(void *unused) {
     if (sigsetjmp(back, 1) == 0) {
@@ -144,6 +167,8 @@ int main(int argc, char **argv) {
     } else if (strcmp(role, "without a heap, chained") == 0) {
         install_between_samples(call_the_former);
         run(touch_nowhere);
+    } else if (strcmp(role, "own pages") == 0) {
+        watch_own_pages();
     } else if (strcmp(role, "overflow") == 0) {
         use_alternate_stack(4 * PAGE);
         install(on_overflow, SA_ONSTACK);

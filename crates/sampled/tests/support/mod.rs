@@ -34,6 +34,11 @@ impl Guarded {
         self.pool.allocate(&self.cx(), Wanted { bytes, align, at_end, door: Door::New }, || stamp(1))
     }
 
+    /// Whether a unit of the window is one of samples.
+    pub fn is_sampled(&self, unit: u32) -> bool {
+        matches!(self.routes.get(unit as usize).unwrap().route(), Route::Sampled(_))
+    }
+
     /// The number in the route word of the unit that the address lies in.
     pub fn note(&self, address: usize) -> usize {
         match self.routes.get(self.os.index_of(address).unwrap().to_usize()).unwrap().route() {
@@ -46,7 +51,7 @@ impl Guarded {
         self.pool.free(&self.cx(), self.note(address), address, Request::unsized_from(Door::New), || stamp(2))
     }
 
-    pub fn judge(&self, address: usize) -> Finding {
+    pub fn judge(&self, address: usize) -> Option<Finding> {
         self.pool.judge_access(self.note(address), address)
     }
 

@@ -180,7 +180,8 @@ impl SampledPool {
             // A hint: refused, the memory stays.
             let _gone = cx.os.decommit(unit, pages, page_bytes);
         }
-        if !cx.os.protect(unit, pages, page_bytes) {
+        // All of the slot: what the kernel refused to close after an earlier block lies open still.
+        if !cx.os.protect(unit, 0, SLAB_BYTES) {
             self.counters.guards_refused.add_relaxed(1);
         }
         self.counters.live.sub_relaxed(1);
@@ -277,7 +278,7 @@ impl SampledPool {
         let (mut resting, mut next) = (0, queue.oldest);
         while let Some(slot) = behind_link(next).and_then(|index| slots.get(index as usize)) {
             resting += 1;
-            if slot.state() != State::Freed || resting > queue.carved {
+            if !matches!(slot.state(), State::Freed | State::Fresh) || resting > queue.carved {
                 fatal("a slot at rest is in use, or stands in the queue twice");
             }
             next = slot.next.load_relaxed();
@@ -357,7 +358,8 @@ impl SampledPool {
     /// The slot's block is gone: it rests behind all others.
     fn rest(&self, index: u32, slot: &Slot) {
         let mut queue = self.queue.lock();
-        slot.publish(State::Freed);
+        // One that the kernel would not open for its first block has had none.
+        slot.publish(if slot.block.load_relaxed() == 0 { State::Fresh } else { State::Freed });
         slot.next.store_relaxed(0);
         let last = behind_link(queue.newest);
         match last.and_then(|last| self.slots.get()?.get(last as usize)) {

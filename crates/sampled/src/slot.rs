@@ -9,7 +9,7 @@ use crate::trace::{FRAMES, Trace};
 /// What a slot is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
-    /// Never used.
+    /// Without a block so far.
     Fresh,
     /// Being handed out or taken back by one call.
     Busy,

@@ -4,7 +4,8 @@
 
 mod support;
 
-use hakmem_base::SLAB_BYTES;
+use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SlabIndex};
+use hakmem_sampled::Mistake;
 use hakmem_superslab_os::{Call, OsPolicy, refuse_calls, refuse_nothing};
 use support::Guarded;
 
@@ -26,6 +27,13 @@ fn refused_guards_cost_samples_and_nothing_else() {
     assert!(guarded.take(16, 16, true).is_none());
     guarded.pool.check_invariants();
     refuse_nothing();
+    // No block was ever there: neither an access nor a free has to do with one.
+    let unit = guarded.os.units_used().find(|unit| guarded.is_sampled(*unit)).unwrap();
+    let address = guarded.os.address_of(SlabIndex::new(unit)).addr();
+    let found = guarded.judge(address).unwrap();
+    assert_eq!((found.mistake, found.allocated, found.freed), (Mistake::Unknown, None, None));
+    let found = guarded.give(address + 100).unwrap_err();
+    assert_eq!((found.mistake, found.allocated, found.freed), (Mistake::InvalidFree, None, None));
     let blocks: Vec<_> = (0..4).map(|_| guarded.take(16, 16, true).unwrap()).collect();
     assert!(guarded.take(16, 16, true).is_none());
     // The guard over a freed block: it is freed all the same, and lies open.
@@ -33,6 +41,13 @@ fn refused_guards_cost_samples_and_nothing_else() {
     guarded.give(blocks[0].addr().get()).unwrap();
     assert_eq!(guarded.pool.stats().guards_refused, 4);
     assert!(guarded.give(blocks[0].addr().get()).is_err());
+    // What lies open is closed with the next block of the slot, wherever in it that is.
+    let next = guarded.take(16, 16, false).unwrap().addr().get();
+    let unit = blocks[0].addr().get() & !(SLAB_BYTES - 1);
+    assert_eq!(next & !(SLAB_BYTES - 1), unit);
+    guarded.give(next).unwrap();
+    let pages = (unit..unit + SLAB_BYTES).step_by(OS_PAGE_BYTES);
+    assert_eq!(pages.filter(|page| !cfg!(miri) && guarded.is_readable(*page)).count(), 0);
     assert!(guarded.take(16, 16, true).is_some());
     guarded.pool.check_invariants();
     guarded.os.check_invariants();

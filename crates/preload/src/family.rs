@@ -162,7 +162,7 @@ pub unsafe extern "C" fn cfree(block: *mut c_void) {
     unsafe { free(block) };
 }
 
-/// C23: frees a block whose size the caller knows. Only the hardened level looks whether it is right.
+/// C23: frees a block whose size the caller knows. Only the hardened and the sampled level look whether it is right.
 ///
 /// # Safety
 /// - As for [`free`].

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use hakmem_atomic_ops::{Flag, Lock, SetOnce, Shared64, spin_hint};
-use hakmem_base::{Door, OS_PAGE_BYTES, Request, SLAB_BYTES, SLABS_PER_SUPERSLAB, SizeClass, SlabIndex, fatal};
+use hakmem_base::{OS_PAGE_BYTES, Request, SLAB_BYTES, SLABS_PER_SUPERSLAB, SlabIndex, fatal};
 use hakmem_superslab_os::FlatTable;
 
 use crate::canary;
@@ -443,23 +443,13 @@ fn settled(slot: &Slot) -> State {
     State::Busy
 }
 
-/// The size that a free names, if that is wrong beyond doubt. The malloc family's realloc leaves a block where it is for a size
-/// of the same class, without a word to this box. A block that comes back through another door than it left through proves
+/// The size that a free names, if that is wrong beyond doubt. A block that comes back through another door than it left through proves
 /// nothing: a program that replaces some of the operators makes such pairs rightly.
 fn wrong_size(slot: &Slot, claim: Request) -> Option<usize> {
     let (claimed, bytes) = (claim.bytes()?, slot.bytes.load_relaxed());
-    let is_wrong = match claim.door() {
-        _ if slot.door.load_relaxed() != claim.door() as u32 => false,
-        Door::Malloc => claimed != bytes && class_in_malloc(claimed) != class_in_malloc(bytes),
-        // No byte is one byte to the operators and to their callers.
-        Door::Rust | Door::New | Door::NewArray => claimed.max(1) != bytes.max(1),
-    };
-    is_wrong.then_some(claimed)
-}
-
-/// The class of a block of the malloc family, whose blocks are aligned to 16. A size without one is a class of its own.
-fn class_in_malloc(bytes: usize) -> Result<SizeClass, usize> {
-    SizeClass::for_bytes(bytes.max(9)).ok_or(bytes)
+    let is_same_door = slot.door.load_relaxed() == claim.door() as u32;
+    // No byte is one byte to the operators and to their callers.
+    (is_same_door && claimed.max(1) != bytes.max(1)).then_some(claimed)
 }
 
 /// On which side of its block a write went wrong.

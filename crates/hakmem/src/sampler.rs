@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 use hakmem_base::{Door, Request, fatal, keeping_errno};
-use hakmem_sampled::{MAX_ALIGN, MAX_BYTES, SampledContext, Stamp, Trace, Wanted};
+use hakmem_sampled::{SampledContext, Stamp, Trace, Wanted};
 
 use crate::clock;
 use crate::confined::is_confined;
@@ -33,8 +33,7 @@ pub(crate) fn allocate(record: &HeapRecord, request: Request) -> Option<NonNull<
 
 /// Like [`allocate`], for a block that slabs do not serve, if this one is to be a sample.
 pub(crate) fn allocate_large(record: &HeapRecord, request: Request) -> Option<NonNull<u8>> {
-    let fits = request.bytes().is_some_and(|bytes| bytes <= MAX_BYTES) && request.align() <= MAX_ALIGN;
-    if fits && record.heap.count_large_to_sample() { allocate(record, request) } else { None }
+    if record.heap.count_large_to_sample() { allocate(record, request) } else { None }
 }
 
 fn try_allocate(record: &HeapRecord, request: Request, floor: *const u8) -> Option<NonNull<u8>> {

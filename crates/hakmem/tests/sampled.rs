@@ -366,6 +366,14 @@ fn every_allocation_that_fits_is_a_sample_when_n_is_one() {
             let after = hakmem::stats();
             let made = after.samples - before.samples;
             assert!(made > layouts.len() as u64 * 3 - 3, "{made} of {}", layouts.len() * 3);
+            for (bytes, align) in [(57_345, 8), (5 << 20, 8), (64, 2 * PAGE), (50_000, 2 * PAGE)] {
+                let layout = Layout::from_size_align(bytes, align).unwrap();
+                // SAFETY: not empty.
+                let block = black_box(unsafe { alloc(layout) });
+                // SAFETY: allocated with this layout.
+                unsafe { dealloc(block, layout) };
+            }
+            assert_eq!(hakmem::stats().sample_unfit - after.sample_unfit, 4);
         };
         round();
         // In a thread whose caches are empty, too.

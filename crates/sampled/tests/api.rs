@@ -213,6 +213,43 @@ fn a_freed_slot_rests_until_all_others_have_been_used_and_the_oldest_goes_first(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the interpreter's memory is always there")]
+fn a_freed_block_of_many_pages_keeps_no_memory() {
+    let guarded = Guarded::new(8);
+    for bytes in [5 * OS_PAGE_BYTES, MAX_BYTES] {
+        let block = guarded.take(bytes, 16, true).unwrap();
+        // SAFETY: the block is the test's, and so many bytes long.
+        unsafe { block.write_bytes(7, bytes) };
+        let unit = guarded.os.index_of(block.addr().get()).unwrap();
+        assert!(guarded.os.resident_permille(unit, SLAB_BYTES).unwrap() > 0);
+        guarded.give(block.addr().get()).unwrap();
+        assert_eq!(guarded.os.resident_permille(unit, SLAB_BYTES), Some(0));
+    }
+}
+
+#[test]
+fn nobody_gets_a_slot_while_a_fork_is_prepared() {
+    let guarded = Guarded::new(8);
+    guarded.pool.lock_for_fork();
+    let is_taken = hakmem_atomic_ops::Flag::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            assert!(guarded.take(16, 16, true).is_some());
+            // ORDERING: tells that there is a block; nothing travels.
+            is_taken.store_release(true);
+        });
+        // Most of the time the other one looks for a slot meanwhile.
+        for _ in 0..200 {
+            assert!(!is_taken.is_set_relaxed());
+            std::thread::yield_now();
+        }
+        // SAFETY: taken above.
+        unsafe { guarded.pool.unlock_after_fork() };
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn what_does_not_fit_is_counted_and_takes_no_slot() {
     let guarded = Guarded::new(1);
     for (bytes, align) in [(MAX_BYTES + 1, 16), (16, MAX_ALIGN * 2)] {

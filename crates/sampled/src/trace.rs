@@ -38,15 +38,8 @@ impl Trace {
     #[inline(never)]
     #[must_use]
     pub fn capture(floor: *const u8) -> Self {
-        Self::capture_some(floor, FRAMES)
-    }
-
-    /// Like [`Trace::capture`], but not more than `most` calls: the walk ends there.
-    #[inline(never)]
-    #[must_use]
-    pub fn capture_some(floor: *const u8, most: usize) -> Self {
         let mut trace = Self::EMPTY;
-        unwind(From::Floor(floor.addr()), &mut |address| trace.push(address) && trace.len < most);
+        unwind(From::Floor(floor.addr()), &mut |address| trace.push(address));
         trace
     }
 
@@ -187,6 +180,23 @@ mod gcc {
             let [short, full] = [false, true].map(outer);
             let begin = full.frames().iter().position(|address| short.frames().first() == Some(address));
             assert!(begin.unwrap() >= 2, "the capture itself and its caller stand before the short trace's begin");
+        }
+
+        #[test]
+        fn a_walk_shows_the_calls_of_a_trace_until_enough_is_seen() {
+            #[inline(never)]
+            fn shown(most: usize) -> (Vec<usize>, Trace) {
+                let (mark, mut seen) = (black_box(0_u8), Vec::new());
+                Trace::walk(&raw const mark, &mut |address| {
+                    seen.push(address);
+                    seen.len() < most
+                });
+                (seen, Trace::capture(&raw const mark))
+            }
+            for most in [1, 3] {
+                let (seen, trace) = shown(most);
+                assert_eq!(seen, trace.frames()[..most]);
+            }
         }
 
         #[test]

@@ -185,10 +185,7 @@ impl WatchedPool {
         allocs_of: impl FnOnce(usize) -> Option<u64>,
         look: impl FnOnce(SlabIndex) -> Option<u16>,
     ) -> Result<Route, Wrong> {
-        let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
-        if slot.unit.load_relaxed() != unit.get() || !slot.try_claim() {
-            return Err(Wrong::Freed);
-        }
+        let (index, slot) = self.claim_elsewhere(note, unit)?;
         let route = route(slot);
         self.tell(&slot.read(), now_ns, allocs_of, probe(slot).and_then(look));
         word.retire();
@@ -202,10 +199,7 @@ impl WatchedPool {
     /// # Errors
     /// The block has been freed.
     pub fn pause(&self, unit: SlabIndex, word: &RouteWord, note: usize) -> Result<(Route, Birth), Wrong> {
-        let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
-        if slot.unit.load_relaxed() != unit.get() || !slot.try_claim() {
-            return Err(Wrong::Freed);
-        }
+        let (index, slot) = self.claim_elsewhere(note, unit)?;
         let (route, birth) = (route(slot), slot.read());
         match route {
             Route::Run { units, bytes } => word.set_run(units, bytes),
@@ -238,6 +232,21 @@ impl WatchedPool {
             slot.next.store_relaxed(free.newest);
             free.newest = index + 1;
         }
+    }
+
+    /// The slot of the block at `unit` with this note, for the caller alone.
+    fn claim_elsewhere(&self, note: usize, unit: SlabIndex) -> Result<(u32, &Slot), Wrong> {
+        let (index, slot) = self.slot_elsewhere(note).ok_or(Wrong::NoStart)?;
+        let is_its = || slot.unit.load_relaxed() == unit.get();
+        if !is_its() || !slot.try_claim() {
+            return Err(Wrong::Freed);
+        }
+        // Of two frees the second one may come when the slot is the next block's already.
+        if !is_its() {
+            slot.publish(State::Live);
+            return Err(Wrong::Freed);
+        }
+        Ok((index, slot))
     }
 
     fn slot_elsewhere(&self, note: usize) -> Option<(u32, &Slot)> {

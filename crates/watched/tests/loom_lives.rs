@@ -9,7 +9,7 @@
 
 use hakmem_atomic_ops::model::{Model, thread};
 use hakmem_base::{Life, SITE_FRAMES};
-use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SizeClass};
+use hakmem_base::{SLAB_BYTES, SUPERSLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{Route, RouteWord};
 use hakmem_superslab_os::{FlatTable, OsPolicy, SuperslabOs, Window, WindowConfig};
 use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
@@ -58,6 +58,22 @@ impl World {
         }
     }
 
+    /// Watches a run that begins at `unit`.
+    fn watch(&self, unit: SlabIndex) -> usize {
+        let word = self.routes.get(unit.to_usize()).unwrap();
+        word.set_run(1, 60_000);
+        assert!(self.pool.watch(unit, word, &Birth::default()));
+        match word.route() {
+            Route::Watched(note) => note,
+            other => panic!("not watched but {other:?}"),
+        }
+    }
+
+    fn free_elsewhere(&self, unit: SlabIndex, note: usize) -> Result<Route, Wrong> {
+        let word = self.routes.get(unit.to_usize()).unwrap();
+        self.pool.free_elsewhere(unit, word, note, 9, |_heap| None, |_unit| None)
+    }
+
     fn told(&self) -> Vec<usize> {
         let mut numbers = Vec::new();
         self.pool.drain(|life| numbers.push(number(life)));
@@ -98,6 +114,24 @@ fn of_two_frees_one_wins_and_the_life_is_told_once() {
         assert!(results.contains(&Ok(())) && results.contains(&Err(Wrong::Freed)), "{results:?}");
         assert_eq!(world.told(), [5]);
         world.pool.check_invariants();
+    });
+}
+
+#[test]
+fn a_second_free_of_a_block_elsewhere_never_takes_the_next_block_of_its_slot() {
+    // Hunts: a second free that has found the slot to be its block's, and claims it when it is another one's.
+    model().check(|| {
+        let world = World::new();
+        let (first, next) = (SlabIndex::new(40), SlabIndex::new(50));
+        let note = world.watch(first);
+        let other = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.free_elsewhere(first, note).is_ok())
+        };
+        let won = world.free_elsewhere(first, note).is_ok();
+        let next_note = world.watch(next);
+        assert_ne!(won, other.join().unwrap(), "not one of two frees won");
+        assert!(world.free_elsewhere(next, next_note).is_ok(), "a block was taken from its user");
     });
 }
 

@@ -314,10 +314,9 @@ impl Paused {
     /// Watches it again, where it is now, and with another size if it has one.
     pub fn go_on(mut self, block: NonNull<u8>, new_bytes: Option<usize>) {
         self.birth.bytes = new_bytes.unwrap_or(self.birth.bytes);
-        let pool = &GLOBAL.watcher.pool;
-        let place = GLOBAL.front.unit_of(block.addr().get());
-        if !place.is_some_and(|(unit, word)| pool.watch(unit, word, &self.birth)) {
-            pool.lose();
+        if let Some((unit, word)) = GLOBAL.front.unit_of(block.addr().get()) {
+            // Where there is no room the pool counts it.
+            let _is_watched = GLOBAL.watcher.pool.watch(unit, word, &self.birth);
         }
     }
 }

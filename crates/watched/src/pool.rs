@@ -211,12 +211,6 @@ impl WatchedPool {
         Ok((route, birth))
     }
 
-    /// Counts a life whose block could not be watched on.
-    pub fn lose(&self) {
-        self.births.add_relaxed(1);
-        self.lost.add_relaxed(1);
-    }
-
     fn tell(&self, birth: &Birth, now_ns: u64, allocs_of: impl FnOnce(usize) -> Option<u64>, touched: Option<u16>) {
         let allocs = allocs_of(birth.heap).map(|allocs| allocs.saturating_sub(birth.allocs));
         if !self.ring.push(&life(birth, now_ns, allocs, touched)) {

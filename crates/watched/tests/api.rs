@@ -7,7 +7,7 @@ mod support;
 use hakmem_base::{Life, SITE_FRAMES};
 use hakmem_base::{SLAB_BYTES, SizeClass, SlabIndex};
 use hakmem_ownership::{Route, RouteWord};
-use hakmem_watched::{Birth, Wrong};
+use hakmem_watched::{Birth, WatchedContext, WatchedPool, Wrong};
 use support::{World, birth};
 
 fn class(bytes: usize) -> SizeClass {
@@ -206,6 +206,98 @@ fn a_unit_of_places_is_not_a_block_elsewhere_and_the_other_way_round() {
     let word = world.routes.get(unit.to_usize()).unwrap();
     assert!(!world.pool.watch(unit, word, &birth(100, 0)), "it is neither a run nor a big block");
     world.pool.check_invariants();
+}
+
+/// A second free, or resize, of a block whose slot is another block's by now.
+#[test]
+fn an_old_note_leads_to_nobody_elses_block() {
+    let world = World::new();
+    let [first, next] = [40, 50].map(|unit| (SlabIndex::new(unit), world.routes.get(unit as usize).unwrap()));
+    let watch = |(unit, word): (SlabIndex, &RouteWord)| {
+        word.set_run(2, 100_000);
+        assert!(world.pool.watch(unit, word, &birth(100_000, 0)));
+        let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
+        note
+    };
+    let free = |(unit, word), note| world.pool.free_elsewhere(unit, word, note, 60, |_| None, |_| None);
+    let note = watch(first);
+    free(first, note).unwrap();
+    assert_eq!(watch(next), note, "the slot serves again");
+    assert_eq!(free(first, note), Err(Wrong::Freed));
+    assert_eq!(world.pool.pause(first.0, first.1, note), Err(Wrong::Freed));
+    assert_eq!(first.1.route(), Route::Unused);
+    assert_eq!(free(next, note), Ok(Route::Run { units: 2, bytes: 100_000 }));
+    world.pool.check_invariants();
+}
+
+#[test]
+fn of_many_frees_of_a_block_elsewhere_one_wins() {
+    let world = World::new();
+    let (unit, word) = (SlabIndex::new(40), world.routes.get(40).unwrap());
+    for round in 0..if cfg!(miri) { 5 } else { 500 } {
+        word.set_run(1, 60_000);
+        assert!(world.pool.watch(unit, word, &birth(60_000, round)));
+        let Route::Watched(note) = word.route() else { panic!("{:?}", word.route()) };
+        let won = std::thread::scope(|scope| {
+            let free = || world.pool.free_elsewhere(unit, word, note, round + 1, |_| None, |_| None).is_ok();
+            let tries: Vec<_> = (0..3).map(|_| scope.spawn(free)).collect();
+            tries.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!((won, world.told().len()), (1, 1));
+    }
+    world.pool.check_invariants();
+}
+
+/// The watch over a block ends for the time of a resize; meanwhile somebody else may have taken its slot.
+#[test]
+fn a_life_that_finds_no_slot_again_is_lost_once() {
+    let world = World::new();
+    let words: Vec<RouteWord> = (0..1025).map(|_| RouteWord::new()).collect();
+    let watch = |number: usize| world.pool.watch(SlabIndex::new(number as u32), &words[number], &birth(60_000, 0));
+    words.iter().for_each(|word| word.set_run(1, 65_536));
+    assert!((0..1024).all(watch));
+    let Route::Watched(note) = words[7].route() else { panic!("{:?}", words[7].route()) };
+    world.pool.pause(SlabIndex::new(7), &words[7], note).unwrap();
+    assert!(watch(1024) && !watch(7));
+    let stats = world.pool.stats();
+    assert_eq!((stats.births, stats.no_place, stats.lost), (1024, 1, 0));
+    assert_eq!(words[7].route(), Route::Run { units: 1, bytes: 65_536 });
+    world.pool.check_invariants();
+}
+
+#[test]
+fn without_memory_nothing_is_watched() {
+    let (world, pool) = (World::new(), WatchedPool::new());
+    let cx = WatchedContext { os: &world.os, routes: &world.routes };
+    assert!(pool.allocate(&cx, class(100), &birth(100, 0)).is_none());
+    let word = RouteWord::new();
+    word.set_run(1, 60_000);
+    assert!(!pool.watch(SlabIndex::new(40), &word, &birth(60_000, 0)));
+    assert_eq!((pool.stats().births, pool.stats().no_place), (0, 2));
+    pool.for_each_alive(1, |_| None, |life| panic!("{life:?}"));
+    pool.check_invariants();
+}
+
+#[test]
+fn nobody_gets_a_place_while_a_fork_is_prepared() {
+    let world = World::new();
+    world.pool.lock_for_fork();
+    let is_taken = hakmem_atomic_ops::Flag::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            world.take(100, &birth(100, 0));
+            // ORDERING: tells that there is a block; nothing travels.
+            is_taken.store_release(true);
+        });
+        // Most of the time the other one looks for a place meanwhile.
+        for _ in 0..200 {
+            assert!(!is_taken.is_set_relaxed());
+            std::thread::yield_now();
+        }
+        // SAFETY: taken above.
+        unsafe { world.pool.unlock_after_fork() };
+        other.join().unwrap();
+    });
 }
 
 #[test]

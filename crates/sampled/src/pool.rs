@@ -382,11 +382,8 @@ impl SampledPool {
         let unit = own.unit.load_relaxed();
         let distance = |slot: &Slot| {
             let (block, bytes) = (slot.block.load_relaxed(), slot.bytes.load_relaxed());
-            match slot.state() {
-                State::Fresh => usize::MAX,
-                _ if address < block => block - address,
-                _ => (address - block).saturating_sub(bytes),
-            }
+            // One without a block so far says 0, which is far away.
+            if address < block { block - address } else { (address - block).saturating_sub(bytes) }
         };
         let neighbour = |index: Option<usize>, unit: u32| {
             let slot = self.slots.get()?.get(index?)?;

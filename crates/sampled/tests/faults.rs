@@ -4,7 +4,7 @@
 
 mod support;
 
-use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SlabIndex};
+use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_sampled::Mistake;
 use hakmem_superslab_os::{Call, OsPolicy, refuse_calls, refuse_nothing};
 use support::Guarded;
@@ -51,6 +51,18 @@ fn refused_guards_cost_samples_and_nothing_else() {
     assert!(guarded.take(16, 16, true).is_some());
     guarded.pool.check_invariants();
     guarded.os.check_invariants();
+
+    // Slots beyond those of the first run: it is tried again, and no other one is taken beside it.
+    let many = Guarded::new(64);
+    let units = SUPERSLAB_BYTES / SLAB_BYTES;
+    let committed = many.os.take_run(units as u32, 1).unwrap();
+    many.os.give_run(committed.first, units as u32);
+    refuse_calls(Call::Mprotect, 0, 2);
+    let before = many.os.in_use_bytes();
+    for _ in 0..2 {
+        assert!(many.take(16, 16, true).is_none());
+        assert_eq!(many.os.in_use_bytes(), before + SUPERSLAB_BYTES);
+    }
 
     // No address space for the first slots.
     let tight = Guarded::new(4);

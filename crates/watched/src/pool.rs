@@ -112,7 +112,6 @@ impl WatchedPool {
         let offset = slot.place.load_relaxed() as usize * group.place_bytes();
         let block = NonNull::new(cx.os.address_of(unit).wrapping_add(offset))?;
         slot.class.store_relaxed(class.index() as u32);
-        slot.elsewhere_bytes.store_relaxed(0);
         slot.write(birth);
         self.births.add_relaxed(1);
         self.live_bytes.add_relaxed(class.block_bytes() as u64);

@@ -279,25 +279,29 @@ fn without_memory_nothing_is_watched() {
 }
 
 #[test]
-fn nobody_gets_a_place_while_a_fork_is_prepared() {
+fn nobody_gets_a_place_or_is_told_a_life_while_a_fork_is_prepared() {
     let world = World::new();
-    world.pool.lock_for_fork();
-    let is_taken = hakmem_atomic_ops::Flag::new(false);
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            world.take(100, &birth(100, 0));
-            // ORDERING: tells that there is a block; nothing travels.
-            is_taken.store_release(true);
+    let take = |world: &World| _ = world.take(100, &birth(100, 0));
+    let be_told = |world: &World| _ = world.told();
+    for work in [take as fn(&World), be_told] {
+        world.pool.lock_for_fork();
+        let is_done = hakmem_atomic_ops::Flag::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                work(&world);
+                // ORDERING: says that it is done; nothing travels.
+                is_done.store_release(true);
+            });
+            // Most of the time the other one is at it meanwhile.
+            for _ in 0..200 {
+                assert!(!is_done.is_set_relaxed());
+                std::thread::yield_now();
+            }
+            // SAFETY: taken above.
+            unsafe { world.pool.unlock_after_fork() };
+            other.join().unwrap();
         });
-        // Most of the time the other one looks for a place meanwhile.
-        for _ in 0..200 {
-            assert!(!is_taken.is_set_relaxed());
-            std::thread::yield_now();
-        }
-        // SAFETY: taken above.
-        unsafe { world.pool.unlock_after_fork() };
-        other.join().unwrap();
-    });
+    }
 }
 
 #[test]

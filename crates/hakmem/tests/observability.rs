@@ -78,6 +78,34 @@ fn a_signal_writes_both_dumps_with_the_ring() {
     assert!(dot[0].starts_with("digraph hakmem {") && dot[0].trim_end().ends_with('}'));
 }
 
+/// Hunts: a number that is taken by one dump and read by another.
+#[test]
+fn dumps_of_several_threads_at_once_are_files_of_their_own() {
+    const TEST: &str = "dumps_of_several_threads_at_once_are_files_of_their_own";
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 50;
+    if Child::role().is_some() {
+        let begin = std::sync::Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        begin.wait();
+                        // SAFETY: the handler is installed: the child was started with HAKMEM_DUMP_SIGNAL.
+                        unsafe { libc::raise(libc::SIGUSR2) };
+                    }
+                });
+            }
+        });
+        return;
+    }
+    let folder = folder("at-once");
+    let child = Child::of_test(TEST, "dumps").env("HAKMEM_DUMP_SIGNAL", "1");
+    child.env("HAKMEM_DUMP_DIR", folder.to_str().unwrap()).run().assert_success();
+    let counts = [".json", ".dot"].map(|ending| files(&folder, ending).len());
+    assert_eq!(counts, [THREADS * ROUNDS; 2]);
+}
+
 #[test]
 fn a_dump_holds_runs_big_blocks_and_slabs_without_an_owner() {
     if Child::role().is_some() {

@@ -77,6 +77,11 @@ fn be_the_reporter() {
     }
 }
 
+/// In a forked child: what its parent reports at this moment is the parent's, and nobody here comes to the end of it.
+pub(crate) fn forget_in_child() {
+    REPORTER.store_relaxed(0);
+}
+
 /// A report that hangs is ended by SIGALRM, so that a process with a mistake never stands still, unless it may not ask for that.
 fn limit_time() {
     if is_confined() {

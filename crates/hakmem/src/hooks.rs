@@ -7,6 +7,7 @@ use hakmem_base::keeping_errno;
 
 use crate::attach::detach_thread;
 use crate::dump;
+use crate::finding;
 use crate::global::GLOBAL;
 use crate::hardened;
 use crate::learning;
@@ -201,6 +202,7 @@ extern "C" fn after_fork_in_child() {
     release_fork_locks();
     learning::forget_findings_in_child();
     GLOBAL.hardened.stir_in_child();
+    finding::forget_in_child();
     sampler::differ_in_child();
     watcher::forget_in_child();
 }

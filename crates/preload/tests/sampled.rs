@@ -121,6 +121,14 @@ fn two_threads_that_make_a_mistake_at_once_make_one_report() {
     assert_reported(&ended, "hakmem: use after free: write at ");
 }
 
+/// Hunts: a child that waits for the end of a report that only its parent writes.
+#[test]
+fn a_forked_child_reports_its_mistake_while_its_parent_reports_one() {
+    let ended = run("sampled.c", &["fork while reporting"], &[]);
+    ended.assert_success();
+    assert_eq!(ended.lines_of("hakmem: use after free: write at ").len(), 1, "{}", ended.stderr);
+}
+
 #[test]
 fn a_mistake_is_reported_in_a_program_with_a_handler_of_its_own_and_signals_blocked() {
     let ended = run("sampled.c", &["late"], &[]);

@@ -2,11 +2,14 @@
  * alternate stacks, from two threads at once, and in a program that goes on after its faults. The argument says which. */
 #include "check.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, ROUNDS = 200 };
@@ -85,6 +88,36 @@ static void install_between_samples(void (*handler)(int, siginfo_t *, void *)) {
 
 static void call_the_former(int signal, siginfo_t *info, void *context) {
     former.sa_sigaction(signal, info, context);
+}
+
+static void *touch_freed(void *unused) {
+    *(volatile char *)freed_block() = 1;
+    return unused;
+}
+
+/* A report that gets stuck, because nobody reads it; and a child that makes the same mistake meanwhile. */
+static void fork_while_reporting(void) {
+    int ends[2], errors = dup(2);
+    CHECK(pipe(ends) == 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0);
+    while (write(ends[1], "x", 1) == 1) {
+    }
+    CHECK(fcntl(ends[1], F_SETFL, 0) == 0 && dup2(ends[1], 2) == 2);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, touch_freed, NULL) == 0);
+    /* The report has a time limit, which is set at its beginning. */
+    struct itimerval limit = {0};
+    while (limit.it_value.tv_sec == 0) {
+        getitimer(ITIMER_REAL, &limit);
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        dup2(errors, 2);
+        touch_freed(NULL);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    _exit(failures);
 }
 
 static char *own_pages;
@@ -167,6 +200,8 @@ int main(int argc, char **argv) {
     } else if (strcmp(role, "without a heap, chained") == 0) {
         install_between_samples(call_the_former);
         run(touch_nowhere);
+    } else if (strcmp(role, "fork while reporting") == 0) {
+        fork_while_reporting();
     } else if (strcmp(role, "own pages") == 0) {
         watch_own_pages();
     } else if (strcmp(role, "overflow") == 0) {

@@ -1,6 +1,6 @@
 //! One clear line on fd 2, without allocating, formatting machinery or locks.
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::fmt;
 
 /// Bytes that one report line can hold; longer text is cut.
@@ -67,8 +67,7 @@ impl Line {
             *slot = b'\n';
         }
         let len = (self.len + 1).min(LINE_BYTES);
-        // SAFETY: the buffer is ours and `len` does not exceed it.
-        let _written = unsafe { libc::write(2, self.bytes.as_ptr().cast::<c_void>(), len) };
+        let _written = write_to(2, self.bytes.get(..len).unwrap_or(&[]));
     }
 
     fn push(&mut self, byte: u8) {
@@ -94,6 +93,21 @@ impl Default for Line {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Writes to the file descriptor `fd` what the kernel takes of `bytes`; how many, or -1 with `errno` set.
+///
+/// The system call itself: the C library's function is a cancellation point, where a thread that is to be cancelled would end in the
+/// midst of an allocation or of a report, and the process would go on with what was reported.
+pub fn write_to(fd: c_int, bytes: &[u8]) -> isize {
+    let (start, len) = (bytes.as_ptr().cast::<c_void>(), bytes.len());
+    // Miri knows the function only.
+    if cfg!(miri) {
+        // SAFETY: `len` bytes may be read at `start`.
+        return unsafe { libc::write(fd, start, len) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_write, fd, start, len) as isize }
 }
 
 /// Writes one line `hakmem: text` to fd 2 and goes on.

@@ -25,7 +25,7 @@ mod zero_valid;
 pub use block::{read_link, write_link};
 pub use consts::*;
 pub use errno::keeping_errno;
-pub use fatal::{Line, fatal, fatal_block, fatal_line, fatal_ptr, fatal_ptr_class, report};
+pub use fatal::{Line, fatal, fatal_block, fatal_line, fatal_ptr, fatal_ptr_class, report, write_to};
 pub use hindsight::{DELAYS, DELAYS_MS, Flow, HUGE_FROM_BYTES, Hindsight, LEVELS};
 pub use layout::{FIRST_BLOCK_OFFSET, HEADED_ALIGN, HEADER_BYTES, TAIL_BYTES};
 pub use life::{Frames, Life, SITE_FRAMES};

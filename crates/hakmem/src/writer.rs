@@ -1,7 +1,8 @@
 //! Text to a file descriptor through a small buffer, without allocating.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::fmt;
+use hakmem_base::write_to;
 use std::io::{Error, ErrorKind};
 
 const BUFFER_BYTES: usize = 1024;
@@ -72,9 +73,7 @@ impl FdWriter {
             && !rest.is_empty()
             && !self.has_failed
         {
-            // SAFETY: the bytes are the buffer's.
-            let written = unsafe { libc::write(self.fd, rest.as_ptr().cast::<c_void>(), rest.len()) };
-            match usize::try_from(written) {
+            match usize::try_from(write_to(self.fd, rest)) {
                 Ok(written) if written > 0 => from += written,
                 Err(_) if Error::last_os_error().kind() == ErrorKind::Interrupted => {}
                 _ => self.has_failed = true,

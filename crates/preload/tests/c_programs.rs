@@ -115,16 +115,14 @@ const SIZES: [&str; 4] = ["64", "5000", "300000", "5242880"];
 
 /// Runs `misuse.c` under the library for blocks of these sizes, and returns what was not stopped by an abort with exactly
 /// one line of ours.
-fn unstopped(kind: &str, sizes: &[&str], foreign: Option<&str>) -> Vec<String> {
+fn unstopped(kind: &str, sizes: &[&str], variable: Option<(&str, &str)>) -> Vec<String> {
     let program = compile("misuse.c");
     let mut unstopped = Vec::new();
     for bytes in sizes {
         let mut command = Command::new(&program);
         command.args([kind, bytes]);
         preload(&mut command);
-        if let Some(foreign) = foreign {
-            command.env("HAKMEM_FOREIGN", foreign);
-        }
+        command.envs(variable);
         let ended = Child::of(command).run();
         let signal = ended.status.and_then(|status| status.signal());
         let lines = ended.lines_of("hakmem: ");
@@ -153,6 +151,19 @@ fn an_immediate_double_free_aborts_with_one_line() {
     assert_eq!(unstopped("double", &SIZES, None), [""; 0]);
 }
 
+/// Hunts: a report that is a cancellation point: the thread ends there, and the process goes on with a damaged heap.
+#[test]
+fn a_thread_that_is_about_to_be_cancelled_does_not_escape_its_report() {
+    assert_eq!(unstopped("cancelled", &SIZES, None), [""; 0]);
+    assert_eq!(unstopped("cancelled", &SIZES, Some(("HAKMEM_HARDENED", "1"))), [""; 0]);
+    let mut command = Command::new(compile("misuse.c"));
+    preload(&mut command);
+    command.args(["cancelled", "64"]).env("HAKMEM_SAMPLE", "1");
+    let ended = Child::of(command).run();
+    assert_eq!(ended.status.and_then(|status| status.signal()), Some(ABORT_SIGNAL), "{}", ended.stderr);
+    assert_eq!(ended.lines_of("hakmem: end of report").len(), 1, "{}", ended.stderr);
+}
+
 #[test]
 fn a_misaligned_free_aborts_with_one_line() {
     assert_eq!(unstopped("misaligned", &SIZES, None), [""; 0]);
@@ -166,7 +177,7 @@ fn an_interior_free_of_a_large_block_aborts_with_one_line() {
 
 #[test]
 fn a_foreign_free_aborts_with_one_line_when_it_is_to_be_rejected() {
-    assert_eq!(unstopped("foreign", &SIZES, Some("reject")), [""; 0]);
+    assert_eq!(unstopped("foreign", &SIZES, Some(("HAKMEM_FOREIGN", "reject"))), [""; 0]);
 }
 
 fn passes_with_and_without(source: &str, arguments: &[String]) {

@@ -1,8 +1,18 @@
 /* Misuse that must end the program. Arguments: the kind, the size of the block. Comes back with 0 if nothing stopped it. */
 #include "check.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/resource.h>
+
+/* The next cancellation point would be its end. */
+static void *about_to_be_cancelled(void *block) {
+    char *again = hidden(block);
+    pthread_cancel(pthread_self());
+    free(block);
+    free(again);
+    return NULL;
+}
 
 int main(int argc, char **argv) {
     struct rlimit none = {0, 0};
@@ -23,6 +33,9 @@ int main(int argc, char **argv) {
         char *again = hidden(block);
         free(block);
         free(again);
+    } else if (strcmp(kind, "cancelled") == 0) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, about_to_be_cancelled, block) == 0 && pthread_join(thread, NULL) == 0);
     } else if (strcmp(kind, "misaligned") == 0) {
         free(hidden(block + 1));
     } else if (strcmp(kind, "interior") == 0) {

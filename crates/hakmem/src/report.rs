@@ -244,6 +244,8 @@ impl Reading {
         }
         runs.live_bytes = runs.live_bytes.wrapping_add(GLOBAL.heapless_runs.allocated.load_relaxed());
         runs.live_bytes = runs.live_bytes.wrapping_sub(GLOBAL.heapless_runs.freed.load_relaxed());
+        // The heaps are not looked at all at once: of runs that change hands more may be seen to go than to come.
+        runs.live_bytes = runs.live_bytes.cast_signed().max(0).cast_unsigned();
         let (big, hardened, sampled) = (GLOBAL.big.stats(), GLOBAL.hardened.stats(), GLOBAL.sampled.stats());
         Self { front, runs, big, hardened, sampled }
     }

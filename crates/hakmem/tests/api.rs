@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop")]
 
 use std::alloc::{GlobalAlloc, Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use hakmem::FrozenPolicy;
@@ -225,6 +226,31 @@ fn live_bytes_return_to_where_they_were() {
         let end = live();
         eprintln!("live bytes: {start} at the start, {full} in between ({bytes} asked for), {end} at the end");
         assert!((end - start).abs() <= RUNTIME_BYTES, "{start} bytes became {end}");
+    });
+}
+
+/// Hunts: what was freed so far ahead of what was allocated, because heaps are looked at one after the other, and a sum that wraps.
+#[test]
+fn blocks_that_change_hands_while_they_are_counted_are_not_fewer_than_none() {
+    Child::alone("blocks_that_change_hands_while_they_are_counted_are_not_fewer_than_none", || {
+        thread::scope(|scope| {
+            let (give, take) = sync_channel::<Vec<u8>>(1);
+            let (meet, met) = sync_channel(0);
+            scope.spawn(move || {
+                // Its heap is the older one, so that it is looked at last.
+                drop(vec![1_u8; 100_000]);
+                meet.send(()).unwrap();
+                take.iter().for_each(drop);
+            });
+            met.recv().unwrap();
+            let giver =
+                scope.spawn(move || (0..50_000).for_each(|_| give.send(Vec::with_capacity(2_000_000)).unwrap()));
+            let mut most = 0;
+            while !giver.is_finished() {
+                most = most.max(hakmem::stats().live_bytes);
+            }
+            assert!(most < 1 << 30, "{most} bytes");
+        });
     });
 }
 

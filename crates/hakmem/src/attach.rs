@@ -97,7 +97,7 @@ impl Global {
             Some(record) => record,
             None => self.make_record()?,
         };
-        // A published snapshot is picked up at the first slow path: reading it may allocate.
+        // What was published since is picked up at the first slow path.
         record.heap.stir(sampler::seed(record));
         record.set_policy(self.policy.boot_or(&UNTOLD.policy));
         record.heap.open(self.front.view());
@@ -147,9 +147,10 @@ pub(crate) fn pick_up_policy(record: &HeapRecord) {
 #[cold]
 #[inline(never)]
 fn pick_up_newer_slow(record: &HeapRecord) {
-    if record.picking_up.replace(true) {
-        return;
+    // Not from the snapshot: to read one registers something for the thread's end, for which the C library waits for the dynamic linker,
+    // and that may be busy with a constructor that waits for this thread.
+    let newer = GLOBAL.applied.lock().clone();
+    if let Some(policy) = newer {
+        record.set_policy(&policy);
     }
-    GLOBAL.policy.with(|policy| record.set_policy(policy));
-    record.picking_up.set(false);
 }

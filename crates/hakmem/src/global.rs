@@ -45,8 +45,6 @@ pub(crate) struct Global {
     pub learning: learning::State,
     /// Held while the allocator starts. The environment's mistakes are said, and its policy file is read, at the first attempt only.
     pub setup: Lock<Attempt>,
-    /// The generation of the policy whose numbers the boxes have.
-    pub applied: Lock<u32>,
     /// Numbers that other threads than a policy's publisher need at once.
     pub scavenge_min_bytes: SharedUsize,
     pub scavenger_mode: Shared32,
@@ -71,6 +69,8 @@ pub(crate) struct Global {
     pub asked: Asked,
     pub sites: sites::State,
     pub hardened: Hardened,
+    /// The policy that was published last, whose numbers the boxes have, and from which threads copy theirs; none yet: that of the start.
+    pub applied: Lock<Option<FrozenPolicy>>,
 }
 
 /// What holds where the environment says nothing. Named, so that it lies with what every process reads (`layout.ld`).
@@ -184,7 +184,7 @@ impl Global {
             starts_refused: Shared64::new(0),
             boot: SetOnce::new(),
             setup: Lock::new(Attempt::First),
-            applied: Lock::new(0),
+            applied: Lock::new(None),
             ready: Flag::new(false),
             hooks: Hooks::new(),
             scavenger: scavenger::State::new(),
@@ -221,7 +221,7 @@ impl Global {
             None => self.policy.generation() == 0,
         };
         if is_boot_policy {
-            self.apply(&settings.policy, 0);
+            self.pass_on(&settings.policy, 0);
         }
         if !self.front.reserve(settings.window_bytes, MarkKey::from_random(random_bits())) {
             self.starts_refused.add_relaxed(1);
@@ -300,14 +300,19 @@ impl Global {
         self.ready.is_set_acquire()
     }
 
-    /// Passes a policy's numbers on to the boxes that have one copy.
+    /// Lets threads and boxes have the numbers of a policy that has been published.
     fn apply(&self, policy: &FrozenPolicy, generation: u32) {
         let mut applied = self.applied.lock();
-        if generation < *applied {
+        if applied.as_ref().is_some_and(|now| generation < now.generation) {
             // Whoever published it was slower than the next one.
             return;
         }
-        *applied = generation;
+        *applied = Some(FrozenPolicy { generation, ..policy.clone() });
+        self.pass_on(policy, generation);
+    }
+
+    /// Passes a policy's numbers on to the boxes that have one copy.
+    fn pass_on(&self, policy: &FrozenPolicy, generation: u32) {
         self.front.classes.set(DynamicSet::of_sizes(&policy.dynamic_classes), generation);
         self.front.os.set_policy(OsPolicy {
             purge_delay_ms: policy.purge_delay_ms,

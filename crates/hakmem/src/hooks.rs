@@ -134,11 +134,11 @@ extern "C" fn before_fork() {
     }
     learning::lock_for_fork();
     watcher::lock_for_fork();
-    // The big cache next: under its locks the epochs may allocate, which may take a heap record.
     GLOBAL.setup.lock_for_fork();
+    // The big cache next: under its locks the epochs may allocate, which may pick up a policy, or take a heap record.
+    GLOBAL.big.lock_for_fork();
     GLOBAL.applied.lock_for_fork();
     GLOBAL.front.classes.lock_for_fork();
-    GLOBAL.big.lock_for_fork();
     GLOBAL.hardened.lock_for_fork();
     GLOBAL.registry.free.lock_for_fork();
     GLOBAL.arena.lock_for_fork();
@@ -166,11 +166,11 @@ fn release_fork_locks() {
     // SAFETY: as above.
     unsafe { GLOBAL.hardened.unlock_after_fork() };
     // SAFETY: as above.
-    unsafe { GLOBAL.big.unlock_after_fork() };
-    // SAFETY: as above.
     unsafe { GLOBAL.front.classes.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.applied.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
     // SAFETY: as above.

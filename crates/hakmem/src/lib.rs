@@ -16,8 +16,8 @@
 //!
 //! **Not here.** Mechanisms: this crate composes the boxes. It alone has statics, thread-local storage and the gates at
 //! which a pointer is routed, once.
-//! **Invariants.** A thread uses one heap record at a time; records are never unmapped. A slow path may allocate (policy
-//! pick-up, thread registration), and does so with no lock held and its heap in a consistent state.
+//! **Invariants.** A thread uses one heap record at a time; records are never unmapped. A slow path may allocate (thread
+//! registration, the start of a thread), and does so with no lock held and its heap in a consistent state.
 //! **Why.** docs/architecture.md, docs/life-of-a-block.md
 
 mod asked;

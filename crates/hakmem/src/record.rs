@@ -24,8 +24,6 @@ pub(crate) struct HeapRecord {
     again_generation: Cell<u64>,
     pub run_policy: Cell<RunPolicy>,
     pub big_policy: Cell<BigPolicy>,
-    /// A policy pick-up is under way: an allocation that it makes does not start another one.
-    pub picking_up: Cell<bool>,
     /// See [`HeapRecord::unless_capturing`].
     is_capturing: Cell<bool>,
     /// Requests above 32 KiB that its cache of runs did not serve at once.
@@ -56,7 +54,6 @@ impl HeapRecord {
             again_generation: Cell::new(0),
             run_policy: Cell::new(RunPolicy::UNSET),
             big_policy: Cell::new(BigPolicy::UNSET),
-            picking_up: Cell::new(false),
             is_capturing: Cell::new(false),
             large_requests: Cell::new(0),
             exit_rounds: Cell::new(0),

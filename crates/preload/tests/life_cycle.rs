@@ -125,6 +125,15 @@ fn libraries_that_allocate_are_loaded_and_unloaded() {
     });
 }
 
+/// Hunts: an allocation that waits for the dynamic linker, which waits for that thread.
+#[test]
+fn a_librarys_constructor_waits_for_a_thread_that_picks_a_new_policy_up() {
+    let plugin = compile_with("waiting_plugin.c", &["-shared", "-fPIC", "-pthread"]);
+    tell("life_cycle.c", &["waiting_constructor"], |command| {
+        command.env("LIFE_CYCLE_PLUGIN", &plugin);
+    });
+}
+
 /// Also with reports and statistics, which find no stderr.
 #[test]
 fn a_process_without_open_descriptors_allocates() {

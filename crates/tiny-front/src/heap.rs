@@ -28,7 +28,7 @@ use crate::slab_state::SlabState;
 /// What dynamic classes need lies together and ends with an OS page: while none is in force, a thread has no memory there, and the
 /// first page, with the bins up to 16 KiB, and the one behind the gap are all that most threads touch.
 ///
-/// Cells, not `&mut`: a slow path may allocate (a policy pick-up does), which enters the heap again.
+/// Cells, not `&mut`: a slow path may allocate (a thread's registration does), which enters the heap again.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Heap {

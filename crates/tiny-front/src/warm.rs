@@ -32,7 +32,7 @@ impl Front {
     pub fn refill_slow(&self, heap: &Heap, class: SizeClass) -> Option<NonNull<u8>> {
         let tables = self.tables()?;
         let bin = heap.bin(class);
-        // A nested allocation of the policy pick-up or of the registration may have filled the cache already.
+        // A nested allocation, of the registration or of the start of a thread, may have filled the cache already.
         match heap.pop(class) {
             Pop::Block(block) | Pop::Beat(block) => return Some(block),
             Pop::Empty => {}

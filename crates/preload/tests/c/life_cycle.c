@@ -501,6 +501,24 @@ static void plugins(void) {
     join(&thread, 1);
 }
 
+/* A library whose constructor waits for a thread that allocates, after the policy of the process has been replaced: nothing in a thread's
+ * allocation may wait for the dynamic linker. */
+static void waiting_constructor(void) {
+    struct {
+        unsigned magic, version;
+        size_t bytes;
+        const char *profile;
+        unsigned long long numbers[3], reserved[16];
+    } keep_all = {0x48414B4D, 1, sizeof keep_all, NULL, {~0ULL, ~0ULL, ~0ULL}, {0}};
+    int (*configure)(const void *);
+    *(void **)&configure = dlsym(RTLD_DEFAULT, "hak_configure");
+    CHECK(configure == NULL || configure(&keep_all) == 0);
+    /* One that waits for ever ends here. */
+    alarm(100);
+    void *library = dlopen(getenv("LIFE_CYCLE_PLUGIN"), RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL && dlclose(library) == 0);
+}
+
 int main(int count, char **arguments) {
     check_library();
     const char *story = count > 1 ? arguments[1] : "";
@@ -525,6 +543,7 @@ int main(int count, char **arguments) {
         {"without_getrandom", without_getrandom, NULL},
         {"core", core, NULL},
         {"plugins", plugins, NULL},
+        {"waiting_constructor", waiting_constructor, NULL},
     };
     for (size_t index = 0; index < sizeof STORIES / sizeof STORIES[0]; index++) {
         if (strcmp(story, STORIES[index].name) == 0) {

@@ -8,7 +8,7 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
-use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedUsize};
+use hakmem_atomic_ops::{Flag, Shared32, Shared64, SharedUsize, spin_hint};
 use hakmem_base::keeping_errno;
 
 use crate::clock;
@@ -23,7 +23,8 @@ const STACK_MAX_BYTES: usize = 64 << 20;
 /// What is known of the thread.
 pub(crate) struct Background {
     running: Flag,
-    /// The thread to join at the end, as a number; 0 is none. Written by the starter, taken by the one who joins.
+    /// The thread to join at the end, as a number; 0 is none, [`COMING`] one whose number its starter does not know yet. Written by the
+    /// starter, taken by the one who joins.
     thread: SharedUsize,
     /// The process that it runs in: a child that was made behind the C library's back has a copy of these words and no thread.
     process: Shared32,
@@ -32,6 +33,9 @@ pub(crate) struct Background {
     /// When (ns) another start may be tried, after one that failed.
     retry_at_ns: Shared64,
 }
+
+/// No thread has this number: it is an address.
+const COMING: usize = 1;
 
 /// How long (ns) after a failed start: a process at its limit of threads would try with every allocation.
 const RETRY_NS: u64 = 1_000_000_000;
@@ -100,6 +104,10 @@ impl Background {
 
     /// The thread's last act.
     pub fn ended(&self) {
+        // Else the starter might store this thread's number over that of the next one.
+        while self.thread.load_relaxed() == COMING {
+            spin_hint();
+        }
         // ORDERING: pairs with `start`: the next starter joins this thread, which has nothing left to do.
         self.running.store_release(false);
     }
@@ -120,10 +128,13 @@ impl Background {
 
     /// Waits for the thread, which ends or has ended, unless somebody else has.
     pub fn join_ended(&self) {
+        let thread = self.thread.load_relaxed();
         // ORDERING: pairs with `spawn`; one caller takes the number.
-        let thread = self.thread.swap_acquire(0);
+        if thread <= COMING || self.thread.cas_acq_rel(thread, 0).is_err() {
+            return;
+        }
         // A confined process may not be allowed to ask which one it is, and made no children behind anybody's back.
-        if thread != 0 && (is_confined() || self.process.load_relaxed() == this_process()) {
+        if is_confined() || self.process.load_relaxed() == this_process() {
             // SAFETY: the number came from pthread_create, and only one caller takes it.
             unsafe { libc::pthread_join(thread as libc::pthread_t, ptr::null_mut()) };
         }
@@ -144,6 +155,7 @@ impl Background {
         // SAFETY: a number with glibc, a pointer with musl; zero is one of either.
         let mut thread = unsafe { core::mem::zeroed::<libc::pthread_t>() };
         let mut stack_bytes = STACK_BYTES;
+        self.thread.store_relaxed(COMING);
         let result = loop {
             // SAFETY: initialised above.
             unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, stack_bytes) };
@@ -157,14 +169,14 @@ impl Background {
         };
         // SAFETY: initialised above, not used afterwards.
         unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
-        // SAFETY: restores what was there.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
         if result == 0 {
             self.starts.add_relaxed(1);
             self.process.store_relaxed(this_process());
-            // ORDERING: pairs with `join_ended`.
-            self.thread.store_release(thread as usize);
         }
+        // ORDERING: pairs with `join_ended`. Before a signal's handler may keep this thread: the other one's end waits for it.
+        self.thread.store_release(if result == 0 { thread as usize } else { 0 });
+        // SAFETY: restores what was there.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
         result == 0
     }
 }

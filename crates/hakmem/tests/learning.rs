@@ -34,6 +34,8 @@ const STALL: u32 = 2;
 static IS_MET: Flag = Flag::new(false);
 /// No thread is to be had.
 static NO_THREADS: Flag = Flag::new(false);
+/// Whoever starts a learning thread is told of it late: when it, and another one, have been there.
+static IS_TOLD_LATE: Flag = Flag::new(false);
 
 /// In place of the C library's, for the whole program.
 ///
@@ -76,7 +78,12 @@ unsafe extern "C" fn pthread_create(
     // SAFETY: the C library's function of this name has this type.
     let real = unsafe { std::mem::transmute::<*mut c_void, Create>(real) };
     // SAFETY: passed on to the caller.
-    unsafe { real(thread, attributes, start, argument) }
+    let result = unsafe { real(thread, attributes, start, argument) };
+    if IS_TOLD_LATE.is_set_relaxed() {
+        IS_TOLD_LATE.store_release(false);
+        thread::sleep(Duration::from_millis(500));
+    }
+    result
 }
 
 /// Whether this is the learning thread. Asked by it in the midst of a look, so it must not allocate.
@@ -255,6 +262,41 @@ fn a_check_waits_for_the_end_of_the_thread() {
             }
             hakmem::check_invariants();
         }
+    });
+}
+
+/// Hunts: a thread whose number its starter stores over that of the next one, which nobody joins then.
+#[test]
+fn a_thread_that_ends_before_its_starter_knows_it_is_not_mistaken_for_the_next_one() {
+    alone("a_thread_that_ends_before_its_starter_knows_it_is_not_mistaken_for_the_next_one", &[], || {
+        Work::new(13).some();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                IS_TOLD_LATE.store_release(true);
+                hakmem::set_mode(Mode::Observe)
+            });
+            while !has_learner() {
+                thread::yield_now();
+            }
+            hakmem::set_mode(Mode::Frozen);
+            while has_learner() {
+                thread::yield_now();
+            }
+            TROUBLE.store_relaxed(STALL);
+            hakmem::set_mode(Mode::Observe);
+            while !IS_MET.is_set_relaxed() {
+                thread::yield_now();
+            }
+        });
+        hakmem::freeze();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(200));
+                TROUBLE.store_relaxed(NONE);
+            });
+            hakmem::check_invariants();
+            assert!(!has_learner(), "nobody has waited for it");
+        });
     });
 }
 

@@ -290,6 +290,7 @@ pub(crate) fn forget_in_child() {
 pub(crate) fn forget_findings_in_child() {
     let state = &GLOBAL.learning;
     let _parents = state.learned.lock().take();
+    GLOBAL.front.os.watch(false);
     state.windows.store_relaxed(0);
     state.published.store_relaxed(0);
 }

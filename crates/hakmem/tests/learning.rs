@@ -429,6 +429,27 @@ fn forked_children_begin_to_learn_anew() {
     });
 }
 
+/// Hunts: an account of what other policies would have led to, kept at every take and give though nobody reads it.
+#[test]
+fn a_forked_child_that_does_not_learn_keeps_no_account() {
+    alone("a_forked_child_that_does_not_learn_keeps_no_account", &[LEARN], || {
+        let mut work = Work::new(14);
+        work.until(|| windows() > 3);
+        // SAFETY: the child allocates and ends; no lock of the test is held by another thread.
+        let process = unsafe { libc::fork() };
+        if process == 0 {
+            hakmem::freeze();
+            let before = hakmem::observed().hindsight;
+            thread::sleep(Duration::from_millis(50));
+            work.some();
+            let is_kept = hakmem::observed().hindsight != before;
+            // SAFETY: takes a number.
+            unsafe { libc::_exit(is_kept.into()) };
+        }
+        wait_for(process);
+    });
+}
+
 #[test]
 fn a_process_ends_or_executes_another_program_in_the_midst_of_learning() {
     alone("a_process_ends_or_executes_another_program_in_the_midst_of_learning", &[LEARN], || {

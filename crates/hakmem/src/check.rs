@@ -7,6 +7,7 @@ use hakmem_ownership::Route;
 use hakmem_tiny_front::Tables;
 
 use crate::global::GLOBAL;
+use crate::scavenger;
 use crate::watcher;
 
 /// What the route words say: units by what they are used for, and bytes of the blocks that are one unit or more.
@@ -48,6 +49,7 @@ impl Census {
 /// not those of the blocks.
 pub(crate) fn check_invariants() {
     let Some(tables) = GLOBAL.front.tables() else { return };
+    let _nothing_in_hand = scavenger::hold_back();
     GLOBAL.front.os.check_invariants();
     GLOBAL.big.check_invariants();
     GLOBAL.hardened.check_invariants();

@@ -134,6 +134,7 @@ extern "C" fn before_fork() {
     }
     learning::lock_for_fork();
     watcher::lock_for_fork();
+    scavenger::lock_for_fork();
     GLOBAL.setup.lock_for_fork();
     // The big cache next: under its locks the epochs may allocate, which may pick up a policy, or take a heap record.
     GLOBAL.big.lock_for_fork();
@@ -173,6 +174,8 @@ fn release_fork_locks() {
     unsafe { GLOBAL.big.unlock_after_fork() };
     // SAFETY: as above.
     unsafe { GLOBAL.setup.unlock_after_fork() };
+    // SAFETY: as above.
+    unsafe { scavenger::unlock_after_fork() };
     // SAFETY: as above.
     unsafe { watcher::unlock_after_fork() };
     // SAFETY: as above.

@@ -7,7 +7,7 @@
 
 use core::ffi::c_void;
 use core::ptr;
-use hakmem_atomic_ops::Bell;
+use hakmem_atomic_ops::{Bell, Lock, LockGuard};
 use hakmem_policy::Scavenger;
 
 use crate::background::Background;
@@ -31,11 +31,13 @@ pub(crate) struct State {
     work: Bell,
     /// Rung at the end.
     end: Bell,
+    /// Held while kept big blocks are in its hands, neither kept nor given back.
+    giving_back: Lock<()>,
 }
 
 impl State {
     pub const fn new() -> Self {
-        Self { background: Background::new(), work: Bell::new(), end: Bell::new() }
+        Self { background: Background::new(), work: Bell::new(), end: Bell::new(), giving_back: Lock::new(()) }
     }
 }
 
@@ -85,6 +87,25 @@ pub(crate) fn forget_in_child() {
     GLOBAL.scavenger.background.forget_in_child();
 }
 
+/// Keeps it from giving kept big blocks back, from now on until the guard is dropped.
+pub(crate) fn hold_back() -> LockGuard<'static, ()> {
+    GLOBAL.scavenger.giving_back.lock()
+}
+
+/// Before a fork, ahead of the locks of what is below.
+pub(crate) fn lock_for_fork() {
+    GLOBAL.scavenger.giving_back.lock_for_fork();
+}
+
+/// After it, in parent and child.
+///
+/// # Safety
+/// - This thread (or the thread that it is a forked copy of) called [`lock_for_fork`].
+pub(crate) unsafe fn unlock_after_fork() {
+    // SAFETY: passed on to the caller.
+    unsafe { GLOBAL.scavenger.giving_back.unlock_after_fork() };
+}
+
 /// Ends the scavenger and waits for it.
 pub(crate) fn stop() {
     GLOBAL.scavenger.background.stop(|| {
@@ -120,7 +141,10 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
         let next_sort_ms = if unread::waits() { unread::pause_ms() } else { SLEEP_MAX_MS };
         GLOBAL.scavenger.end.wait(next_purge_ms.min(next_sort_ms).clamp(SLEEP_MIN_MS, SLEEP_MAX_MS));
         let Some(tables) = GLOBAL.front.tables() else { break };
-        let evicted = GLOBAL.big.evict_due(&GLOBAL.big_context(tables, None));
+        let evicted = {
+            let _held = hold_back();
+            GLOBAL.big.evict_due(&GLOBAL.big_context(tables, None))
+        };
         let is_purged = purge_all_due();
         let sorted = unread::sort_due();
         idle_looks = if evicted + sorted == 0 && !is_purged { idle_looks + 1 } else { 0 };

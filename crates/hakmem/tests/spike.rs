@@ -101,6 +101,26 @@ fn a_spike_that_others_freed_returns_while_its_thread_sleeps() {
     });
 }
 
+/// Hunts: a kept block that is in the scavenger's hands while everything is counted.
+#[test]
+fn a_check_finds_every_block_while_the_scavenger_gives_kept_ones_back() {
+    const BLOCKS: u64 = 60;
+    const TEST: &str = "a_check_finds_every_block_while_the_scavenger_gives_kept_ones_back";
+    if Child::role().is_none() {
+        let child = Child::of_test(TEST, "check").env("HAKMEM_SCAVENGER", "on").env("HAKMEM_BIG_RETAIN_MS", "50");
+        return child.env("HAKMEM_BIG_RETAIN_BYTES", "1G").run().assert_success();
+    }
+    for _ in 0..20 {
+        let before = hakmem::stats().big_evictions;
+        let blocks: Vec<Vec<u8>> = (0..BLOCKS).map(|_| Vec::with_capacity(3 << 20)).collect();
+        drop(blocks);
+        while hakmem::stats().big_evictions < before + BLOCKS {
+            hakmem::check_invariants();
+        }
+    }
+    assert!(hakmem::stats().scavenger_starts > 0);
+}
+
 #[test]
 fn runs_that_idle_serve_small_blocks_when_the_heap_grows() {
     Child::alone("runs_that_idle_serve_small_blocks_when_the_heap_grows", || {

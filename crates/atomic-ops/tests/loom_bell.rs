@@ -4,8 +4,8 @@
 
 #![cfg(alloc_loom)]
 
-use hakmem_atomic_ops::Bell;
 use hakmem_atomic_ops::model::{Model, reads, thread, writes};
+use hakmem_atomic_ops::{Bell, Flag, Shared32};
 use std::sync::Arc;
 
 /// A bell and the work that it announces.
@@ -40,7 +40,7 @@ fn of_two_ringers_none_is_overheard() {
     // Hunts: a ringer that sees the bell as rung and goes, while the waiter is just taking that ring: the waiter would have
     // to see its work, or sleep once more and be woken.
     Model::preemptions(2, 3).check(|| {
-        let post = Arc::new((Bell::new(), hakmem_atomic_ops::Shared32::new(0)));
+        let post = Arc::new((Bell::new(), Shared32::new(0)));
         let ringers: Vec<_> = (0..2)
             .map(|_| {
                 let post = Arc::clone(&post);
@@ -55,5 +55,31 @@ fn of_two_ringers_none_is_overheard() {
         for ringer in ringers {
             ringer.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn what_was_written_before_a_ring_for_sure_is_seen_though_another_ring_came_first() {
+    // Hunts: a ringer that finds the bell rung and leaves it at that, while the waiter is taking the other one's ring: it sees that it
+    // is not to stop, and sleeps for ever.
+    Model::preemptions(2, 3).check(|| {
+        let post = Arc::new((Bell::new(), Flag::new(false)));
+        let other = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || post.0.ring())
+        };
+        let stopper = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || {
+                // Models want flags set by exchange.
+                let _first = post.1.try_set_acq_rel();
+                post.0.ring_surely();
+            })
+        };
+        while !post.1.is_set_relaxed() {
+            post.0.wait(LONG_MS);
+        }
+        other.join().unwrap();
+        stopper.join().unwrap();
     });
 }

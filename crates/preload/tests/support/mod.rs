@@ -1,5 +1,5 @@
 //! Builds what the tests run: C and C++ programs, and the preload library.
-#![allow(clippy::unwrap_used, dead_code, reason = "a test may stop, and needs some of this")]
+#![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "a test may stop, and needs some of this")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +13,12 @@ pub fn preload(command: &mut Command) {
     command.env("LD_PRELOAD", library).env("EXPECT_LIBRARY", library.file_name().unwrap());
 }
 
-/// The number that the exit statistics give for `name`.
+/// The number that the exit statistics give for `name`; that there are none is no zero.
+#[track_caller]
 pub fn number(ended: &Ended, name: &str) -> u64 {
     let lines = ended.lines_of(&format!("  {name} "));
-    lines.first().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    let number = lines.first().and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name} in the statistics: {}", ended.stderr))
 }
 
 /// Compiles a program, once however many tests use it. It exports its functions, so that some can stand before the C

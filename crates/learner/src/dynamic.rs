@@ -53,8 +53,10 @@ pub(crate) struct DynamicClasses {
 impl DynamicClasses {
     /// Nothing is known; what the boot policy has in force stays until looks say that it is in vain.
     pub(crate) fn new(boot: &FrozenPolicy) -> Self {
-        let mut chosen = [None; SIZES];
+        let (mut chosen, mut last) = ([None; SIZES], None);
         let classes = boot.dynamic_classes.iter().filter_map(|bytes| SizeClass::dynamic(*bytes as usize));
+        // Sizes next to each other may be of one class.
+        let classes = classes.filter(|class| last.replace(*class) != Some(*class));
         chosen.iter_mut().zip(classes).for_each(|(place, class)| *place = Some(Entry { class, looks: 0 }));
         Self { seen: Sizes::new(), live: Sizes::new(), chosen, rising: [None; MOST], is_known: false }
     }
@@ -98,10 +100,10 @@ impl DynamicClasses {
         }
     }
 
-    /// Whether no class in force serves nearly as well.
+    /// Whether no class in force serves nearly as well. The boot policy may have several of one gap.
     fn is_news(&self, class: SizeClass) -> bool {
-        let rival = self.chosen.iter().flatten().find(|entry| entry.class.fixed() == class.fixed());
-        rival.is_none_or(|rival| self.live.saved_by(class) > BETTER * self.live.saved_by(rival.class))
+        let mut rivals = self.chosen.iter().flatten().filter(|entry| entry.class.fixed() == class.fixed());
+        rivals.all(|rival| self.live.saved_by(class) > BETTER * self.live.saved_by(rival.class))
     }
 
     /// In the place of one of the same gap, else in a free one.
@@ -205,11 +207,29 @@ mod tests {
         assert_eq!(in_force(&classes), [4224]);
     }
 
+    fn booted(sizes: &[u32]) -> DynamicClasses {
+        let mut dynamic_classes = [0; SIZES];
+        dynamic_classes.iter_mut().zip(sizes).for_each(|(place, size)| *place = *size);
+        let boot = FrozenPolicy { dynamic_classes, ..FrozenPolicy::DEFAULT };
+        assert_eq!(boot.validate(), Ok(()));
+        DynamicClasses::new(&boot)
+    }
+
+    #[test]
+    fn two_sizes_of_the_boot_policy_may_be_of_one_class_and_two_of_its_classes_of_one_gap() {
+        let mut classes = booted(&[4360, 4365]);
+        look(&mut classes, 4360, 8000);
+        assert_eq!(in_force(&classes), [4368]);
+        let mut classes = booted(&[4200, 4360]);
+        (0..5).for_each(|_| look(&mut classes, 4360, 8000));
+        assert_eq!(in_force(&classes), [4224, 4368]);
+        (0..10).for_each(|_| look(&mut classes, 4360, 8000));
+        assert_eq!(in_force(&classes), [4368]);
+    }
+
     #[test]
     fn what_the_boot_policy_has_in_force_stays_while_it_is_of_use() {
-        let mut dynamic_classes = [0; SIZES];
-        dynamic_classes[..2].copy_from_slice(&[4360, 8400]);
-        let mut classes = DynamicClasses::new(&FrozenPolicy { dynamic_classes, ..FrozenPolicy::DEFAULT });
+        let mut classes = booted(&[4360, 8400]);
         (0..30).for_each(|_| look(&mut classes, 4360, 8000));
         assert_eq!(in_force(&classes), [4368]);
     }

@@ -133,6 +133,11 @@ impl Canary {
         !matches!(self.stage, Stage::Listens { .. })
     }
 
+    /// Whether the account has been found dearer, and rests for that.
+    pub(crate) const fn has_failed(&self) -> bool {
+        matches!(self.stage, Stage::Rests { .. })
+    }
+
     /// Whether what the program costs now is what the policy costs that runs.
     pub(crate) fn is_settled(&self) -> bool {
         !matches!(self.stage, Stage::Checks { since_ms } if since_ms < SETTLES_MS)
@@ -183,7 +188,7 @@ impl Canary {
         }
     }
 
-    fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.stage = Stage::Rests { left_ms: self.rest_ms };
         self.rest_ms = (self.rest_ms * 2.0).min(LONGEST_REST_MS);
     }
@@ -257,10 +262,6 @@ mod tests {
         }
     }
 
-    fn has_failed(canary: &Canary) -> bool {
-        matches!(canary.stage, Stage::Rests { .. })
-    }
-
     /// Windows until the account is put to rest; 1000 if it never is. The boot policy costs 1, and so much as long as the program warms up.
     fn lives(warm_up: f64, cost: f64, seed: u64) -> u32 {
         let (mut canary, mut season, mut random) = (Canary::new(), Clocked::default(), Random::new(seed));
@@ -279,7 +280,7 @@ mod tests {
             );
             season.add(&seen, 100.0, is_boot && canary.is_settled(), !is_boot);
             canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
-            if has_failed(&canary) {
+            if canary.has_failed() {
                 return number;
             }
         }
@@ -315,7 +316,7 @@ mod tests {
             let season = number % 2;
             seasons[season].add(&window(&mut random, costs[season]), 100.0, is_boot && canary.is_settled(), !is_boot);
             canary.judge(seasons.iter_mut(), 100.0, &Weights::default());
-            assert!(!has_failed(&canary), "after {number} windows");
+            assert!(!canary.has_failed(), "after {number} windows");
         }
     }
 
@@ -328,7 +329,7 @@ mod tests {
             let is_boot = canary.rests() || number < 60;
             season.add(&window(&mut random, if is_boot { 1.0 } else { 1.5 }), 100.0, is_boot, !is_boot);
             canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
-            match (has_failed(&canary), began) {
+            match (canary.has_failed(), began) {
                 (true, None) => began = Some(number),
                 (false, Some(start)) => {
                     rests.push(number - start);
@@ -358,8 +359,8 @@ mod tests {
             let seen = steady(100.0, if is_boot { 1000.0 } else { 3000.0 }, 0.0, 64 << 20);
             season.add(&seen, 100.0, is_boot, !is_boot);
             canary.judge(core::iter::once(&mut season), 100.0, &Weights::default());
-            assert_eq!(has_failed(&canary), number >= 64, "after {number} windows");
-            if has_failed(&canary) {
+            assert_eq!(canary.has_failed(), number >= 64, "after {number} windows");
+            if canary.has_failed() {
                 return;
             }
         }
@@ -374,7 +375,7 @@ mod tests {
             let seen = steady(1000.0, 1000.0, 1.0, 64 << 20);
             seasons[season(second)].add(&seen, 1000.0, is_boot && canary.is_settled(), !is_boot);
             canary.judge(seasons.iter_mut(), 1000.0, &Weights::default());
-            assert!(!has_failed(&canary));
+            assert!(!canary.has_failed());
             match (canary.rests(), began) {
                 (true, None) => began = Some(second),
                 (false, Some(start)) => {

@@ -7,9 +7,10 @@
 use crate::Window;
 use crate::canary::{Canary, Clocked};
 use crate::knob::Knob;
+use crate::ledger::Reason;
 use crate::math::{exp, log2};
 use crate::options::Options;
-use crate::outlook::{Account, Outlook, Part, Setting, cheapest, cheapest_size};
+use crate::outlook::{Account, LEAST_MS, MS_FOR_HUGE_PAGES, Outlook, Part, Setting, cheapest, cheapest_size};
 use hakmem_policy::FrozenPolicy;
 
 /// Kinds of memory: blocks up to 1 KiB and up to 32 KiB, runs, big blocks.
@@ -164,9 +165,21 @@ impl Foresight {
         self.account.is_known()
     }
 
-    /// Whether a knob is set by account at present.
-    pub(crate) fn sets(&self, knob: Knob) -> bool {
-        self.is_active() && !self.canary.rests() && Self::may_set(knob)
+    /// Why a knob has its value, if that is the account's affair.
+    pub(crate) fn reason(&self, knob: Knob) -> Option<Reason> {
+        if !self.is_active() || !Self::may_set(knob) {
+            return None;
+        }
+        let known = self.seasons.iter().filter(|season| season.outlook.is_known());
+        let covered_ms: f64 = known.map(|season| season.outlook.elapsed_ms).sum();
+        let enough_ms = if knob == Knob::Thp { MS_FOR_HUGE_PAGES } else { LEAST_MS };
+        Some(if self.canary.has_failed() {
+            Reason::Outdated
+        } else if covered_ms < enough_ms {
+            Reason::Untried
+        } else {
+            Reason::Foreseen
+        })
     }
 
     /// Whether a knob is set by account where there is one.
@@ -302,11 +315,9 @@ impl Foresight {
             self.now = self.seasons.len();
             self.seasons.push(fresh);
         } else {
-            let shortest = self
-                .seasons
-                .iter()
-                .enumerate()
-                .min_by(|(_, one), (_, other)| one.elapsed_ms.total_cmp(&other.elapsed_ms));
+            // Not the one that ends: it may go on as the season before.
+            let others = self.seasons.iter().enumerate().filter(|(place, _)| *place != self.now);
+            let shortest = others.min_by(|(_, one), (_, other)| one.elapsed_ms.total_cmp(&other.elapsed_ms));
             self.now = shortest.map_or(0, |(place, _)| place);
             if let Some(place) = self.seasons.get_mut(self.now) {
                 *place = fresh;
@@ -336,21 +347,28 @@ impl Foresight {
 
     /// Puts the chosen settings of the present season into a policy.
     pub(crate) fn apply(&self, policy: &mut FrozenPolicy, options: &Options) {
-        self.apply_season(self.now, policy, options);
+        if !self.canary.rests() {
+            self.apply_season(self.now, policy, options);
+        }
     }
 
-    /// The same for the season that has lasted longest.
+    /// The same for the season that has lasted longest. A check is no verdict: what is known stays so meanwhile.
     pub(crate) fn apply_longest(&self, policy: &mut FrozenPolicy, options: &Options) {
         let longest =
             self.seasons.iter().enumerate().max_by(|(_, one), (_, other)| one.elapsed_ms.total_cmp(&other.elapsed_ms));
-        self.apply_season(longest.map_or(self.now, |(place, _)| place), policy, options);
+        if !self.canary.has_failed() {
+            self.apply_season(longest.map_or(self.now, |(place, _)| place), policy, options);
+        }
     }
 
     fn apply_season(&self, place: usize, policy: &mut FrozenPolicy, options: &Options) {
-        let Some(season) = self.seasons.get(place).filter(|_| self.is_active() && !self.canary.rests()) else { return };
-        let setting = Setting { delay: season.delay, size: self.size };
-        for (knob, value) in [(Knob::PurgeDelay, setting.delay_value()), (Knob::Thp, setting.size_value())] {
-            if options.learns(knob) && Setting::of(policy) != setting {
+        let Some(season) = self.seasons.get(place).filter(|_| self.is_active()) else { return };
+        let (now, chosen) = (Setting::of(policy), Setting { delay: season.delay, size: self.size });
+        for (knob, is_set, value) in [
+            (Knob::PurgeDelay, now.delay == chosen.delay, chosen.delay_value()),
+            (Knob::Thp, now.size == chosen.size, chosen.size_value()),
+        ] {
+            if options.learns(knob) && !is_set {
                 knob.set(policy, value);
             }
         }
@@ -506,18 +524,85 @@ mod tests {
     #[test]
     fn purge_delay_and_huge_pages_are_set_by_account_while_it_is_listened_to() {
         let mut life = Life::new(Options::default());
-        let set = |life: &Life| Knob::ALL.into_iter().filter(|knob| life.foresight.sets(*knob)).collect::<Vec<_>>();
-        assert_eq!(set(&life), []);
         life.run(20, 10, 200, 700);
-        assert_eq!(set(&life), [Knob::PurgeDelay, Knob::Thp]);
+        assert_ne!(life.policy, FrozenPolicy::DEFAULT);
         // A check: the boot policy's settings are back.
         while !life.foresight.canary.rests() {
             life.run(1, 10, 200, 700);
         }
-        assert_eq!(set(&life), []);
         let mut policy = FrozenPolicy::DEFAULT;
         life.foresight.apply(&mut policy, &life.options);
         assert_eq!(policy, FrozenPolicy::DEFAULT);
+    }
+
+    #[test]
+    fn a_check_changes_nothing_of_what_is_exported_and_a_failure_does() {
+        let exported = |life: &Life| {
+            let mut policy = FrozenPolicy::DEFAULT;
+            life.foresight.apply_longest(&mut policy, &life.options);
+            policy.purge_delay_ms
+        };
+        let mut life = Life::new(Options::default());
+        life.run(100, 10, 200, 700);
+        let kept = exported(&life);
+        assert!(kept >= 1000);
+        while !life.foresight.canary.rests() {
+            life.run(1, 10, 200, 700);
+        }
+        let mut running = FrozenPolicy::DEFAULT;
+        life.foresight.apply(&mut running, &life.options);
+        assert_eq!((exported(&life), running), (kept, FrozenPolicy::DEFAULT));
+        life.foresight.canary.rest();
+        assert_eq!(exported(&life), 300);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_on_the_lists_stays_when_the_other_one_is_changed() {
+        let boot = FrozenPolicy { thp_heap_bytes: 10 << 20, ..FrozenPolicy::DEFAULT };
+        let (mut foresight, mut policy) = (Foresight::new(&boot), boot.clone());
+        for _ in 0..40 {
+            let seen = window(10, 200, 3_600_000, &policy);
+            foresight.look(&seen, &policy, &boot, &Options::default());
+            foresight.apply(&mut policy, &Options::default());
+        }
+        assert!(policy.purge_delay_ms <= 30);
+        assert_eq!(policy.thp_heap_bytes, boot.thp_heap_bytes);
+    }
+
+    #[test]
+    fn the_account_says_why_a_knob_has_its_value_once_it_says_enough_about_it() {
+        let reasons = |life: &Life| [Knob::PurgeDelay, Knob::Thp, Knob::Warm].map(|knob| life.foresight.reason(knob));
+        let mut life = Life::new(Options::default());
+        assert_eq!(reasons(&life), [None; 3]);
+        life.run(20, 10, 200, 700);
+        assert_eq!(reasons(&life), [Some(Reason::Foreseen), Some(Reason::Untried), None]);
+        life.run(300, 10, 200, 700);
+        assert_eq!(reasons(&life), [Some(Reason::Foreseen), Some(Reason::Foreseen), None]);
+        life.foresight.canary.rest();
+        assert_eq!(reasons(&life), [Some(Reason::Outdated), Some(Reason::Outdated), None]);
+    }
+
+    #[test]
+    fn a_new_season_takes_the_place_of_the_shortest_one_but_not_of_the_one_that_ends() {
+        let boot = FrozenPolicy::DEFAULT;
+        let (mut foresight, options) = (Foresight::new(&boot), Options::default());
+        foresight.seasons = (0..SEASONS)
+            .map(|place| {
+                let mut season = Season::new(Range::at(&[20.0 + 3.0 * place as f64; KINDS]), 0);
+                (season.elapsed_ms, season.delay) = (10_000.0 + place as f64, place % DELAYS);
+                season
+            })
+            .collect();
+        // The one that ends was the shortest of all.
+        foresight.now = 5;
+        foresight.seasons[5].elapsed_ms = 5000.0;
+        let mut turns = 0;
+        for _ in 0..30 {
+            foresight.look(&window(10, 200, 700, &boot), &boot, &boot, &options);
+            turns += u32::from(foresight.turns());
+        }
+        assert_eq!((turns, foresight.now, foresight.before, foresight.seasons.len()), (1, 0, 5, SEASONS));
+        assert_eq!(foresight.seasons[5].elapsed_ms, 5000.0);
     }
 
     #[test]

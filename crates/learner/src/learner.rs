@@ -215,18 +215,18 @@ impl Learner {
         Knob::ALL.into_iter().map(move |knob| {
             let entry = page.ledger.of(knob);
             let is_off = entry.trials == 0 && !self.options.learns(knob);
-            let is_foreseen = self.foresight.sets(knob);
+            let by_account = self.foresight.reason(knob);
             let is_left_alone = self.foresight.is_active() && Foresight::leaves_alone(knob) && entry.trials == 0;
             let is_counted = knob == Knob::DynamicClasses && self.dynamic.is_active();
-            let reason = match (is_off, is_foreseen) {
+            let reason = match (is_off, by_account) {
                 (true, _) => Reason::Off,
-                (_, true) => Reason::Foreseen,
+                (_, Some(reason)) => reason,
                 _ if is_left_alone => Reason::LeftAlone,
                 _ if is_counted => Reason::Counted,
                 _ => entry.reason,
             };
             // What a trial cost says nothing of a value that comes from elsewhere.
-            let is_by_trial = !matches!(reason, Reason::Foreseen | Reason::Counted);
+            let is_by_trial = by_account.is_none() && reason != Reason::Counted;
             let (with, without) = if is_by_trial { (entry.with, entry.without) } else { (0.0, 0.0) };
             let (before, now) = (knob.value(&self.boot), knob.value(&self.exported));
             Evidence { knob, before, now, trials: entry.trials, with, without, reason }

@@ -11,7 +11,7 @@ pub enum Reason {
     Untried,
     /// Its learner is switched off.
     Off,
-    /// Counts say that no other value could gain anything worth having.
+    /// Counts say that no other value could gain anything worth a trial.
     NothingAtStake,
     /// Trials showed no difference.
     NoDifference,
@@ -38,11 +38,15 @@ impl Reason {
         match self {
             Self::Untried => "its turn has not come, so the value is that of the start",
             Self::Off => "its learner is switched off, so the value is that of the start",
-            Self::NothingAtStake => "the program does too little that it matters for, so no other value was tried",
+            Self::NothingAtStake => {
+                "what another value could gain at most is too little for a trial, so none was tried"
+            }
             Self::NoDifference => "other values made no difference that could be told from noise, so it stays",
             Self::RolledBack => "other values were tried, were worse, and were taken back",
             Self::Better => "this value was better in paired trials",
-            Self::Foreseen => "by the account of memory taken and given back it would have been the cheapest of all",
+            Self::Foreseen => {
+                "by the account of memory taken and given back no other value would have been cheaper by enough for a change"
+            }
             Self::LeftAlone => "the delay of purges is set by account instead, so the value is that of the start",
             Self::Counted => {
                 "these sizes have so many live blocks, or no size has, that classes of their own save memory"

@@ -99,7 +99,7 @@ impl Prices {
 const PAGE_MEMORY_MS: f64 = 40_000.0;
 const PROGRAM_MEMORY_MS: f64 = 600_000.0;
 /// An account over less (ms) says too little.
-const LEAST_MS: f64 = 1500.0;
+pub(crate) const LEAST_MS: f64 = 1500.0;
 /// What the kernel takes (ns): orders of magnitude (docs/decisions/0001-founding-measurements.md).
 pub(crate) const FAULT_NS: f64 = 2000.0;
 pub(crate) const HUGE_FAULT_NS: f64 = 400_000.0;
@@ -311,7 +311,7 @@ const WORTH_A_CHANGE: f64 = 0.004;
 /// The same for huge pages, and the time (ms) that all accounts together must cover: they stay where they are once, and the first
 /// seconds of a program are like none of the later ones.
 const WORTH_HUGE_PAGES: f64 = 0.05;
-const MS_FOR_HUGE_PAGES: f64 = 20_000.0;
+pub(crate) const MS_FOR_HUGE_PAGES: f64 = 20_000.0;
 
 #[cfg(test)]
 mod tests {

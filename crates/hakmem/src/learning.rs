@@ -193,9 +193,13 @@ impl LearnerChoices {
             strategies: method.is_some(),
             method: method.unwrap_or(usual.method),
             cap_terms: self.cap_terms,
-            weights: Weights::with_memory_permille(self.memory_permille),
+            weights: self.weights(),
             ..usual
         }
+    }
+
+    pub fn weights(self) -> Weights {
+        Weights::with_memory_permille(self.memory_permille)
     }
 }
 

@@ -541,6 +541,7 @@ pub(crate) fn for_each_hint(purge_delay_ms: u32, visit: &mut dyn FnMut(&SiteHint
             .checked_div(state.windows.load_relaxed())
             .unwrap_or(totals.resident_bytes),
         purge_delay_ms,
+        weights: GLOBAL.boot().learner.weights(),
     };
     let for_each_alive = |visit: &mut Visit<'_>| state.pool.for_each_alive(now_ns, look, visit);
     if let Some(blocks) = blocks.as_mut() {

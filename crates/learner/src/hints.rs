@@ -53,6 +53,8 @@ pub struct SiteCosts {
     pub resident_bytes: u64,
     /// How long (ms) freed memory keeps its pages anyway; `u32::MAX`: for ever.
     pub purge_delay_ms: u32,
+    /// What counts how much.
+    pub weights: Weights,
 }
 
 /// A site that deserves a rule, and why.
@@ -203,7 +205,7 @@ fn wait_ms(site: &Site, costs: &SiteCosts, all_bytes: f64) -> u32 {
     let is_huge = touched * 1000.0 >= DENSE_PERMILLE;
     let (mib_ns, mib_faults) = if is_huge { (HUGE_MIB_NS, HUGE_MIB_FAULTS) } else { (SMALL_MIB_NS, SMALL_MIB_FAULTS) };
     let mib = big.blocks() * block_bytes / MIB;
-    let weights = Weights::default();
+    let weights = &costs.weights;
     let cpu = (mib * mib_ns / costs.cpu_ns.max(1) as f64).min(1.0);
     let faults = (mib * mib_faults / costs.page_faults.max(1) as f64).min(1.0);
     let gain = weights.cpu * cpu + weights.faults * faults;
@@ -230,6 +232,7 @@ mod tests {
         page_faults: 100_000,
         resident_bytes: 500 << 20,
         purge_delay_ms: 300,
+        weights: Weights { cpu: 0.4, faults: 0.3, memory: 0.3 },
     };
 
     fn frames(calls: &[usize]) -> Frames {
@@ -339,6 +342,8 @@ mod tests {
         };
         assert_eq!(found(&COSTS), 1);
         assert_eq!(found(&SiteCosts { resident_bytes: 40 << 20, ..COSTS }), 0, "the program is hardly larger");
+        let weights = Weights::with_memory_permille(0);
+        assert_eq!(found(&SiteCosts { resident_bytes: 40 << 20, weights, ..COSTS }), 1, "which is nobody's concern");
         assert_eq!(found(&SiteCosts { purge_delay_ms: u32::MAX, ..COSTS }), 0, "its pages stay anyway");
         assert_eq!(found(&SiteCosts { purge_delay_ms: 1000, ..COSTS }), 0, "they stay for long enough");
         assert_eq!(

@@ -320,16 +320,20 @@ pub(crate) fn finish() {
 #[inline(never)]
 fn write_policy_out(path: &[u8]) {
     let learned = learned();
-    if learned.is_none() && mode() == Mode::Learn && files::is_there(path) {
-        // Of a script's processes most learn nothing: what one of them has written stays.
+    if learned.is_none() && mode() != Mode::Learn {
+        report("HAKMEM_POLICY_OUT without HAKMEM_MODE=LEARN: nothing was learned, nothing is written");
         return;
     }
-    if learned.is_some() || mode() == Mode::Learn {
-        let policy = learned.as_ref().map_or_else(crate::policy, |learned| learned.policy.clone());
+    let policy = learned.as_ref().map_or_else(crate::policy, |learned| learned.policy.clone());
+    // Of a script's processes most learn nothing: what one of them has written stays.
+    if has_learned(learned.as_deref()) || watcher::has_hints(policy.purge_delay_ms) || !files::is_there(path) {
         policy_file::write(path, &policy, learned.as_deref());
-    } else {
-        report("HAKMEM_POLICY_OUT without HAKMEM_MODE=LEARN: nothing was learned, nothing is written");
     }
+}
+
+/// Whether anything has become of the windows: a policy that was tried, or the finding that none is worth it.
+fn has_learned(learned: Option<&Learned>) -> bool {
+    learned.is_some_and(|learned| learned.published > 0 || learned.phase != Phase::Learn)
 }
 
 /// Before a fork.

@@ -549,6 +549,13 @@ pub(crate) fn for_each_hint(purge_delay_ms: u32, visit: &mut dyn FnMut(&SiteHint
     }
 }
 
+/// Whether there is anything to show.
+pub(crate) fn has_hints(purge_delay_ms: u32) -> bool {
+    let mut is_any = false;
+    for_each_hint(purge_delay_ms, &mut |_| is_any = true);
+    is_any
+}
+
 /// For the statistics.
 pub(crate) struct Costs {
     pub watched: u64,

@@ -600,6 +600,28 @@ fn what_was_learned_is_left_behind_and_is_where_the_next_process_starts() {
     }
 }
 
+/// A few windows are no baseline: nothing was tried, and nothing is known that the file does not say better.
+#[test]
+fn a_process_that_has_learned_nothing_leaves_a_file_that_is_there() {
+    const TEST: &str = "a_process_that_has_learned_nothing_leaves_a_file_that_is_there";
+    if Child::role().is_some() {
+        Work::new(13).until(|| windows() > 0);
+        assert_eq!(published(), 0);
+        return;
+    }
+    let folder = folder("nothing");
+    let (there, absent) = (folder.join("there.toml"), folder.join("absent.toml"));
+    fs::write(&there, "version = 1\n# What another process has learned.\n").unwrap();
+    for out in [&there, &absent] {
+        let child = Child::of_test(TEST, "learn").env("HAKMEM_MODE", "LEARN").env("HAKMEM_LEARN_WINDOW_MS", "500");
+        let child =
+            child.env("HAKMEM_LEARN_WINDOW_ALLOCS", "1073741824").env("HAKMEM_POLICY_OUT", out.to_str().unwrap());
+        child.run().assert_success();
+    }
+    assert_eq!(fs::read_to_string(&there).unwrap(), "version = 1\n# What another process has learned.\n");
+    assert!(fs::read_to_string(&absent).unwrap().contains("[evidence."));
+}
+
 #[test]
 fn a_wrong_policy_file_is_refused_in_one_line_and_the_defaults_run() {
     const TEST: &str = "a_wrong_policy_file_is_refused_in_one_line_and_the_defaults_run";

@@ -160,7 +160,8 @@ fn what_one_run_has_learned_serves_the_next() {
     let ruled = run(&program, &["pages"], &[("HAKMEM_POLICY", &file)]);
     assert_eq!((number(&ruled, "site_rules"), number(&ruled, "site_hits")), (2, PAGES_BLOCKS));
     assert!(told(&free, "peak_mib") > 2 * told(&ruled, "peak_mib"), "{} {}", free.stdout, ruled.stdout);
-    // A run that begins with rules and learns nothing about them passes them on.
+    // A run that begins with rules and learns nothing about them passes them on, where no file is yet.
+    let _absent = std::fs::remove_file(format!("{file}.2"));
     let learning = [("HAKMEM_MODE", "LEARN"), ("HAKMEM_WATCH", "never"), ("HAKMEM_POLICY_OUT", &*format!("{file}.2"))];
     run(&program, &["pages"], &[&learning[..], &[("HAKMEM_POLICY", &file)]].concat());
     let again = std::fs::read_to_string(format!("{file}.2")).unwrap();

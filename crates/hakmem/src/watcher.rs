@@ -591,6 +591,7 @@ pub(crate) fn forget_in_child() {
     let state = &GLOBAL.watcher;
     state.pool.forget_in_child();
     state.spent_ns.store_relaxed(0);
+    state.crowded.store_relaxed(0);
     state.windows.store_relaxed(0);
     state.resident_mib.store_relaxed(0);
     if let Some(blocks) = state.blocks.lock().as_mut() {

@@ -2,6 +2,7 @@
 //!
 //! **Invariants.** No knob is in two dimensions, so the steps of different dimensions never disagree. Every step is a valid policy.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -218,11 +219,14 @@ const EFFECTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What a change of this knob buys and costs, where that is known.
+/// What a change of this knob buys and costs, where that is known; of capacities, where they add up to more or to less.
 pub fn effect(field: &str, before: &str, now: &str) -> Option<&'static str> {
     let (_, up, down) = EFFECTS.iter().find(|(known, ..)| *known == field)?;
-    let (before, now) = (magnitude(before)?, magnitude(now)?);
-    Some(if now > before { up } else { down })
+    match magnitude(now)?.partial_cmp(&magnitude(before)?)? {
+        Ordering::Greater => Some(up),
+        Ordering::Less => Some(down),
+        Ordering::Equal => None,
+    }
 }
 
 /// A value as a number to compare: `64K`, `never`, `on`; of several in a list, their sum.
@@ -376,6 +380,8 @@ mod tests {
         assert_ne!(up, down);
         assert_eq!(effect("thp_heap_bytes", "32M", "128M"), effect("thp_heap_bytes", "512K", "1M"));
         assert_eq!(effect("route_profile", "a", "b"), None);
+        // Other capacities that add up to the same are neither more nor less.
+        assert_eq!(effect("mid_cap", "60,60,60,60,60", "100,60,60,60,20"), None);
         assert_ne!(effect("mid_cap", "60,60,60,60,60", "15,15,15,15,15"), effect("mid_cap", "1,1,1,1,1", "9,9,9,9,9"));
     }
 

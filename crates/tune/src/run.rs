@@ -281,18 +281,19 @@ fn document(programs: &[Program], options: &Options, outcome: &Outcome) -> Resul
             } else {
                 String::new()
             };
+            let costs = match proof.without {
+                Some(without) => format!("Left out, a run costs {without:.3} instead of {:.3}", proof.with),
+                None => "It came with a whole policy to start from, and was not left out by itself".to_owned(),
+            };
             evidence.insert(
                 (*field).to_owned(),
                 Evidence {
-                    reason: format!(
-                        "Left out, a run costs {:.3} instead of {:.3}; it buys {buys}.{whom}",
-                        proof.without, proof.with
-                    ),
+                    reason: format!("{costs}; it buys {buys}.{whom}"),
                     before,
                     now,
                     trials: proof.runs as u64,
                     score_with: proof.with,
-                    score_without: proof.without,
+                    score_without: proof.without.unwrap_or(0.0),
                     dissent: Vec::new(),
                 },
             );

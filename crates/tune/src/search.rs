@@ -77,10 +77,10 @@ pub struct Trial {
 pub struct Proof {
     /// The knobs.
     pub fields: Vec<&'static str>,
-    /// Median cost with them, and without.
+    /// Median cost with them.
     pub with: f64,
-    /// Median cost of the same policy without them.
-    pub without: f64,
+    /// Median cost of the same policy without them; `None` where nothing was run without.
+    pub without: Option<f64>,
     /// Passes of both.
     pub runs: usize,
     /// What each program costs with them, by what it costs without; empty where nothing was run without.
@@ -142,9 +142,10 @@ pub fn search(bench: &mut dyn Bench, starts: &[Change], options: &Options) -> Re
     let (candidate, proofs) = search.prune(combined)?;
     let verdict = if candidate.is_empty() { None } else { Some(search.confirm(&candidate)?) };
     let is_accepted = verdict.as_ref().is_some_and(|verdict| verdict.refusal.is_none());
-    let rejected = search.rejected(&candidate);
+    let change = if is_accepted { candidate.clone() } else { Change::new() };
+    let rejected = search.rejected(&change);
     Ok(Outcome {
-        change: if is_accepted { candidate.clone() } else { Change::new() },
+        change,
         candidate,
         proofs,
         rejected,
@@ -344,7 +345,8 @@ impl Search<'_> {
             let is_known = before.1 + duel > 0;
             let runs = before.0 + before.1 + 2 * duel;
             let programs = self.programs(&candidate, &without);
-            let proof = Proof { fields: fields.clone(), with: with_cost, without: without_cost, runs, programs };
+            let known = is_known.then_some(without_cost);
+            let proof = Proof { fields: fields.clone(), with: with_cost, without: known, runs, programs };
             if is_known && without_cost <= with_cost * (1.0 + self.options.least_gain / 2.0) {
                 self.bench.note(&format!("without {}: {without_cost:.3}, no difference", fields.join(", ")));
                 candidate = without;
@@ -378,8 +380,8 @@ impl Search<'_> {
         Ok(judge(&pairs, &self.options.weights, &self.options.limits, self.options.least_gain))
     }
 
-    fn rejected(&self, candidate: &Change) -> Vec<Rejected> {
-        let is_part = |change: &Change| change.iter().all(|(field, value)| candidate.get(field) == Some(value));
+    fn rejected(&self, accepted: &Change) -> Vec<Rejected> {
+        let is_part = |change: &Change| change.iter().all(|(field, value)| accepted.get(field) == Some(value));
         let tried = self.trials.iter().filter(|trial| !trial.change.is_empty() && !is_part(&trial.change));
         let is_step = |change: &Change| {
             DIMENSIONS.iter().any(|dimension| dimension.steps.iter().any(|settings| step(settings) == *change))
@@ -518,7 +520,7 @@ mod tests {
             assert!(outcome.change.len() <= 3, "{}", named(&outcome.change));
             for field in expected.keys() {
                 let proof = outcome.proofs.iter().find(|proof| proof.fields.contains(field)).unwrap();
-                assert!(proof.with < proof.without, "{proof:?}");
+                assert!(proof.without.is_some_and(|without| proof.with < without), "{proof:?}");
             }
         }
     }
@@ -569,6 +571,41 @@ mod tests {
             std::slice::from_ref(&learned),
         );
         assert_eq!(named(&outcome.change), "purge_delay_ms=77");
+    }
+
+    #[test]
+    fn what_there_was_no_budget_to_doubt_has_no_cost_without() {
+        let start = Change::from([
+            ("idle_trim_ticks", "2".to_owned()),
+            ("purge_delay_ms", "77".to_owned()),
+            ("refill_bytes", "2K".to_owned()),
+        ]);
+        let cost_of = |change: &Change| vec![(1.0, if has(change, "purge_delay_ms", "77") { 0.7 } else { 1.0 })];
+        let mut bench = Made { cost_of, noise: 0.001, random: fastrand::Rng::with_seed(1), runs: 0 };
+        let only = vec!["tiering".to_owned()];
+        let few = Options { budget: 2 * 8 + FIRST_RUNS + 1 + 2 * DUEL_RUNS, only, ..options(1) };
+        let outcome = search(&mut bench, std::slice::from_ref(&start), &few).unwrap();
+        assert_eq!(outcome.change, start);
+        assert_eq!(outcome.proofs.len(), 3);
+        for proof in &outcome.proofs {
+            assert!(proof.with > 0.8 && proof.with < 0.95 && proof.without.is_none(), "{proof:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_accepted_in_the_end_was_tried_in_vain() {
+        // Cheaper until fresh pairs are run.
+        let runs = std::cell::Cell::new(0);
+        let cost_of = |change: &Change| {
+            let is_step = has(change, "purge_delay_ms", "10");
+            runs.set(runs.get() + usize::from(is_step));
+            vec![(1.0, if is_step && runs.get() <= FINALIST_RUNS + DUEL_RUNS { 0.7 } else { 1.0 })]
+        };
+        let mut bench = Made { cost_of, noise: 0.005, random: fastrand::Rng::with_seed(1), runs: 0 };
+        let all = Options { only: vec!["purge_delay_ms".to_owned()], ..options(1) };
+        let outcome = search(&mut bench, &[], &all).unwrap();
+        assert!(outcome.change.is_empty() && has(&outcome.candidate, "purge_delay_ms", "10"), "{:?}", outcome.verdict);
+        assert!(outcome.rejected.iter().any(|step| step.change == outcome.candidate), "{:?}", outcome.rejected);
     }
 
     #[test]

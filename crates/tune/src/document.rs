@@ -4,6 +4,9 @@
 //! of another version added to the evidence is skipped, and what it left out is empty.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -169,9 +172,28 @@ impl Document {
         Ok(text)
     }
 
-    /// Writes the file.
+    /// Writes the file, as a whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_text()?).with_context(|| format!("cannot write {}", path.display()))
+        let text = self.to_text()?;
+        write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Writes under another name first, which then becomes the file's: a policy of which the end is missing is one, too. What is no plain
+/// file (a pipe, a terminal, a link) is written as it is, and so is a file in a folder that is not one's own.
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let is_plain = path.symlink_metadata().map_or(true, |found| found.is_file());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // As for any new file: the user's mask says who may read it.
+    let mut aside = tempfile::Builder::new();
+    aside.permissions(Permissions::from_mode(0o666));
+    match aside.tempfile_in(folder) {
+        Ok(mut aside) if is_plain => {
+            aside.write_all(text)?;
+            aside.persist(path)?;
+            Ok(())
+        }
+        _ => std::fs::write(path, text),
     }
 }
 

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
 use document::Document;
@@ -147,17 +147,24 @@ struct Measures {
     #[arg(long, value_name = "WEIGHTS")]
     weights: Option<Weights>,
     /// By how many percent wall-clock time, processor time, memory, or the peak if it counts may be worse in the mean.
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = percent)]
     tolerance: f64,
     /// The same for each single program of several.
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = percent)]
     tolerance_each: f64,
     /// The smallest gain, in percent, that is worth a policy.
-    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percent)]
     least_gain: f64,
     /// Others use this machine: time neither counts nor refuses. Judge what is found once more when it is idle.
     #[arg(long)]
     busy: bool,
+}
+
+/// A limit that something can be compared with.
+fn percent(text: &str) -> Result<f64> {
+    let value: f64 = text.parse().with_context(|| format!("`{text}` is not a number"))?;
+    ensure!(value.is_finite() && value >= 0.0, "a percentage is 0 or more, not {value}");
+    Ok(value)
 }
 
 impl Measures {

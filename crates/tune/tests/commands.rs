@@ -35,6 +35,31 @@ fn policies_are_merged_by_the_runs_behind_them_and_conflicts_are_stated() {
     assert!(output.status.success() && said(&output).contains("purge_delay_ms: 300 -> 1000"), "{}", said(&output));
 }
 
+/// Whoever reads a policy file meanwhile finds the former one or the new one: what is missing at its end would be believed.
+#[test]
+fn a_file_that_is_written_takes_the_place_of_the_former_as_a_whole() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    file(at, "a.toml", "version = 1\n[knobs]\npurge_delay_ms = 10\n");
+    file(at, "b.toml", "version = 1\n[knobs]\nrefill_bytes = 1024\n");
+    file(at, "fleet.toml", "version = 1\n");
+    let reader = std::fs::File::open(at.join("fleet.toml")).unwrap();
+    let output = tune(at, &["merge", "a.toml", "b.toml", "--out", "fleet.toml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(std::io::read_to_string(&reader).unwrap(), "version = 1\n");
+    let written = std::fs::metadata(at.join("fleet.toml")).unwrap();
+    let mode = |name: &str| std::fs::metadata(at.join(name)).unwrap().mode();
+    assert_eq!(mode("fleet.toml"), mode("a.toml"), "others may read it as other files");
+    assert!(written.len() > 40 && std::fs::read_dir(at).unwrap().count() == 3, "and nothing lies beside it");
+    // A link stays one, and a pipe too.
+    std::os::unix::fs::symlink("fleet.toml", at.join("link.toml")).unwrap();
+    let output = tune(at, &["merge", "a.toml", "a.toml", "--out", "link.toml"]);
+    assert!(output.status.success() && at.join("link.toml").is_symlink(), "{}", said(&output));
+    assert!(!std::fs::read_to_string(at.join("fleet.toml")).unwrap().contains("refill_bytes"));
+    assert!(tune(at, &["merge", "a.toml", "b.toml", "--out", "/dev/stdout"]).status.success());
+}
+
 #[test]
 fn wrong_files_are_refused_by_name_and_line() {
     let directory = tempfile::tempdir().unwrap();
@@ -94,6 +119,15 @@ fn a_program_that_ignores_the_library_or_fails_is_refused() {
     assert!(!output.status.success() && said(&output).contains("cannot be used with"), "{}", said(&output));
     let output = tune(at, &["run", "--only", "speed", "--", "true"]);
     assert!(said(&output).contains("no dimension `speed`; there are purge_delay_ms"), "{}", said(&output));
+    // Nothing is worse than that.
+    for nonsense in ["--tolerance=NaN", "--tolerance-each=inf", "--least-gain=-1"] {
+        let output = tune(at, &["run", "--library", "libhakmem.so", nonsense, "--", "true"]);
+        assert!(
+            !output.status.success() && said(&output).contains("a percentage is 0 or more"),
+            "{nonsense}: {}",
+            said(&output)
+        );
+    }
 }
 
 #[test]

@@ -31,6 +31,9 @@ struct Line {
     peak_rss_bytes: f64,
     library: String,
     setup: String,
+    /// Where it ends in the file.
+    #[serde(skip)]
+    end: u64,
 }
 
 /// The passes of a command.
@@ -50,19 +53,21 @@ impl Record {
         let library = stamp(library)?;
         let programs: Vec<_> = programs.iter().map(|program| (program.called(), program.setup())).collect();
         let lines = if resume && path.is_file() { read(path)? } else { Vec::new() };
-        // Before anything is written: a file that is refused stays as it is.
-        let mut passes = Vec::new();
+        let (mut earlier, mut end) = (VecDeque::new(), 0);
         for lines in lines.chunk_by(|one, next| one.pass == next.pass) {
             let pass = whole(lines, &programs, &library);
-            passes.extend(pass.with_context(|| format!("{} cannot be resumed", path.display()))?);
+            if let Some(pass) = pass.with_context(|| format!("{} cannot be resumed", path.display()))? {
+                earlier.push_back(pass);
+                end = lines.last().map_or(end, |line| line.end);
+            }
         }
-        let writer = csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut record = Self { writer, earlier: VecDeque::new(), programs, library, count: 0 };
-        for (policy, pass) in passes {
-            record.add(&policy, &pass)?;
-            record.earlier.push_back((policy, pass));
-        }
-        Ok(record)
+        let count = earlier.len() as u64;
+        // A file that is refused stays as it is, and of one that is not only what is no whole pass goes: hours of runs are not written anew.
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.and_then(|file| file.set_len(end).map(|()| file));
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let writer = csv::WriterBuilder::new().has_headers(end == 0).from_writer(file);
+        Ok(Self { writer, earlier, programs, library, count })
     }
 
     /// How many passes of an earlier call there are still.
@@ -94,6 +99,7 @@ impl Record {
                 peak_rss_bytes: run.peak_rss,
                 library: self.library.clone(),
                 setup: setup.clone(),
+                end: 0,
             };
             self.writer.serialize(line)?;
         }
@@ -127,9 +133,17 @@ fn read(path: &Path) -> Result<Vec<Line>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     // A line without its end was cut off, and its pass with it.
     let lines = text.rfind('\n').map_or("", |end| text.split_at(end + 1).0);
-    let mut reader = csv::Reader::from_reader(lines.as_bytes());
-    let lines: Result<Vec<Line>, csv::Error> = reader.deserialize().collect();
-    lines.with_context(|| format!("{} is no record of passes", path.display()))
+    parse(lines).with_context(|| format!("{} is no record of passes", path.display()))
+}
+
+fn parse(text: &str) -> Result<Vec<Line>, csv::Error> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let (names, mut record) = (reader.headers()?.clone(), csv::StringRecord::new());
+    let mut lines = Vec::new();
+    while reader.read_record(&mut record)? {
+        lines.push(Line { end: reader.position().byte(), ..record.deserialize(Some(&names))? });
+    }
+    Ok(lines)
 }
 
 /// What tells a library from the one that is built after it.
@@ -181,7 +195,14 @@ mod tests {
         assert!(record.take("defaults").unwrap().is_none() && record.take("y=1").unwrap().is_none());
         record.add("defaults", &pass(4.0)).unwrap();
         drop(record);
+        let again = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(again.lines().count(), 1 + 2 * 3, "{again}");
+        // What was measured is kept, not written anew, which could be cut short.
+        let kept = again.replace(",2.0,", ",2.00,");
+        assert_ne!(kept, again);
+        std::fs::write(&path, &kept).unwrap();
         assert_eq!(open(true).unwrap().waiting(), 3);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
         assert_eq!(open(false).unwrap().waiting(), 0, "a new record forgets");
     }
 

@@ -201,12 +201,16 @@ impl<'a> Runs<'a> {
             return Ok(None);
         }
         let kept = learned_of(&options.output);
-        let learned = if self.record.waiting() > 0 && kept.is_file() {
+        let learned = if self.record.waiting() == 0 {
+            self.frozen_and_learn(program, options.reps, &options.search.weights)?
+        } else if kept.is_file() {
             Some(Document::read(&kept)?)
         } else {
-            self.frozen_and_learn(program, options.reps, &options.search.weights)?
+            None
         };
         let Some(learned) = learned else {
+            // What an earlier search started from is not what this one does.
+            let _absent = std::fs::remove_file(&kept);
             self.note("LEARN left no policy to start from");
             return Ok(None);
         };

@@ -56,6 +56,16 @@ fn a_program_is_run_searched_and_started_with_what_was_written() {
         "the same search needed no further pass"
     );
 
+    // A program of which LEARN leaves nothing: what another search has left is not where this one starts, nor where it goes on.
+    let silent =
+        [&few[..8], &["--out", "silent.toml", "--", "env", "-u", "HAKMEM_POLICY_OUT", "sort", "/dev/null"]].concat();
+    std::fs::write(at.join("silent.learned.toml"), "version = 1\n[knobs]\npurge_delay_ms = 77\n").unwrap();
+    let output = tune(at, &library, "run", &silent);
+    assert!(output.status.success() && said(&output).contains("LEARN left no policy"), "{}", said(&output));
+    let output = tune(at, &library, "run", &[&["--resume"], &silent[..]].concat());
+    assert!(output.status.success() && said(&output).contains("LEARN left no policy"), "{}", said(&output));
+    assert!(!said(&output).contains("LEARN costs"), "{}", said(&output));
+
     let start = |file: &str| {
         let run = Command::new("sh")
             .args(["-c", "echo started"])

@@ -467,6 +467,36 @@ mod tests {
         assert_eq!(play([100.0, 112.0]), Verdict::Worse);
     }
 
+    /// The program does something else for a while between the two turns of a pair, and is twice as dear from then on.
+    #[test]
+    fn a_pair_that_was_interrupted_begins_anew_and_those_before_it_count() {
+        let mut duel = duel();
+        let mut turn = |cost: f64, is_interrupted: bool| {
+            if is_interrupted {
+                duel.resume();
+            }
+            // One window to settle in after each change of sides, and after the interruption.
+            let mut windows = 0;
+            let (side, gains) = (duel.side(), duel.gains().as_slice().len());
+            while duel.side() == side && duel.gains().as_slice().len() == gains && windows < 9 {
+                assert_eq!(duel.observe(&window(cost)), None);
+                windows += 1;
+            }
+            (side, windows, duel.gains().as_slice().len())
+        };
+        assert_eq!(turn(100.0, false), (Side::Base, 1, 0));
+        assert_eq!(turn(99.0, false), (Side::Trial, 2, 1));
+        // The second pair begins with the trial's side, and its first turn is forgotten.
+        assert_eq!(turn(99.0, false), (Side::Trial, 1, 1));
+        assert_eq!(turn(100.0, true), (Side::Base, 2, 1));
+        assert_eq!(turn(99.0, false), (Side::Trial, 2, 2));
+        assert!(
+            duel.gains().as_slice().iter().all(|gain| (gain - ln(100.0 / 99.0)).abs() < 1e-3),
+            "{:?}",
+            duel.gains()
+        );
+    }
+
     #[test]
     fn what_makes_no_difference_is_a_tie() {
         let (verdict, ..) = run(|_, _| 100.0);

@@ -122,3 +122,37 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_made_a_knob_better_stays_on_record_until_something_else_does_or_it_is_outdated() {
+        let mut ledger = Ledger::default();
+        let mut after = |with, reason| {
+            ledger.tried(Knob::Warm, with, 1.0, reason);
+            let Entry { trials, with, reason, .. } = ledger.of(Knob::Warm);
+            (trials, with, reason)
+        };
+        assert_eq!(after(0.9, Reason::NoDifference), (1, 0.9, Reason::NoDifference));
+        assert_eq!(after(0.8, Reason::Better), (2, 0.8, Reason::Better));
+        assert_eq!(after(0.7, Reason::RolledBack), (3, 0.8, Reason::Better));
+        assert_eq!(after(0.6, Reason::Strategy), (4, 0.6, Reason::Strategy));
+        assert_eq!(after(0.5, Reason::NoDifference), (5, 0.6, Reason::Strategy));
+        assert_eq!(after(0.4, Reason::Better), (6, 0.4, Reason::Better));
+        assert_eq!(after(0.3, Reason::Outdated), (7, 0.3, Reason::Outdated));
+        assert_eq!(after(0.2, Reason::RolledBack), (8, 0.2, Reason::RolledBack));
+        assert_eq!(ledger.of(Knob::Thp), Entry::default(), "other knobs know nothing of it");
+    }
+
+    #[test]
+    fn a_trial_says_more_than_an_explanation() {
+        let mut ledger = Ledger::default();
+        ledger.explain(Knob::Outbox, Reason::NothingAtStake);
+        assert_eq!(ledger.of(Knob::Outbox).reason, Reason::NothingAtStake);
+        ledger.tried(Knob::Outbox, 1.0, 1.1, Reason::RolledBack);
+        ledger.explain(Knob::Outbox, Reason::NothingAtStake);
+        assert_eq!(ledger.of(Knob::Outbox).reason, Reason::RolledBack);
+    }
+}

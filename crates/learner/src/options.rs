@@ -126,3 +126,33 @@ impl Options {
         self.bounds.get(knob.index()).copied().unwrap_or(Bounds::OPEN)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_switch_is_for_its_own_knobs() {
+        type Switch = fn(&mut Options);
+        let switches: [(Switch, &[Knob]); 11] = [
+            (|options| options.cap = true, &[Knob::MidCap, Knob::LargeCap]),
+            (|options| options.cache = true, &[Knob::CacheBytes]),
+            (|options| options.w_max = true, &[Knob::WMaxMid, Knob::WMaxLarge]),
+            (|options| options.thp = true, &[Knob::Thp]),
+            (|options| options.purge = true, &[Knob::PurgeDelay]),
+            (|options| options.refill = true, &[Knob::RefillBytes]),
+            (|options| options.outbox = true, &[Knob::Outbox]),
+            (|options| options.warm = true, &[Knob::Warm]),
+            (|options| options.retention = true, &[Knob::BigRetain]),
+            (|options| options.idle_trim = true, &[Knob::IdleTrim]),
+            (|options| options.dynamic = true, &[Knob::DynamicClasses]),
+        ];
+        for (switch, knobs) in switches {
+            let mut options = Options::none();
+            assert!(Knob::ALL.into_iter().all(|knob| !options.learns(knob)));
+            switch(&mut options);
+            assert!(Knob::ALL.into_iter().filter(|knob| options.learns(*knob)).eq(knobs.iter().copied()), "{knobs:?}");
+        }
+        assert!(Knob::ALL.into_iter().all(|knob| Options::default().learns(knob)));
+    }
+}

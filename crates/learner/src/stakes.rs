@@ -162,4 +162,113 @@ mod tests {
         misses.classes[10].spills = 800_000;
         assert_eq!(most(&misses), (Knob::CacheBytes, Direction::Up));
     }
+
+    /// One count at a time, and what each step could gain by it: thrice the price, of a second of processor time.
+    #[test]
+    fn each_count_is_at_stake_for_the_steps_that_would_change_it() {
+        use Direction::{Down, Up};
+        use Knob::{
+            BigRetain, CacheBytes, IdleTrim, LargeCap, MidCap, Outbox, PurgeDelay, RefillBytes, Thp, WMaxLarge, Warm,
+        };
+        let second =
+            || Window { cpu_ns: 1_000_000_000, page_faults: 100_000, resident_bytes: 1 << 30, ..Window::EMPTY };
+        let with = |change: fn(&mut Window)| {
+            let mut window = second();
+            change(&mut window);
+            let stakes = stakes(&window);
+            let mut found: Vec<_> = Knob::ALL
+                .into_iter()
+                .flat_map(|knob| [(knob, Down), (knob, Up)])
+                .map(|(knob, direction)| (knob, direction, stakes.of(knob, direction, &Weights::default())))
+                .filter(|(.., stake)| *stake > 1e-6)
+                .collect();
+            found.sort_by(|a, b| b.2.total_cmp(&a.2));
+            found
+        };
+        let near = |found: Vec<(Knob, Direction, f64)>, expected: &[(Knob, Direction, f64)]| {
+            let is_near = found.len() == expected.len()
+                && expected.iter().all(|(knob, direction, stake)| {
+                    found
+                        .iter()
+                        .any(|seen| seen.0 == *knob && seen.1 == *direction && (seen.2 / stake - 1.0).abs() < 1e-3)
+                });
+            assert!(is_near, "{found:?}, not {expected:?}");
+        };
+        // 40 ns each: a million are 4 % of the second, thrice that 12 %, which is 0.048 of the score.
+        let refills = 0.4 * 0.12;
+        near(
+            with(|window| window.classes[3].refills = 1_000_000),
+            &[
+                (CacheBytes, Up, refills),
+                (RefillBytes, Up, refills),
+                (MidCap, Down, refills),
+                (MidCap, Up, refills),
+                (LargeCap, Down, refills),
+                (LargeCap, Up, refills),
+                (IdleTrim, Up, refills / 4.0),
+            ],
+        );
+        near(with(|window| window.classes[3].spills = 1_000_000), &[(CacheBytes, Up, 0.4 * 0.024)]);
+        let misses = 0.4 * 0.15;
+        near(
+            with(|window| window.run_groups[1] = crate::GroupWindow { requests: 150_000, cache_hits: 50_000 }),
+            &[
+                (MidCap, Down, misses),
+                (MidCap, Up, misses),
+                (LargeCap, Down, misses),
+                (LargeCap, Up, misses),
+                (WMaxLarge, Up, misses),
+            ],
+        );
+        // 3 us each, and 512 faults of 100,000.
+        let big = 0.4 * 90.0 * 3000.0 * 3.0 / 1e9 + 0.3 * 90.0 * 512.0 / 100_000.0;
+        near(with(|window| (window.big_requests, window.big_cache_hits) = (100, 10)), &[(BigRetain, Up, big)]);
+        near(with(|window| window.remote_pushes = 1_000_000), &[(Outbox, Up, 0.4 * 0.12)]);
+        near(with(|window| window.remote_frees = 1_600_000), &[(Outbox, Up, 0.4 * 0.012)]);
+        near(with(|window| window.idle_trims = 10_000), &[(IdleTrim, Up, 0.4 * 0.03)]);
+        let purged = 0.4 * 0.03 + 0.3 * 0.1;
+        near(with(|window| window.purged_bytes = 10_000 * PAGE), &[(PurgeDelay, Up, purged), (Warm, Up, purged)]);
+        near(
+            with(|window| window.committed_bytes = 10_000 * PAGE),
+            &[(RefillBytes, Down, 0.3 * 0.05), (Thp, Down, 0.4 * 0.025 + 0.3 * 0.1)],
+        );
+        let held = 0.3 / 8.0;
+        near(
+            with(|window| window.cached_bytes = 128 << 20),
+            &[
+                (CacheBytes, Down, held),
+                (RefillBytes, Down, held / 2.0),
+                (IdleTrim, Down, held),
+                (MidCap, Down, held),
+                (MidCap, Up, held),
+                (LargeCap, Down, held),
+                (LargeCap, Up, held),
+                (WMaxLarge, Down, held / 4.0),
+            ],
+        );
+        // One warm superslab of two MiB.
+        near(
+            with(|window| window.purgeable_bytes = 128 << 20),
+            &[(PurgeDelay, Down, held), (BigRetain, Down, held), (Warm, Down, 0.3 / 512.0)],
+        );
+        near(with(|window| window.huge_superslabs = 64), &[(Thp, Up, held)]);
+        // A heap that is far below the threshold has no huge pages below the next lower one either.
+        near(
+            with(|window| (window.committed_bytes, window.in_use_bytes) = (10_000 * PAGE, 2 << 20)),
+            &[(RefillBytes, Down, 0.3 * 0.05)],
+        );
+    }
+
+    #[test]
+    fn what_is_at_stake_fades_with_each_window_in_which_it_is_not_seen() {
+        let mut stakes = stakes(&Window { cached_bytes: 512 << 20, ..quiet() });
+        let stake = |stakes: &Stakes| stakes.of(Knob::CacheBytes, Direction::Down, &Weights::default());
+        assert!((stake(&stakes) - 0.15).abs() < 1e-9);
+        for _ in 0..14 {
+            stakes.look(&quiet(), &FrozenPolicy::DEFAULT);
+        }
+        // What the first window said has faded fourteen times, and there are fifteen.
+        let (part, whole) = (0.95_f64.powi(14), (1.0 - 0.95_f64.powi(15)) / 0.05);
+        assert!((stake(&stakes) - 0.15 * part / whole).abs() < 1e-9, "{}", stake(&stakes));
+    }
 }

@@ -69,7 +69,7 @@ pub(crate) struct State {
 pub struct Learned {
     /// The best policy so far.
     pub policy: FrozenPolicy,
-    /// For each knob that was tried: what it was, what it is, and why.
+    /// For each knob: what it was, what it is, and why.
     pub evidence: Vec<Evidence>,
     /// Which phase of learning they are in.
     pub phase: Phase,

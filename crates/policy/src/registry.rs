@@ -132,7 +132,7 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         "HAKMEM_LEARN_WINDOW_MS",
         learn_window_ms,
         LEARN_WINDOW_MS_KIND,
-        " How long the thread that measures waits at most from one look to the next while the program allocates."
+        " How long the thread that measures waits from one look to the next while the program allocates, at most, unless looks are dear: see docs/learning.md."
     ),
     variable!(
         "HAKMEM_LEARN_WINDOW_ALLOCS",

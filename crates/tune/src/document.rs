@@ -70,7 +70,7 @@ pub struct Evidence {
     /// Value of the policy.
     #[serde(deserialize_with = "any_scalar")]
     pub now: String,
-    /// Runs or windows that were looked at.
+    /// Runs that were looked at, or a learner's trials.
     pub trials: u64,
     /// Cost with this value, where the defaults cost 1.
     pub score_with: f64,

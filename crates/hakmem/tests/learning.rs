@@ -330,6 +330,29 @@ fn a_policy_of_the_programs_own_is_not_undone() {
     });
 }
 
+/// What nobody learned would have cost is said of the policy that learning began with, which is the program's own from then on.
+#[test]
+fn the_account_begins_anew_with_a_policy_of_the_programs_own() {
+    alone("the_account_begins_anew_with_a_policy_of_the_programs_own", &[LEARN], || {
+        /// Units that would have been purged, had nobody learned, after a rest of more than the default delay.
+        fn purged_after_a_rest() -> u64 {
+            let before = hakmem::observed().hindsight.unlearned.purged;
+            drop(black_box((0..12_000).map(|_| vec![1; 1000]).collect::<Vec<Vec<u8>>>()));
+            thread::sleep(Duration::from_millis(700));
+            (0..3).for_each(|_| drop(black_box(vec![1; 300_000])));
+            hakmem::observed().hindsight.unlearned.purged - before
+        }
+        let mut work = Work::new(14);
+        work.until(|| windows() > 3);
+        assert!(purged_after_a_rest() > 0);
+        let own = FrozenPolicy { purge_delay_ms: u32::MAX, ..hakmem::policy() };
+        hakmem::publish_policy(&own).unwrap();
+        let measured = windows();
+        work.until(|| windows() > measured + 3);
+        assert_eq!(purged_after_a_rest(), 0, "under the program's own policy nothing is ever purged");
+    });
+}
+
 #[test]
 fn an_idle_program_has_an_idle_thread() {
     alone("an_idle_program_has_an_idle_thread", &[LEARN], || {

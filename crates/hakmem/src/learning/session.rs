@@ -160,7 +160,7 @@ impl Session {
             Mode::Observe | Mode::Frozen => self.learner = None,
         }
         let spent_now_ns = clock::thread_cpu_ns();
-        self.cost_ns = spent_now_ns - spent_ns;
+        self.cost_ns = spent_now_ns.saturating_sub(spent_ns);
         state.cpu_ns.add_relaxed(self.cost_ns);
     }
 
@@ -187,7 +187,7 @@ impl Session {
             self.learner = None;
         }
         let policy = self.learner.as_mut().and_then(|learner| learner.fall_silent());
-        if let Some(policy) = policy.filter(|_| mode() == Mode::Learn) {
+        if let Some(policy) = policy {
             self.publish(&policy);
         }
     }
@@ -199,7 +199,10 @@ impl Session {
         }
         let learner = self.learner.get_or_insert_with(|| {
             let policy = GLOBAL.policy.with(Clone::clone);
-            self.generation = policy.generation;
+            // The account's first policy is the learner's.
+            if policy.generation != core::mem::replace(&mut self.generation, policy.generation) {
+                GLOBAL.front.os.watch(true);
+            }
             Box::new(Learner::new(&policy, &GLOBAL.boot().learner.options(), global::random_bits()))
         });
         if self.windows_to_live_blocks == 0 {
@@ -214,9 +217,7 @@ impl Session {
         if decision.turns {
             GLOBAL.front.os.turn_season();
         }
-        if let Some(policy) = decision.publish
-            && mode() == Mode::Learn
-        {
+        if let Some(policy) = decision.publish {
             self.publish(&policy);
         }
         if is_news {
@@ -226,6 +227,12 @@ impl Session {
 
     fn publish(&mut self, policy: &FrozenPolicy) {
         let state = &GLOBAL.learning;
+        if mode() != Mode::Learn {
+            // Frozen meanwhile. What it has found stays; what it believes to run does not, should LEARN come back before the thread ends.
+            self.lay_open();
+            self.learner = None;
+            return;
+        }
         match global::publish_after(self.generation, policy) {
             Ok(Some(generation)) => {
                 self.generation = generation;

@@ -152,8 +152,7 @@ impl SuperslabOs {
     /// Replaces the policy. What the warm pool keeps waits for a purge anew.
     #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: OsPolicy) {
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         let changes_lists = pool.policy.tiering != policy.tiering;
         pool.policy = policy;
         if changes_lists {
@@ -227,8 +226,7 @@ impl SuperslabOs {
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.hakmem")]
     fn try_take_run(&self, units: u32, align_units: u32, before: Option<SlabIndex>) -> Result<(Run, Opened), Refused> {
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         self.check_limit(&pool, u64::from(units))?;
         let place = before.map(|unit| (unit.superslab(), unit.slot()));
         let place = place.filter(|&(superslab, slot)| pool.waits_dirty(superslab, slot, units));
@@ -258,8 +256,7 @@ impl SuperslabOs {
         if units == 0 {
             return;
         }
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         pool.give_units(first.superslab(), first.slot(), units, now as u32);
         self.publish(&pool, now);
     }
@@ -272,8 +269,7 @@ impl SuperslabOs {
         if slot.checked_add(added)? > SLABS_PER_SUPERSLAB {
             return None;
         }
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         self.check_limit(&pool, u64::from(added)).ok()?;
         let wanted = crate::bits::mask(slot, added);
         let record = pool.read(first.superslab());
@@ -332,8 +328,7 @@ impl SuperslabOs {
         align: u32,
         used_units: u32,
     ) -> Result<(Extent, u32), Refused> {
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         self.check_limit(&pool, u64::from(superslabs) * u64::from(SLABS_PER_SUPERSLAB))?;
         let first = pool.place_extent(superslabs, room, align).ok_or(Refused::NoPlace)?;
         let first = self.commit_or_place_below(&mut pool, first, superslabs, align)?;
@@ -352,8 +347,7 @@ impl SuperslabOs {
             Purge::Later => false,
             Purge::Clean => true,
         };
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         Self::check_extent(&pool, first, superslabs);
         pool.describe_extent(first.superslab(), superslabs, 0);
         pool.give_superslabs(first.superslab(), superslabs, is_clean, now as u32);
@@ -403,8 +397,7 @@ impl SuperslabOs {
     #[must_use]
     pub fn grow_extent(&self, first: SlabIndex, superslabs: u32, new_superslabs: u32) -> Option<bool> {
         let added = new_superslabs.checked_sub(superslabs).filter(|&added| added > 0)?;
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         Self::check_extent(&pool, first, superslabs);
         self.check_limit(&pool, u64::from(added) * u64::from(SLABS_PER_SUPERSLAB)).ok()?;
         let start = first.superslab() + superslabs;
@@ -428,8 +421,7 @@ impl SuperslabOs {
         if keep == 0 || keep >= superslabs {
             return;
         }
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         Self::check_extent(&pool, first, superslabs);
         pool.describe_extent(first.superslab(), keep, 0);
         pool.give_superslabs(first.superslab() + keep, superslabs - keep, false, now as u32);
@@ -571,8 +563,7 @@ impl SuperslabOs {
     /// `None`: nothing to purge.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn purge_batch(&self, batch: &mut Batch, scope: Scope) -> Option<usize> {
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         let has_work = pool.collect(batch, scope, now as u32);
         self.publish(&pool, now);
         drop(pool);
@@ -580,8 +571,7 @@ impl SuperslabOs {
             return None;
         }
         batch.discard_ranges(|first, units| self.reservation.discard(first, 0, (units as usize) << SLAB_SHIFT));
-        let now = sys::coarse_clock_ms();
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         let purged_bytes = (pool.finish(batch, now as u32) as usize) << SLAB_SHIFT;
         self.publish(&pool, now);
         drop(pool);
@@ -631,10 +621,9 @@ impl SuperslabOs {
     /// What other policies would have led to while somebody watched.
     #[must_use]
     pub fn hindsight(&self) -> Hindsight {
-        let now = sys::coarse_clock_ms() as u32;
-        let mut pool = self.pool.lock();
+        let (mut pool, now) = self.lock();
         let committed = pool.committed;
-        pool.watch.read(committed, now)
+        pool.watch.read(committed, now as u32)
     }
 
     /// A reading of all counters.
@@ -703,6 +692,14 @@ impl SuperslabOs {
     #[must_use]
     pub fn index_of(&self, address: usize) -> Option<SlabIndex> {
         self.reservation.index_of(address)
+    }
+
+    /// The pool, and what time it is now that nobody else changes it: no change is stamped earlier than the one before it. A clock that was
+    /// looked at while waiting for the lock would make memory that has just come look older than any delay.
+    #[inline]
+    fn lock(&self) -> (LockGuard<'_, Pool>, u64) {
+        let pool = self.pool.lock();
+        (pool, sys::coarse_clock_ms())
     }
 
     fn check_limit(&self, pool: &Pool, units: u64) -> Result<(), Refused> {

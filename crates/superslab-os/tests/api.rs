@@ -5,8 +5,9 @@
 mod common;
 
 use common::{bytes_at, never, os_with};
-use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SUPERSLAB_BYTES, SlabIndex};
+use hakmem_base::{OS_PAGE_BYTES, SLAB_BYTES, SLABS_PER_SUPERSLAB, SUPERSLAB_BYTES, SlabIndex};
 use hakmem_superslab_os::{MetaArena, OsPolicy, Purge, SuperslabOs, WindowConfig};
+use std::sync::Barrier;
 
 #[test]
 fn nothing_can_be_had_before_the_window_is_reserved() {
@@ -655,4 +656,31 @@ fn units_of_a_small_heap_do_not_get_the_huge_pages_that_a_large_block_left() {
     let run = os.take_run(1, 1).unwrap();
     os.give_run(run.first, 1);
     assert_eq!(again(&os), 5 << 21, "but not where a unit was cut");
+}
+
+#[test]
+fn no_change_is_stamped_earlier_than_the_one_before_it() {
+    // Hunts: who has looked at the clock and waits for the lock, while another thread changes the same superslab.
+    let os = os_with(never());
+    let runs: Vec<_> = (0..20).map(|_| os.take_run(1, 1).unwrap().first).collect();
+    os.watch(true);
+    for pair in runs.chunks_exact(2) {
+        let meeting = Barrier::new(2);
+        os.lock_for_fork();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meeting.wait();
+                os.give_run(pair[0], 1);
+            });
+            meeting.wait();
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            // SAFETY: this thread took them above.
+            unsafe { os.unlock_after_fork() };
+            os.give_run(pair[1], 1);
+        });
+    }
+    let account = os.hindsight();
+    let all_ms = account.elapsed_ms * u64::from(SLABS_PER_SUPERSLAB);
+    let kept_ms = account.here.map(|flow| flow.kept_unit_ms);
+    assert!(kept_ms.iter().all(|kept_ms| *kept_ms <= all_ms), "{kept_ms:?} of {all_ms}");
 }

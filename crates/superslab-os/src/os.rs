@@ -710,7 +710,7 @@ impl SuperslabOs {
         Err(Refused::NoMemory)
     }
 
-    /// Makes a place that was found writable. Where the kernel refuses, one among those that are is as good: only room was spared.
+    /// Makes a place that was found writable. Where the kernel refuses, a lower one is as good: only room was spared.
     fn commit_or_place_below(
         &self,
         pool: &mut LockGuard<'_, Pool>,
@@ -718,10 +718,9 @@ impl SuperslabOs {
         superslabs: u32,
         align: u32,
     ) -> Result<u32, Refused> {
-        match self.ensure_committed(pool, first + superslabs) {
-            Ok(()) => Ok(first),
-            Err(refused) => pool.place_committed(superslabs, align).ok_or(refused),
-        }
+        let Err(refused) = self.ensure_committed(pool, first + superslabs) else { return Ok(first) };
+        let lower = pool.place_in_room(superslabs, align).filter(|&lower| lower < first).ok_or(refused)?;
+        self.ensure_committed(pool, lower + superslabs).map(|()| lower)
     }
 
     /// Makes the superslabs below `end` writable, in growing steps so that there are few system calls and one mapping.

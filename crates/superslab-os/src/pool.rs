@@ -173,7 +173,7 @@ impl Pool {
 
     /// The lowest free superslab that is nobody's room, else the lowest free one.
     pub(crate) fn place_superslab(&mut self) -> Option<u32> {
-        self.map.find(1, 1, 0, Avoid::UsedAndRoom).or_else(|| self.map.find(1, 1, 0, Avoid::Used))
+        self.map.find(1, 1, 0, Avoid::UsedAndRoom).or_else(|| self.place_in_room(1, 1))
     }
 
     /// The lowest place for an extent, with room behind it if that can be had.
@@ -183,14 +183,12 @@ impl Pool {
         self.map
             .find(with_room, align, phase, Avoid::UsedAndRoom)
             .or_else(|| self.map.find(superslabs, align, phase, Avoid::UsedAndRoom))
-            .or_else(|| self.map.find(superslabs, align, phase, Avoid::Used))
+            .or_else(|| self.place_in_room(superslabs, align))
     }
 
-    /// The lowest place for an extent among the superslabs that are committed, whoever's room it is.
-    pub(crate) fn place_committed(&mut self, superslabs: u32, align: u32) -> Option<u32> {
-        let phase = self.phase & (align - 1);
-        let committed = self.committed;
-        self.map.find(superslabs, align, phase, Avoid::Used).filter(|first| first + superslabs <= committed)
+    /// The lowest place for an extent, whoever's room it is.
+    pub(crate) fn place_in_room(&mut self, superslabs: u32, align: u32) -> Option<u32> {
+        self.map.find(superslabs, align, self.phase & (align - 1), Avoid::Used)
     }
 
     /// Hands out free units; returns their clean bits, the first unit in bit 0.

@@ -144,6 +144,22 @@ fn a_window_that_does_not_fit_is_released_and_taken_again_bit_by_bit() {
     os.check_invariants();
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel about mappings and resident memory, or sets limits")]
+fn what_is_left_behind_a_block_that_may_grow_serves_others_where_the_window_ends() {
+    let _alone = alone();
+    let os = os_with(never());
+    os.fit(160 << 20);
+    let block = os.take_extent(20, 100, 1).unwrap();
+    let mut superslabs = 0;
+    while os.take_run(32, 1).is_some() {
+        superslabs += 1;
+    }
+    assert!(superslabs > 30, "{superslabs} where three quarters of the limit are more than 50, and the block has 20");
+    os.give_extent(block.first, 20, Purge::Later);
+    os.check_invariants();
+}
+
 const CHILD: &str = "SUPERSLAB_OS_TEST_CHILD";
 
 /// Runs one test of this file again, in a process with this address-space limit. Returns what it wrote to stderr.

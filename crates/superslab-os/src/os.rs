@@ -233,8 +233,11 @@ impl SuperslabOs {
         let (superslab, slot) = match place.or_else(|| pool.place_units(units, align_units)) {
             Some(place) => place,
             None => {
-                let superslab = pool.place_superslab().ok_or(Refused::NoPlace)?;
-                (self.commit_or_place_below(&mut pool, superslab, 1, 1)?, 0)
+                let fresh = pool.place_superslab().ok_or(Refused::NoPlace);
+                match fresh.and_then(|superslab| self.commit_or_place_below(&mut pool, superslab, 1, 1)) {
+                    Ok(superslab) => (superslab, 0),
+                    Err(refused) => pool.place_units_anywhere(units, align_units).ok_or(refused)?,
+                }
             }
         };
         let kind = pool.read(superslab).kind;

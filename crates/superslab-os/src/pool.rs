@@ -130,6 +130,13 @@ impl Pool {
             .or_else(|| self.search(self.nonempty, units, align, |record| record.free))
     }
 
+    /// As [`Pool::place_units`], however long the search: no other superslab can be had.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn place_units_anywhere(&self, units: u32, align: u32) -> Option<(u32, u32)> {
+        (1..self.committed).find_map(|superslab| Some((superslab, fit(self.read(superslab).free, units, align)?)))
+    }
+
     /// Whether these units are free and dirty.
     pub(crate) fn waits_dirty(&self, superslab: u32, slot: u32, units: u32) -> bool {
         if superslab >= self.superslab_count() || slot + units > SLABS_PER_SUPERSLAB {

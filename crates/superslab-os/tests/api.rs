@@ -684,3 +684,20 @@ fn no_change_is_stamped_earlier_than_the_one_before_it() {
     let kept_ms = account.here.map(|flow| flow.kept_unit_ms);
     assert!(kept_ms.iter().all(|kept_ms| *kept_ms <= all_ms), "{kept_ms:?} of {all_ms}");
 }
+
+#[test]
+fn in_a_full_window_units_are_had_wherever_there_are_as_many_in_a_row() {
+    let os = os_with(never());
+    let runs: Vec<_> = std::iter::from_fn(|| os.take_run(32, 1)).map(|run| run.first).collect();
+    // Each but the first has as many units free as that one, and no two in a row.
+    for (at, first) in runs.iter().enumerate() {
+        for unit in (0..32).step_by(2) {
+            let moved = u32::from(at == 0 && unit == 16);
+            os.give_run(first.add(unit - moved), 1);
+        }
+    }
+    assert_eq!(os.take_run(3, 1), None);
+    assert_eq!(os.take_run(2, 1).map(|run| run.first), Some(runs[0].add(14)));
+    assert_eq!(os.take_run(2, 1), None);
+    os.check_invariants();
+}

@@ -71,10 +71,10 @@ static_assertions::assert_impl_all!(SuperslabOs: Send, Sync);
 /// Why nothing was handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refused {
-    /// The window has no room, or a purger holds what is left.
+    /// The window or the kernel has no more, or a purger holds what is left.
     NoPlace,
-    /// The memory limit or the kernel forbids it.
-    NoMemory,
+    /// The memory limit forbids it.
+    Limit,
 }
 
 /// What is to be done without the lock when units were taken, mostly nothing.
@@ -710,7 +710,7 @@ impl SuperslabOs {
             return Ok(());
         }
         self.reservation.counters.limit_refused.add_relaxed(1);
-        Err(Refused::NoMemory)
+        Err(Refused::Limit)
     }
 
     /// Makes a place that was found writable. Where the kernel refuses, a lower one is as good: only room was spared.
@@ -746,7 +746,7 @@ impl SuperslabOs {
                 break;
             }
         }
-        Err(Refused::NoMemory)
+        Err(Refused::NoPlace)
     }
 
     /// Makes the outcome of a change visible to those who read without the lock.

@@ -106,18 +106,47 @@ fn hints_that_are_refused_do_not_stop_purges() {
 fn a_take_that_cannot_commit_fails_and_changes_nothing() {
     let _alone = Alone::new();
     let os = os_with(OsPolicy { prefill_superslabs: 8, ..never() });
-    refuse_calls(Call::Mprotect, 0, 4);
+    refuse_calls(Call::Mprotect, 0, 8);
     assert!(os.take_run(1, 1).is_none());
     assert!(os.take_extent(3, 2, 1).is_none());
     os.check_invariants();
     let stats = os.stats();
-    assert_eq!((stats.mprotect_refused, stats.committed_bytes, stats.in_use_bytes), (4, 0, 0));
+    assert_eq!((stats.mprotect_refused, stats.committed_bytes, stats.in_use_bytes), (8, 0, 0));
     let extent = os.take_extent(1, 0, 1).unwrap();
     refuse_calls(Call::Mprotect, 0, 4);
     assert!(os.grow_extent(extent.first, 1, 100).is_none());
     os.check_invariants();
     refuse_nothing();
     assert_eq!(os.grow_extent(extent.first, 1, 100), Some(true));
+}
+
+/// Hunts: a thread that finds nothing, where no more can be committed, while another one purges all that is left.
+#[test]
+#[cfg_attr(miri, ignore = "hunts by repetition")]
+fn who_finds_nothing_where_no_more_can_be_committed_waits_for_the_purger() {
+    let _alone = Alone::new();
+    let os = os_with(OsPolicy { prefill_superslabs: 1, ..never() });
+    let both = os.take_extent(2, 0, 1).unwrap();
+    os.give_extent(both.first, 2, Purge::Now);
+    refuse_calls(Call::Mprotect, 0, u32::MAX);
+    let use_once = |touched_bytes| {
+        let run = os.take_run(32, 1).expect("there is one for each thread");
+        bytes_at(&os, run.first, touched_bytes).fill(1);
+        os.give_run(run.first, 32);
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            for _ in 0..20_000 {
+                use_once(1);
+                (0..2000).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        while !other.is_finished() {
+            use_once(SUPERSLAB_BYTES);
+            os.purge_all();
+        }
+    });
+    os.check_invariants();
 }
 
 #[test]

@@ -91,12 +91,9 @@ impl FreeMap {
             && self.first_taken(first, first + count, Avoid::Used).is_none()
     }
 
-    /// Marks `count` superslabs from `first` on as used; a use ends the hint that they are room.
+    /// Marks `count` superslabs from `first` on as used. What was room before is so again when it is free.
     pub(crate) fn set_used(&mut self, first: u32, count: u32) {
-        self.change(first, count, |used, room, bits| {
-            *used |= bits;
-            *room &= !bits;
-        });
+        self.change(first, count, |used, _, bits| *used |= bits);
     }
 
     /// Marks `count` superslabs from `first` on as free.
@@ -267,9 +264,7 @@ mod tests {
                 match action {
                     Action::Use(first, count) => {
                         map.set_used(first, count);
-                        for at in first..(first + count).min(COUNT) {
-                            (used[at as usize], room[at as usize]) = (true, false);
-                        }
+                        (first..(first + count).min(COUNT)).for_each(|at| used[at as usize] = true);
                     }
                     Action::Free(first, count) => {
                         map.set_free(first, count);

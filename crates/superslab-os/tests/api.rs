@@ -701,3 +701,15 @@ fn in_a_full_window_units_are_had_wherever_there_are_as_many_in_a_row() {
     assert_eq!(os.take_run(2, 1), None);
     os.check_invariants();
 }
+
+#[test]
+fn room_stays_room_while_what_lies_in_it_is_purged() {
+    let os = os_with(never());
+    let before = os.take_extent(4, 0, 1).unwrap();
+    os.give_extent(before.first, 4, Purge::Later);
+    let extent = os.take_extent(1, 3, 1).unwrap();
+    assert_eq!((extent.first, os.purge_all()), (before.first, 3 * SUPERSLAB_BYTES));
+    assert_eq!(os.take_extent(1, 0, 1).map(|other| other.first), Some(extent.first.add(4 * SLABS_PER_SUPERSLAB)));
+    assert_eq!(os.grow_extent(extent.first, 1, 4), Some(true));
+    os.check_invariants();
+}

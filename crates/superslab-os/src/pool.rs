@@ -521,8 +521,8 @@ impl Pool {
         let wants_huge = is_filled || before == Kind::Unused && heap_is_large && self.probe.allows_huge();
         let advice = match (record.has(HUGE), wants_huge) {
             (false, true) => Advice::Huge,
-            // A big block has left it so. In a small heap each first touch would bring 2 MiB.
-            (true, false) if before != Kind::Slabs && !heap_is_large => Advice::Small,
+            // An earlier use has left it so. In a small heap, and in a sparse one, each first touch would bring 2 MiB.
+            (true, false) if before == Kind::Unused || before == Kind::Warm && !heap_is_large => Advice::Small,
             _ => Advice::Nothing,
         };
         match advice {

@@ -713,3 +713,25 @@ fn room_stays_room_while_what_lies_in_it_is_purged() {
     assert_eq!(os.grow_extent(extent.first, 1, 4), Some(true));
     os.check_invariants();
 }
+
+/// Not under Miri, which cannot tell what is in memory.
+#[cfg(not(miri))]
+#[test]
+fn a_heap_that_has_become_sparse_gets_small_pages_where_it_had_huge_ones() {
+    let os = os_with(OsPolicy { thp_heap_bytes: 16 << 20, ..never() });
+    let fill = |touched_bytes| {
+        let runs = [(); 40].map(|()| {
+            let run = os.take_run(32, 1).unwrap();
+            bytes_at(&os, run.first, touched_bytes).fill(1);
+            run.first
+        });
+        let resident = runs.map(|first| os.resident_permille(first, SUPERSLAB_BYTES).unwrap());
+        runs.iter().for_each(|first| os.give_run(*first, 32));
+        os.purge_all();
+        resident
+    };
+    assert_eq!(fill(SUPERSLAB_BYTES), [1000; 40]);
+    assert!(os.stats().huge_advised_bytes > 0);
+    assert_eq!(fill(OS_PAGE_BYTES), [1; 40], "a page of each superslab");
+    os.check_invariants();
+}

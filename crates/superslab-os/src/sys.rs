@@ -103,7 +103,12 @@ pub(crate) fn reserve_aligned(bytes: usize, align: usize) -> Result<NonNull<u8>,
 
 /// As [`reserve_aligned`], at this place and nowhere else. Refused where anything is mapped in it already.
 pub(crate) fn reserve_at(start: *mut u8, bytes: usize) -> Result<(), Refusal> {
-    let mapped = map_pages(start, bytes, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE)?;
+    map_at(start, bytes, libc::PROT_NONE)
+}
+
+/// Maps pages at this place and nowhere else. Refused where anything is mapped in it already.
+fn map_at(start: *mut u8, bytes: usize, protection: i32) -> Result<(), Refusal> {
+    let mapped = map_pages(start, bytes, protection, libc::MAP_FIXED_NOREPLACE)?;
     if mapped.as_ptr() == start {
         return Ok(());
     }
@@ -209,7 +214,7 @@ pub(crate) unsafe fn move_pages(from: *mut u8, to: *mut u8, bytes: usize) -> Res
     // SAFETY: the caller guarantees that both ranges are ours, idle, and that the destination's content is dead.
     let call = || unsafe { libc::mremap(source, bytes, bytes, flags, to.cast::<c_void>()) };
     let Err(refusal) = checked(Call::Mremap, call, |result| *result == libc::MAP_FAILED) else { return Ok(()) };
-    let hole = map_pages(to, bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED_NOREPLACE);
+    let hole = map_at(to, bytes, libc::PROT_READ | libc::PROT_WRITE);
     // EEXIST: the destination was never unmapped, which is the usual case. A process that has all the mappings it may have
     // gets ENOMEM before the kernel looks, so that has to be asked in another way.
     if hole.is_err_and(|why| why.0 != libc::EEXIST) && !is_mapped(to, bytes) {

@@ -339,6 +339,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_superslab_the_range_that_the_kernel_refuses_stays_dirty_and_no_more() {
+        let mut pool = pool();
+        pool.take_units(1, 0, 32, 0);
+        pool.give_units(1, 0, 4, 0);
+        pool.give_units(1, 8, 4, 0);
+        let mut batch = Batch::new();
+        assert!(pool.collect(&mut batch, Scope::All, 0));
+        batch.discard_ranges(|first, _units| first.slot() != 8);
+        assert_eq!(pool.finish(&mut batch, 0), 4);
+        assert_eq!((pool.read(1).free, pool.read(1).free_dirty()), (mask(0, 4) | mask(8, 4), mask(8, 4)));
+        pool.check();
+    }
+
+    #[test]
     fn the_wait_restarts_with_each_unit_given_back() {
         let mut pool = pool();
         pool.take_units(1, 0, 8, 0);
@@ -362,6 +376,7 @@ mod tests {
         assert_eq!(pool.finish(&mut batch, 400), 32);
         assert_eq!((pool.parked, pool.due_in(9999)), (1, None));
         pool.unpark_all(500);
+        assert_eq!(pool.due_in(500), Some(300), "it waits anew");
         assert!(pool.collect(&mut batch, Scope::All, 500));
         batch.discard_ranges(|_, _| true);
         assert_eq!((pool.finish(&mut batch, 500), pool.free_dirty_units, pool.parked), (32, 0, 0));

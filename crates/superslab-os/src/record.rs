@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn half_of_a_superslab_is_not_more_than_half() {
+        let tier_of = |free_units| record(crate::bits::mask(0, free_units), 0).computed_tier();
+        assert_eq!([15, 16].map(tier_of), [Tier::Hot, Tier::Draining]);
+    }
+
+    #[test]
     fn each_occupancy_has_a_bucket_of_its_own_that_names_its_free_units() {
         let mut seen = std::collections::BTreeSet::new();
         for free_units in 1..=31_u32 {

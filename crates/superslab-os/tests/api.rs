@@ -735,3 +735,103 @@ fn a_heap_that_has_become_sparse_gets_small_pages_where_it_had_huge_ones() {
     assert_eq!(fill(OS_PAGE_BYTES), [1; 40], "a page of each superslab");
     os.check_invariants();
 }
+
+#[test]
+fn what_is_writable_grows_by_twice_as_much_each_time_and_at_least_by_what_policy_says() {
+    let os = os_with(never());
+    let committed = |os: &SuperslabOs| os.stats().committed_bytes / SUPERSLAB_BYTES;
+    for taken in 1..=127_usize {
+        assert!(os.take_run(32, 1).is_some());
+        let rest = taken.saturating_sub(31).next_multiple_of(32);
+        assert_eq!(committed(&os), (taken.min(31) + 1).next_power_of_two() - 1 + rest, "{taken} are taken");
+    }
+    let os = os_with(OsPolicy { prefill_superslabs: 20, ..never() });
+    for expected in [20, 20] {
+        assert!(os.take_run(32, 1).is_some());
+        assert_eq!(committed(&os), expected);
+    }
+}
+
+#[test]
+fn the_peak_is_what_was_handed_out_at_one_time_at_most() {
+    let os = os_with(never());
+    let peak = || os.stats().in_use_peak_bytes;
+    let run = os.take_run(8, 1).unwrap();
+    os.give_run(run.first, 8);
+    assert_eq!(peak(), 8 * SLAB_BYTES);
+    let (run, extent) = (os.take_run(3, 1).unwrap(), os.take_extent(2, 0, 1).unwrap());
+    assert_eq!(peak(), 2 * SUPERSLAB_BYTES + 3 * SLAB_BYTES);
+    assert!(os.grow_run(run.first, 3, 4).is_some() && os.grow_extent(extent.first, 2, 3).is_some());
+    os.give_extent(extent.first, 3, Purge::Later);
+    assert_eq!((peak(), os.in_use_bytes()), (3 * SUPERSLAB_BYTES + 4 * SLAB_BYTES, 4 * SLAB_BYTES));
+}
+
+/// Not under Miri, whose memory cannot be locked.
+#[cfg(not(miri))]
+#[test]
+fn what_the_program_has_locked_is_not_purged_until_it_is_unlocked() {
+    let os = os_with(never());
+    let run = os.take_run(32, 1).unwrap();
+    bytes_at(&os, run.first, SUPERSLAB_BYTES).fill(9);
+    let page = os.address_of(run.first).cast::<libc::c_void>();
+    // SAFETY: a page of memory that the test holds.
+    if unsafe { libc::mlock(page, OS_PAGE_BYTES) } != 0 {
+        return;
+    }
+    os.give_run(run.first, 32);
+    assert_eq!((os.purge_all(), os.purgeable_bytes()), (0, SUPERSLAB_BYTES));
+    let stats = os.stats();
+    assert_eq!((stats.madvise_failed, stats.madvise_enomem, stats.purged_bytes), (1, 0, 0));
+    os.check_invariants();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::munlock(page, OS_PAGE_BYTES) }, 0);
+    assert_eq!((os.purge_all(), os.purgeable_bytes()), (SUPERSLAB_BYTES, 0));
+    assert_eq!(os.take_run(32, 1), Some(hakmem_superslab_os::Run { first: run.first, clean: u32::MAX }));
+    assert!(bytes_at(&os, run.first, SUPERSLAB_BYTES).iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn an_account_is_kept_of_what_shorter_delays_would_have_purged() {
+    const SHORTEST: usize = 0;
+    const LONGEST: usize = hakmem_base::DELAYS - 1;
+    let os = os_with(never());
+    let mut seen = os.hindsight();
+    let mut news = |os: &SuperslabOs| {
+        let now = os.hindsight();
+        let news = now.since(&seen);
+        seen = now;
+        let sum = |flow: &hakmem_base::Flow| [flow.refaults, flow.firsts.iter().sum(), flow.openings.iter().sum()];
+        (sum(&news.here[SHORTEST]), sum(&news.here[LONGEST]), sum(&news.unlearned))
+    };
+    // Longer than the shortest delay, shorter than the longest.
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    let first = os.take_run(4, 1).unwrap().first;
+    os.give_run(first, 1);
+    os.watch(true);
+    wait();
+    assert_eq!(os.take_run(1, 1).map(|run| run.first), Some(first));
+    assert_eq!(news(&os), ([1, 0, 0], [0; 3], [0; 3]), "what was there before is known");
+    let run = os.take_run(8, 1).unwrap();
+    assert_eq!(news(&os), ([8, 0, 0], [0, 8, 0], [0, 8, 0]), "after a purge there are no huge pages in it");
+    os.give_run(run.first, 8);
+    wait();
+    assert!(os.grow_run(first, 4, 6).is_some());
+    assert_eq!(news(&os), ([2, 0, 0], [0; 3], [0; 3]));
+    let extent = os.take_extent(2, 0, 1).unwrap();
+    assert_eq!(news(&os), ([0; 3], [0; 3], [0; 3]), "the first time is nobody's");
+    os.give_extent(extent.first, 2, Purge::Later);
+    wait();
+    let extent = os.take_extent_for(2, 0, 1, 33).unwrap();
+    assert_eq!(news(&os), ([0, 33, 2], [0; 3], [0; 3]), "of two superslabs 33 units are used");
+    os.give_extent(extent.first, 2, Purge::Clean);
+    let extent = os.take_extent(1, 0, 1).unwrap();
+    assert_eq!(news(&os), ([0, 32, 1], [0, 32, 1], [0, 32, 1]), "given back without its pages");
+    assert!(os.grow_extent(extent.first, 1, 2).is_some());
+    assert_eq!(news(&os), ([0, 32, 1], [0, 32, 1], [0, 32, 1]));
+    os.shrink_extent(extent.first, 2, 1);
+    wait();
+    os.watch(false);
+    let _unseen = os.take_extent(1, 0, 1).unwrap();
+    assert_eq!(news(&os), ([0; 3], [0; 3], [0; 3]), "nobody watches");
+    os.check_invariants();
+}

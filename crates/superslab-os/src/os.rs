@@ -574,6 +574,7 @@ impl SuperslabOs {
             return None;
         }
         batch.discard_ranges(|first, units| self.reservation.discard(first, 0, (units as usize) << SLAB_SHIFT));
+        batch.thinned().for_each(|superslab| _ = self.advise_small(index_of_superslab(superslab), 1));
         let (mut pool, now) = self.lock();
         let purged_bytes = (pool.finish(batch, now as u32) as usize) << SLAB_SHIFT;
         self.publish(&pool, now);

@@ -6,7 +6,7 @@
 
 use crate::bits::{groups, groups_touching};
 use crate::pool::{Pool, Wait};
-use crate::record::{Kind, PARKED, QUEUED, URGENT, WARM_BUCKET};
+use crate::record::{HUGE, Kind, PARKED, QUEUED, URGENT, WARM_BUCKET};
 use hakmem_base::{SLABS_PER_SUPERSLAB, SlabIndex};
 
 /// Superslabs per batch: bounds the time that one caller spends in the kernel (up to 32 MiB, about 1 ms).
@@ -37,6 +37,8 @@ struct Entry {
     units: u32,
     /// Those of them that the kernel did not purge.
     refused: u32,
+    /// At most half of it stays in use, and it had huge pages.
+    thins: bool,
 }
 
 /// What a purger holds.
@@ -61,19 +63,29 @@ pub(crate) enum Scope {
 
 impl Batch {
     pub(crate) const fn new() -> Self {
-        Self { entries: [Entry { superslab: 0, units: 0, refused: 0 }; BATCH_SUPERSLABS], len: 0, ranges: 0 }
+        Self {
+            entries: [Entry { superslab: 0, units: 0, refused: 0, thins: false }; BATCH_SUPERSLABS],
+            len: 0,
+            ranges: 0,
+        }
     }
 
     fn is_full(&self) -> bool {
         self.len == BATCH_SUPERSLABS || self.ranges >= BATCH_RANGES
     }
 
-    fn push(&mut self, superslab: u32, units: u32) {
+    fn push(&mut self, superslab: u32, units: u32, thins: bool) {
         if let Some(entry) = self.entries.get_mut(self.len) {
-            *entry = Entry { superslab, units, refused: 0 };
+            *entry = Entry { superslab, units, refused: 0, thins };
             self.len += 1;
             self.ranges += groups(units).count() as u32;
         }
+    }
+
+    /// Superslabs that are to have small pages from now on: what is left of their huge ones has small ones already, of which the kernel
+    /// would make huge ones again in time, and so bring back what was purged.
+    pub(crate) fn thinned(&self) -> impl Iterator<Item = u32> {
+        self.entries().iter().filter(|entry| entry.thins).map(|entry| entry.superslab)
     }
 
     fn entries(&self) -> &[Entry] {
@@ -162,7 +174,8 @@ impl Pool {
         record.kind = Kind::Slabs;
         record.free &= !units;
         record.purging = units;
-        batch.push(superslab, units);
+        let thins = record.has(HUGE) && (1..=SLABS_PER_SUPERSLAB / 2).contains(&record.units_in_use());
+        batch.push(superslab, units, thins);
         self.free_dirty_units -= u64::from(dirty_units);
         self.settle(superslab, before, Wait::Keep, 0);
     }

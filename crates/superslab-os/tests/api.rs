@@ -835,3 +835,28 @@ fn an_account_is_kept_of_what_shorter_delays_would_have_purged() {
     assert_eq!(news(&os), ([0; 3], [0; 3], [0; 3]), "nobody watches");
     os.check_invariants();
 }
+
+#[cfg(not(miri))]
+#[test]
+fn a_superslab_of_which_half_is_left_after_a_purge_has_huge_pages_no_more() {
+    let os = os_with(OsPolicy { thp_heap_bytes: 0, ..never() });
+    let [half, more, none] = [(); 3].map(|()| os.take_run(32, 1).unwrap().first);
+    let advised = |first| {
+        let before = os.stats().huge_advised_bytes as usize;
+        os.advise_huge(first, SUPERSLAB_BYTES);
+        os.stats().huge_advised_bytes as usize - before
+    };
+    assert_eq!([half, more, none].map(advised), [0; 3], "they have huge pages");
+    os.shrink_run(half, 32, 16);
+    os.shrink_run(more, 32, 17);
+    os.give_run(none, 32);
+    os.purge_all();
+    assert_eq!([half, more].map(advised), [SUPERSLAB_BYTES, 0]);
+    let calls = os.stats().madvise_calls;
+    assert_eq!(
+        (os.take_run(32, 1).map(|run| run.first), os.stats().madvise_calls),
+        (Some(none), calls),
+        "nothing was left of it"
+    );
+    os.check_invariants();
+}

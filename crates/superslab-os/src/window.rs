@@ -410,3 +410,22 @@ impl Drop for Reservation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_leaves_most_of_each_limit_to_others() {
+        // Tables of a 2048th of the window take a sixteenth of the data that there may be.
+        assert_eq!([0, 256 << 10, 1 << 20, 1 << 30].map(useful_bytes), [32 << 20, 32 << 20, 128 << 20, 128 << 30]);
+        assert_eq!([0, 64 << 20, (1 << 30) + 1].map(allowed_bytes), [32 << 20, 32 << 20, 512 << 20]);
+        assert_eq!([0, 64 << 20, 1 << 30].map(most_bytes), [32 << 20, 48 << 20, 768 << 20]);
+        assert!(
+            [useful_bytes, allowed_bytes, most_bytes]
+                .map(|bytes| bytes(usize::MAX))
+                .iter()
+                .all(|bytes| *bytes > 1 << 60)
+        );
+    }
+}

@@ -860,3 +860,65 @@ fn a_superslab_of_which_half_is_left_after_a_purge_has_huge_pages_no_more() {
     );
     os.check_invariants();
 }
+
+#[test]
+fn beside_a_big_block_a_small_heap_is_still_small() {
+    let os = os_with(OsPolicy { thp_heap_bytes: 8 << 20, ..never() });
+    let _big = os.take_extent(20, 0, 1).unwrap();
+    for calls in [0, 0, 0, 0, 1] {
+        let run = os.take_run(32, 1).unwrap();
+        bytes_at(&os, run.first, SUPERSLAB_BYTES).fill(1);
+        assert_eq!(os.stats().madvise_calls, calls);
+    }
+}
+
+#[test]
+fn what_has_just_come_does_not_make_way() {
+    // A delay that what makes way has to wait for a part of, longer than this thread is held up on any machine.
+    let os = os_with(OsPolicy { purge_delay_ms: 3_600_000, warm_superslabs: 0, ..OsPolicy::default() });
+    let (young, held) = (os.take_run(31, 1).unwrap(), os.take_run(1, 1).unwrap());
+    os.give_run(young.first, 31);
+    let extent = os.take_extent(2, 0, 1).unwrap();
+    assert_eq!(os.grow_extent(extent.first, 2, 3), Some(true));
+    assert_eq!(os.take_run(32, 1).map(|run| run.clean), Some(u32::MAX));
+    assert_eq!((os.purgeable_bytes(), os.stats().purges), (31 * SLAB_BYTES, 0));
+    os.give_run(held.first, 1);
+}
+
+#[test]
+fn an_extent_waits_for_as_long_as_policy_says_and_with_eager_free_not_at_all() {
+    let waits = OsPolicy { purge_delay_ms: 60_000, warm_superslabs: 0, ..OsPolicy::default() };
+    let os = os_with(waits);
+    let extents = [(); 2].map(|()| os.take_extent(2, 0, 1).unwrap().first);
+    os.give_extent(extents[0], 2, Purge::Later);
+    assert_eq!((os.purge_due(), os.purgeable_bytes()), (0, 2 * SUPERSLAB_BYTES));
+    os.set_policy(OsPolicy { eager_free: true, ..waits });
+    os.give_extent(extents[1], 2, Purge::Later);
+    assert_eq!(os.purgeable_bytes(), 2 * SUPERSLAB_BYTES, "what came before waits");
+    os.check_invariants();
+}
+
+#[test]
+fn what_is_due_goes_with_whatever_is_taken_or_given_next() {
+    let os = os_with(never());
+    let units: Vec<_> = (0..12).map(|_| os.take_run(1, 1).unwrap().first).collect();
+    let [one, three] = [1, 3].map(|superslabs| os.take_extent(superslabs, 0, 1).unwrap().first);
+    let mut waiting = units.chunks_exact(2);
+    let mut all_goes_when = |what: &str, before: &dyn Fn(), act: &dyn Fn()| {
+        os.set_policy(never());
+        waiting.next().unwrap().iter().for_each(|unit| os.give_run(*unit, 1));
+        before();
+        os.set_policy(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..never() });
+        act();
+        assert_eq!(os.purgeable_bytes(), 0, "{what}");
+        os.check_invariants();
+    };
+    all_goes_when("a run is taken", &|| (), &|| assert_eq!(os.take_run(1, 1).map(|run| run.clean), Some(0)));
+    all_goes_when("a run is given", &|| (), &|| os.give_run(units[11], 1));
+    let give_one = || os.give_extent(one, 1, Purge::Later);
+    all_goes_when("an extent is taken", &give_one, &|| {
+        assert_eq!(os.take_extent(1, 0, 1).map(|one| one.zeroed), Some(false))
+    });
+    all_goes_when("an extent is given", &|| (), &give_one);
+    all_goes_when("an extent is cut", &|| (), &|| os.shrink_extent(three, 3, 1));
+}

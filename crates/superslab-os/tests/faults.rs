@@ -196,6 +196,7 @@ fn a_refused_purge_of_an_extent_keeps_it_dirty() {
 fn after_eight_refusals_in_a_row_madvise_pauses_and_everything_goes_on() {
     let _alone = Alone::new();
     let os = os_with(OsPolicy { purge_delay_ms: 0, warm_superslabs: 0, ..OsPolicy::default() });
+    let extent = os.take_extent(1, 0, 1).unwrap();
     refuse_calls(Call::Madvise, 0, 100);
     for _ in 0..20 {
         let run = os.take_run(1, 1).unwrap();
@@ -207,6 +208,8 @@ fn after_eight_refusals_in_a_row_madvise_pauses_and_everything_goes_on() {
     assert_eq!(os.purgeable_bytes(), SLAB_BYTES);
     refuse_nothing();
     assert_eq!(os.purge_all(), 0, "paused");
+    assert!(!os.advise_huge(extent.first, SUPERSLAB_BYTES), "hints pause, too");
+    assert_eq!(os.stats().madvise_calls, 8);
     assert!(os.next_due_ms().is_some_and(|wait| (1..=10_000).contains(&wait)), "{:?}", os.next_due_ms());
 }
 

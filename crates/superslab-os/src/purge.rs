@@ -352,6 +352,20 @@ mod tests {
     }
 
     #[test]
+    fn a_superslab_in_motion_does_not_hold_up_the_others() {
+        let mut pool = pool();
+        for superslab in [1, 2] {
+            pool.take_units(superslab, 0, 8, 0);
+            pool.give_units(superslab, 0, 1, 100);
+        }
+        pool.give_units(1, 1, 1, 399);
+        let mut batch = Batch::new();
+        assert_eq!(pool.due_in(400), Some(0));
+        assert!(pool.collect(&mut batch, Scope::Due, 400));
+        assert_eq!((pool.read(1).purging, pool.read(2).purging), (0, mask(0, 1)));
+    }
+
+    #[test]
     fn of_a_superslab_the_range_that_the_kernel_refuses_stays_dirty_and_no_more() {
         let mut pool = pool();
         pool.take_units(1, 0, 32, 0);

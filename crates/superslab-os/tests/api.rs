@@ -847,6 +847,9 @@ fn a_superslab_of_which_half_is_left_after_a_purge_has_huge_pages_no_more() {
         os.stats().huge_advised_bytes as usize - before
     };
     assert_eq!([half, more, none].map(advised), [0; 3], "they have huge pages");
+    os.give_run(none, 32);
+    assert_eq!(os.take_run(32, 1).map(|run| run.first), Some(none));
+    assert_eq!(advised(none), 0, "they are still there");
     os.shrink_run(half, 32, 16);
     os.shrink_run(more, 32, 17);
     os.give_run(none, 32);
@@ -921,4 +924,32 @@ fn what_is_due_goes_with_whatever_is_taken_or_given_next() {
     });
     all_goes_when("an extent is given", &|| (), &give_one);
     all_goes_when("an extent is cut", &|| (), &|| os.shrink_extent(three, 3, 1));
+}
+
+#[test]
+fn the_account_knows_how_large_the_heap_was_and_what_made_way() {
+    let os = os_with(never());
+    os.watch(true);
+    let takes = || [(); 3].map(|()| os.take_run(32, 1).unwrap().first);
+    let gives = |firsts: [SlabIndex; 3]| firsts.iter().for_each(|first| os.give_run(*first, 32));
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    gives(takes());
+    wait();
+    let runs = takes();
+    let shortest = os.hindsight().here[0];
+    assert_eq!(shortest.openings[..2], [2, 1], "one of three was opened in a heap above 4 MiB");
+    os.advise_huge(runs[0], SUPERSLAB_BYTES);
+    gives(runs);
+    wait();
+    let _runs = takes();
+    let shortest = os.hindsight().here[0];
+    let huge = shortest.openings[usize::from(hakmem_superslab_os::ALWAYS_HUGE)];
+    assert_eq!((&shortest.openings[..2], huge), (&[3, 2][..], 1), "one had huge pages");
+    os.shrink_run(runs[0], 32, 8);
+    // What would wait for ten seconds makes way for growth once it has idled for 156 ms.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let before = os.hindsight();
+    assert!(os.take_extent(2, 0, 1).is_some());
+    let news = os.hindsight().since(&before);
+    assert_eq!((hakmem_base::DELAYS_MS[6], news.here[6].purged, news.unlearned.purged), (10_000, 24, 0));
 }

@@ -352,6 +352,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_urgent_and_is_taken_again_waits_like_the_others() {
+        let mut pool = pool();
+        pool.policy.eager_free = true;
+        open_and_give_all(&mut pool, 1, 0);
+        assert_eq!(pool.due_in(0), Some(0));
+        pool.take_units(1, 0, 32, 5);
+        pool.give_units(1, 0, 1, 5);
+        assert_eq!(pool.due_in(5), Some(300));
+    }
+
+    #[test]
     fn a_superslab_in_motion_does_not_hold_up_the_others() {
         let mut pool = pool();
         for superslab in [1, 2] {

@@ -953,3 +953,49 @@ fn the_account_knows_how_large_the_heap_was_and_what_made_way() {
     let news = os.hindsight().since(&before);
     assert_eq!((hakmem_base::DELAYS_MS[6], news.here[6].purged, news.unlearned.purged), (10_000, 24, 0));
 }
+
+#[test]
+fn a_reading_brings_the_account_up_to_date_and_a_season_goes_on_beside_the_next() {
+    const UNITS: u32 = 8;
+    let os = os_with(never());
+    let begin = std::time::Instant::now();
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    let run = os.take_run(UNITS + 1, 1).unwrap().first;
+    let (give, take) = (|| os.give_run(run.add(1), UNITS), || os.take_run_again(UNITS, Some(run.add(1))).unwrap());
+    os.watch(true);
+    give();
+    wait();
+    let first = os.hindsight();
+    assert_eq!(first.here[0].purged, 8, "nothing but time has passed");
+    os.turn_season();
+    let second = os.hindsight();
+    // The clock is coarse.
+    assert!(u128::from(second.elapsed_ms) <= begin.elapsed().as_millis() + 20, "each millisecond once");
+    let _taken = take();
+    let third = os.hindsight();
+    let missed = third.since(&second).before.map(|flow| flow.refaults);
+    assert_eq!((missed[0], missed[7]), (8, 0), "as it would be after a season of 10 ms and after one of a minute");
+    give();
+    os.set_policy(OsPolicy { purge_delay_ms: 10, ..never() });
+    wait();
+    let _taken = take();
+    let news = os.hindsight().since(&third);
+    assert_eq!(
+        (news.before[7].refaults, news.unlearned.refaults),
+        (8, 0),
+        "10 ms are in force; the first delay was never"
+    );
+}
+
+#[test]
+fn what_grows_keeps_the_rest_of_its_room_and_to_the_memory_limit() {
+    let os = os_with(OsPolicy { memory_limit_bytes: 3 * SUPERSLAB_BYTES + 30 * SLAB_BYTES, ..never() });
+    let extent = os.take_extent(1, 3, 1).unwrap().first;
+    assert_eq!(os.grow_extent(extent, 1, 2), Some(true));
+    assert_eq!(os.take_extent(1, 0, 1).map(|other| other.first), Some(extent.add(4 * SLABS_PER_SUPERSLAB)));
+    let run = os.take_run(30, 1).unwrap().first;
+    assert_eq!((os.grow_run(run, 30, 31), os.stats().limit_refused), (None, 1));
+    os.set_policy(never());
+    assert_eq!((os.grow_run(run, 30, 30), os.grow_run(run, 30, 31)), (None, Some(1)));
+    os.check_invariants();
+}

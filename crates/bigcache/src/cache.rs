@@ -394,8 +394,7 @@ impl BigCache {
         let backing = match cx.hint.pages {
             Some(HintedPages::Small) => Some(Backing::Small),
             Some(HintedPages::Huge) => Some(Backing::Huge),
-            // An earlier block may have had huge pages here. Where nothing is left of them, this one has none.
-            None if shape.bytes < cx.policy.thp_bytes => extent.zeroed.then_some(Backing::Small),
+            None if shape.bytes < cx.policy.thp_bytes => None,
             // A block that grows is full so far.
             None => Some(if growing { Backing::Huge } else { self.density.backing() }),
         };

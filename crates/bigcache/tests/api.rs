@@ -755,25 +755,3 @@ fn hinted_pages_come_whatever_policy_says_of_sizes() {
     let advised = heap.os.stats().huge_advised_bytes - before;
     assert!(advised == 20 * MIB as u64 || cfg!(miri), "{advised}");
 }
-
-/// Not under Miri, which cannot tell what is in memory.
-#[cfg(not(miri))]
-#[test]
-fn a_block_that_huge_pages_are_not_for_has_none_where_another_one_had_them() {
-    let policy = BigPolicy { thp_bytes: 4 * MIB, ..BigPolicy::DEFAULT };
-    let (mut heap, cache) = (Heap::new(1 << 30, policy), BigCache::new());
-    let resident_of_a_page = |heap: &Heap, bytes| {
-        let block = cache.allocate(&heap.cx(), bytes, 16, true).unwrap();
-        fill(block, 0, 4096, 7);
-        let permille = heap.os.resident_permille(heap.index_of(block), SUPERSLAB_BYTES);
-        assert!(heap.free(&cache, address_of(block)));
-        heap.os.purge_all();
-        permille.unwrap()
-    };
-    assert_eq!(resident_of_a_page(&heap, 16 * MIB), 1000, "a block that grows has huge pages");
-    assert_eq!(resident_of_a_page(&heap, 3 * MIB), 1, "policy says: from 4 MiB on");
-    assert_eq!(resident_of_a_page(&heap, 16 * MIB), 1000);
-    heap.policy.thp_bytes = usize::MAX;
-    assert_eq!(resident_of_a_page(&heap, 16 * MIB), 1, "never");
-    heap.os.check_invariants();
-}

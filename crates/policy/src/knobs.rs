@@ -223,7 +223,7 @@ knobs! {
     /// A thread that purges when the program is idle: when the program has other threads anyway, never, or always.
     scavenger: Scavenger = Scavenger::Auto, Scavenger::KIND, "HAKMEM_SCAVENGER";
     /// The scavenger stands by while the program holds this many bytes, and purges when as many wait.
-    scavenge_min_bytes: usize = 32 << 20, bytes(0, TIB), "HAKMEM_SCAVENGE_MIN_BYTES";
+    scavenge_min_bytes: usize = 8 << 20, bytes(0, TIB), "HAKMEM_SCAVENGE_MIN_BYTES";
 }
 
 impl Default for FrozenPolicy {

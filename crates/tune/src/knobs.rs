@@ -78,7 +78,8 @@ pub const DIMENSIONS: &[Dimension] = &[
     Dimension {
         name: "scavenger",
         steps: &[
-            &[("scavenge_min_bytes", "4M")],
+            &[("scavenge_min_bytes", "2M")],
+            &[("scavenge_min_bytes", "32M")],
             &[("scavenger", "on"), ("scavenge_min_bytes", "1M")],
             &[("scavenger", "off")],
         ],

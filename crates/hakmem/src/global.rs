@@ -432,7 +432,7 @@ fn parse_variables(attempt: Attempt) -> Settings<'static> {
 
 /// Policy, level and version of this process; a path last, because it may be long.
 fn write_what_runs(line: &mut dyn fmt::Write, settings: &Settings<'_>) -> fmt::Result {
-    write!(line, "profile {}, mode {}, ", settings.profile.name(), settings.mode.name())?;
+    write!(line, "profile {}, mode {}, ", settings.profile.name(), learning::mode().name())?;
     if settings.hardened {
         line.write_str("hardened level, ")?;
     } else if settings.policy.sample != 0 {

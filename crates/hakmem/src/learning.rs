@@ -25,6 +25,7 @@ use crate::background::Background;
 use crate::clock;
 use crate::files;
 use crate::global::GLOBAL;
+use crate::hardened;
 use crate::observe;
 use crate::policy_file;
 use crate::signals::Handler;
@@ -120,8 +121,8 @@ pub fn mode() -> Mode {
 
 /// Changes the mode. The policy in force stays in force, whatever the mode; [`learned`] says what the learners have found.
 ///
-/// OBSERVE and LEARN need a thread. Returns false, with FROZEN in force, if there is none to be had: the system refuses one, or the
-/// program is confined ([`expect_confinement`](crate::expect_confinement)).
+/// OBSERVE and LEARN need a thread. Returns false, with FROZEN in force, if there is none to be had: the system refuses one, the
+/// program is confined ([`expect_confinement`](crate::expect_confinement)), or it runs at the hardened level, which has nothing to measure.
 pub fn set_mode(mode: Mode) -> bool {
     if mode == Mode::Frozen {
         freeze();
@@ -129,7 +130,7 @@ pub fn set_mode(mode: Mode) -> bool {
         GLOBAL.learning.bell.ring_surely();
         return true;
     }
-    if !GLOBAL.ensure_ready() {
+    if !GLOBAL.ensure_ready() || hardened::is_on() {
         return false;
     }
     GLOBAL.learning.mode.store_relaxed(mode as u32);
@@ -208,8 +209,9 @@ pub(crate) fn heed(settings: &Settings<'_>) {
     let state = &GLOBAL.learning;
     state.window_ms.store_relaxed(settings.learn_window_ms);
     state.window_allocs.store_relaxed(settings.learn_window_allocs);
-    state.mode.store_relaxed(settings.mode as u32);
-    if settings.hardened && settings.mode != Mode::Frozen {
+    if !settings.hardened {
+        state.mode.store_relaxed(settings.mode as u32);
+    } else if settings.mode != Mode::Frozen {
         report("HAKMEM_MODE has no effect at the hardened level: nothing is measured, policy stays as it is");
     }
 }
@@ -321,7 +323,7 @@ pub(crate) fn finish() {
 fn write_policy_out(path: &[u8]) {
     let learned = learned();
     if learned.is_none() && mode() != Mode::Learn {
-        report("HAKMEM_POLICY_OUT without HAKMEM_MODE=LEARN: nothing was learned, nothing is written");
+        report("HAKMEM_POLICY_OUT: LEARN did not run, so nothing was learned and nothing is written");
         return;
     }
     let policy = learned.as_ref().map_or_else(crate::policy, |learned| learned.policy.clone());

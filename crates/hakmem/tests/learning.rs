@@ -380,6 +380,23 @@ fn a_program_that_is_to_be_confined_has_no_thread_from_then_on() {
     });
 }
 
+#[test]
+fn the_hardened_level_has_no_mode_but_frozen() {
+    let variables = [LEARN, ("HAKMEM_HARDENED", "1"), ("HAKMEM_VERBOSE", "1")];
+    let said = alone("the_hardened_level_has_no_mode_but_frozen", &variables, || {
+        let mut work = Work::new(14);
+        work.some();
+        for mode in [Mode::Observe, Mode::Learn] {
+            assert_eq!((hakmem::set_mode(mode), hakmem::mode()), (false, Mode::Frozen));
+        }
+        (0..500).for_each(|_| work.some());
+        assert!(!has_learner() && windows() == 0);
+    });
+    if Child::role().is_none() {
+        assert!(said.contains("mode FROZEN, hardened level"), "{said}");
+    }
+}
+
 /// Frees 12 MiB, of which nobody asks for a part again, and waits for it to go back: at most so long.
 fn rests_with_little_waiting(longest: Duration) -> u64 {
     let mut work = Work::new(8);

@@ -132,6 +132,15 @@ pub unsafe fn usable_size(ptr: *const u8) -> Option<usize> {
 /// Replaces the policy. Each thread picks the new one up at its next slow path. Returns the generation of the policy, which is one more
 /// than that of the former one.
 ///
+/// A policy file can be part of the program. What it says counts more than variables then, and its site rules are left out:
+/// ```
+/// let text = b"version = 1\n[knobs]\npurge_delay_ms = 1000\n"; // include_bytes!("policy.toml")
+/// let policy = hakmem::parse_policy(text, &hakmem::policy())?;
+/// hakmem::publish_policy(&policy)?;
+/// assert_eq!(hakmem::policy().purge_delay_ms, 1000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The first knob that is out of its bounds or does not fit another one. Nothing has changed then.
 pub fn publish_policy(policy: &FrozenPolicy) -> Result<u32, FieldError> {

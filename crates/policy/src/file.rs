@@ -126,6 +126,8 @@ impl Display for FileError<'_> {
     }
 }
 
+impl core::error::Error for FileError<'_> {}
+
 impl FileProblem<'_> {
     fn write(&self, out: &mut dyn Write) -> fmt::Result {
         match *self {

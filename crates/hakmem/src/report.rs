@@ -50,7 +50,7 @@ stats! {
     cached_bytes,
     /// Largest resident set of the process so far.
     peak_rss_bytes,
-    /// Allocations up to 32 KiB.
+    /// Allocations up to 32 KiB; at the hardened level [`Stats::hardened_allocs`] counts instead.
     allocs,
     /// Of these, allocations that found their thread cache empty.
     refills,
@@ -62,7 +62,7 @@ stats! {
     remote_frees,
     /// Exchanges that handed such blocks over.
     remote_pushes,
-    /// Such blocks that their owners have taken back.
+    /// Such blocks that their owners have taken back; an adoption takes back those of a slab without an owner, uncounted.
     drained_blocks,
     /// Slabs that came by mail.
     mails,

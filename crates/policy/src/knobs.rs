@@ -188,7 +188,7 @@ knobs! {
     /// What the capacities of the large size groups may add up to.
     large_budget: u32 = 50, count(0, 8 * MIB), "HAKMEM_LARGE_BUDGET";
 
-    /// Bytes of freed big blocks (above 2 MiB) that wait whole for the next one.
+    /// Bytes of freed big blocks (above 2 MiB) that wait whole for the next one, where `HAKMEM_BIG_RETAIN_MS` or a site rule lets any wait.
     big_retain_bytes: usize = 64 << 20, bytes(2 * MIB, TIB).or_zero(), "HAKMEM_BIG_RETAIN_BYTES";
     /// How long a freed big block waits whole for the next one of its size; 0: its superslabs return to the pool at once, where
     /// they join their neighbours and wait for a purge like all free memory.

@@ -162,7 +162,7 @@ const OTHER_VARIABLES: &[EnvVar] = &[
         "HAKMEM_WATCH",
         watch,
         WATCH_KIND,
-        " In OBSERVE and LEARN: one allocation of a size class in this many is watched from birth to death; 0 is as many as cost a thousandth of the processor time."
+        " In OBSERVE and LEARN: one allocation of a size class in this many is watched from birth to death; 0 is as many as cost a thousandth of the processor time, `never` is none."
     ),
     variable!(
         "HAKMEM_SITE_RULES",

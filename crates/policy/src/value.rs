@@ -131,7 +131,7 @@ impl Kind {
                 out.write_str(", or none")
             }
             Self::Five { min, max } => {
-                out.write_str("five numbers, each ")?;
+                out.write_str("five numbers, or one for all, each ")?;
                 write_decimal(out, min)?;
                 out.write_str(" to ")?;
                 write_decimal(out, max)

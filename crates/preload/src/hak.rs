@@ -30,7 +30,7 @@ pub const HAK_ERROR_FD: c_int = 5;
 pub const HAK_ERROR_PROFILE: c_int = 6;
 /// A number is out of its bounds.
 pub const HAK_ERROR_VALUE: c_int = 7;
-/// The system has no thread to give.
+/// There is no thread for this mode: the system has none to give, or the program is confined or runs at the hardened level.
 pub const HAK_ERROR_THREAD: c_int = 8;
 
 /// Mode: the policy stays, and no thread looks.
@@ -62,7 +62,7 @@ pub struct hak_stats_t {
     pub cached_bytes: u64,
     /// Largest resident set of the process so far.
     pub peak_rss_bytes: u64,
-    /// Allocations up to 32 KiB.
+    /// Allocations up to 32 KiB; 0 at the hardened level, which does not count them here.
     pub allocs: u64,
     /// Of these, allocations that found their thread cache empty.
     pub refills: u64,
@@ -76,7 +76,7 @@ pub struct hak_stats_t {
     pub purged_bytes: u64,
     /// Bytes of the reserved address range that blocks lie in.
     pub window_bytes: u64,
-    /// Bytes of allocator metadata.
+    /// Bytes of allocator metadata (heap records).
     pub metadata_bytes: u64,
     /// Threads that hold a heap.
     pub live_heaps: u64,
@@ -119,11 +119,13 @@ pub struct hak_options_t {
     pub struct_size: usize,
     /// Name of a profile to start from; null starts from the present policy.
     pub profile: *const c_char,
-    /// Milliseconds that free memory waits before it goes back to the system, or `HAK_KEEP`.
+    /// Milliseconds that free memory waits before it goes back to the system: up to 3600000, `UINT32_MAX` for ever, or `HAK_KEEP`.
     pub purge_delay_ms: u64,
-    /// Bytes of freed blocks above 2 MiB that are kept for the next one, or `HAK_KEEP`.
+    /// Bytes of freed blocks above 2 MiB that may be kept for the next one, if `HAKMEM_BIG_RETAIN_MS` or a site rule keeps any: 0,
+    /// 2 MiB to 1 TiB, or `HAK_KEEP`.
     pub big_retain_bytes: u64,
-    /// Bytes of slabs and superslabs that may be handed out at most, those that caches keep included; 0 for no limit, or `HAK_KEEP`.
+    /// Bytes of slabs and superslabs that may be handed out at most, those that caches keep included: 2 MiB to 256 TiB,
+    /// 0 for no limit, or `HAK_KEEP`.
     pub memory_limit_bytes: u64,
     /// Zero; later fields of this version go here.
     pub reserved: [u64; 16],
@@ -565,6 +567,29 @@ mod tests {
             // SAFETY: opened above.
             unsafe { libc::close(fd) };
         }
+    }
+
+    #[test]
+    fn the_family_under_its_other_names_does_what_it_does() {
+        assert_eq!(
+            (hak_abi_version(), hak_check_abi(HAKMEM_ABI_MAGIC, hak_abi_version())),
+            (HAKMEM_ABI_VERSION, HAK_OK)
+        );
+        let block = hak_calloc(10, 100);
+        // SAFETY: a live block of 1000 bytes.
+        assert!(unsafe { core::slice::from_raw_parts(block.cast::<u8>(), 1000) }.iter().all(|byte| *byte == 0));
+        // SAFETY: the block is live, and its old name is not used again.
+        let block = unsafe { hak_realloc(block, 5000) };
+        // SAFETY: the block is live; null is allowed.
+        let usable = [block, core::ptr::null_mut()].map(|block| unsafe { hak_usable_size(block) });
+        assert!(usable[0] >= 5000 && usable[1] == 0);
+        let aligned = hak_aligned_alloc(4096, 10);
+        assert!(!aligned.is_null() && aligned.addr().is_multiple_of(4096));
+        for block in [block, aligned] {
+            // SAFETY: the block is live.
+            unsafe { hak_free(block) };
+        }
+        assert!(hak_calloc(usize::MAX, 2).is_null());
     }
 
     #[test]

@@ -178,7 +178,19 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn finish(self) -> Settings<'a> {
-        let Self { mut settings, complain, .. } = self;
+        let Self { mut settings, seen, complain } = self;
+        let is_asked_for = |name: &str| find(name.as_bytes()).is_some_and(|(position, _)| seen & (1 << position) != 0);
+        // A largest cap that was asked for holds against a first one that was not; everything else is `repair`'s to settle.
+        let policy = &mut settings.policy;
+        for (first, largest, name, with) in [
+            (&mut policy.cache_blocks, policy.cache_max_blocks, "HAKMEM_CACHE_BLOCKS", "HAKMEM_CACHE_MAX_BLOCKS"),
+            (&mut policy.cache_bytes, policy.cache_max_bytes, "HAKMEM_CACHE_BYTES", "HAKMEM_CACHE_MAX_BYTES"),
+        ] {
+            if *first > largest && is_asked_for(with) && !is_asked_for(name) {
+                *first = largest;
+                complain(Complaint { name: name.as_bytes(), value: b"", problem: Problem::Conflict { with } });
+            }
+        }
         settings.policy.repair(&mut |field, with| {
             let (Some(changed), Some(with)) = (variable_of(field), variable_of(with)) else { return };
             let problem = Problem::Conflict { with: with.name };
@@ -323,6 +335,18 @@ mod tests {
         let (settings, complaints) = parse(&[("HAKMEM_CACHE_BLOCKS", "512")]);
         assert_eq!(settings.policy.cache_max_blocks, 512);
         assert_eq!(complaints, ["HAKMEM_CACHE_MAX_BLOCKS did not fit HAKMEM_CACHE_BLOCKS; changed to fit"]);
+    }
+
+    #[test]
+    fn of_two_values_that_do_not_fit_the_one_that_was_asked_for_holds() {
+        let (settings, complaints) = parse(&[("HAKMEM_CACHE_MAX_BLOCKS", "64"), ("HAKMEM_CACHE_MAX_BYTES", "16K")]);
+        let policy = &settings.policy;
+        assert_eq!((policy.cache_blocks, policy.cache_max_blocks), (64, 64));
+        assert_eq!((policy.cache_bytes, policy.cache_max_bytes), (16 << 10, 16 << 10));
+        let said = |unit| format!("HAKMEM_CACHE_{unit} did not fit HAKMEM_CACHE_MAX_{unit}; changed to fit");
+        assert_eq!(complaints, [said("BLOCKS"), said("BYTES")]);
+        let both = [("HAKMEM_CACHE_MAX_BLOCKS", "64"), ("HAKMEM_CACHE_BLOCKS", "512")];
+        assert_eq!(parse(&both).0.policy.cache_max_blocks, 512);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::counters::{ClassReport, FrontReport};
 use crate::front::Front;
 use crate::heap::Heap;
 use crate::raw;
+use crate::warm::harvest_spills;
 
 impl Front {
     /// Adds the heap's counters to a report. Any thread may ask; numbers of other threads are up to a heartbeat old.
@@ -32,6 +33,7 @@ impl Front {
         for (class, bin) in heap.classes() {
             if bin.is_set_up() {
                 heap.rewind(bin, class);
+                harvest_spills(heap, class);
             }
         }
     }

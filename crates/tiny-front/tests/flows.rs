@@ -121,6 +121,25 @@ fn spills_are_counted_whatever_comes_behind_them() {
     }
 }
 
+/// A program that ends with a run of frees takes no slow path that would count them before the report.
+#[test]
+fn a_report_counts_the_spills_behind_the_last_slow_path() {
+    let front = new_front(256 << 20);
+    let heap = new_heap(front, FrontPolicy { cache_growth: false, ..FrontPolicy::DEFAULT });
+    let class = SizeClass::for_tiny(64);
+    let blocks: Vec<_> = (0..1000).map(|_| take(front, heap, class)).collect();
+    let left = u64::from(heap.bin(class).cached());
+    blocks.into_iter().for_each(|block| give(front, Some(heap), block));
+    let spills = left + 1000 - u64::from(heap.bin(class).cached());
+    assert!(spills > 0);
+    front.settle_counts(heap);
+    let mut report = FrontReport::default();
+    front.report(heap, 0, &mut report);
+    assert_eq!((report.spills, u64::from(heap.flow(class).spills)), (spills, spills));
+    front.check_invariants(heap);
+    front.collect(heap);
+}
+
 /// Slabs of one unit that a sleeper has filled, and all of whose blocks a stranger frees.
 const SLABS: usize = 5;
 

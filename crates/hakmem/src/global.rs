@@ -362,10 +362,15 @@ impl Global {
 
 /// Publishes a policy to all threads and boxes.
 pub(crate) fn publish(policy: &FrozenPolicy) -> Result<u32, FieldError> {
+    update(|current| current.clone_from(policy))
+}
+
+/// Publishes what `change` makes of the policy in force.
+pub(crate) fn update(change: impl FnMut(&mut FrozenPolicy)) -> Result<u32, FieldError> {
     GLOBAL.ensure_ready();
-    let generation = GLOBAL.policy.publish(policy.clone())?;
-    GLOBAL.apply(policy, generation);
-    Ok(generation)
+    let policy = GLOBAL.policy.update(change)?;
+    GLOBAL.apply(&policy, policy.generation);
+    Ok(policy.generation)
 }
 
 /// The same, if the policy of this generation is still in force. `None`: somebody else's is.

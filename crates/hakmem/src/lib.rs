@@ -147,6 +147,15 @@ pub fn publish_policy(policy: &FrozenPolicy) -> Result<u32, FieldError> {
     global::publish(policy)
 }
 
+/// Publishes what `change` makes of the policy in force, as [`publish_policy`] does. What somebody else publishes meanwhile is not lost:
+/// `change` is called again then, with that policy.
+///
+/// # Errors
+/// As there.
+pub fn update_policy(change: impl FnMut(&mut FrozenPolicy)) -> Result<u32, FieldError> {
+    global::update(change)
+}
+
 /// A copy of the policy that was published last, or of the one that the process began with.
 #[must_use]
 pub fn policy() -> FrozenPolicy {

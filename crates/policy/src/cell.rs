@@ -58,10 +58,21 @@ impl PolicyCell {
     /// # Errors
     /// The first field that is wrong; nothing is published then.
     pub fn publish(&self, policy: FrozenPolicy) -> Result<u32, FieldError> {
+        self.update(|current| current.clone_from(&policy)).map(|published| published.generation)
+    }
+
+    /// Publishes what `change` makes of the current policy, and returns it. Where somebody else publishes meanwhile, `change` is called
+    /// again, with that policy. It allocates, as [`PolicyCell::publish`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn update(&self, mut change: impl FnMut(&mut FrozenPolicy)) -> Result<FrozenPolicy, FieldError> {
         loop {
-            let generation = generation_of(self.current.load().as_deref());
-            if let Some(generation) = self.publish_after(generation, policy.clone())? {
-                return Ok(generation);
+            let current = self.current.load_full();
+            let mut policy = current.as_deref().unwrap_or(self.boot()).clone();
+            change(&mut policy);
+            if let Some(generation) = self.publish_after(generation_of(current.as_deref()), policy.clone())? {
+                return Ok(FrozenPolicy { generation, ..policy });
             }
         }
     }
@@ -188,6 +199,23 @@ mod tests {
         assert_eq!(cell.publish_after(0, with_blocks(10)), Ok(Some(1)));
         assert_eq!(cell.publish_after(0, with_blocks(20)), Ok(None));
         assert_eq!((cell.generation(), cell.with(|policy| policy.cache_blocks)), (1, 10));
+    }
+
+    #[test]
+    fn an_update_keeps_what_somebody_else_publishes_meanwhile() {
+        let cell = PolicyCell::new();
+        cell.set_boot(with_blocks(10)).unwrap();
+        let mut calls = 0;
+        let updated = cell.update(|policy| {
+            calls += 1;
+            if calls == 1 {
+                cell.publish(FrozenPolicy { refill_max_blocks: 7, ..policy.clone() }).unwrap();
+            }
+            policy.outbox_blocks = 3;
+        });
+        let both = FrozenPolicy { generation: 2, refill_max_blocks: 7, outbox_blocks: 3, ..with_blocks(10) };
+        assert_eq!((updated, calls), (Ok(both.clone()), 2));
+        assert!(cell.with(|policy| *policy == both));
     }
 
     #[test]

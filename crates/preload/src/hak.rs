@@ -297,8 +297,8 @@ pub unsafe extern "C" fn hak_configure(options: *const hak_options_t) -> c_int {
     }
     // SAFETY: the structure has at least the size of ours, as it said when it was checked.
     let options = unsafe { &*options };
-    let mut policy = if options.profile.is_null() {
-        hakmem::policy()
+    let profile = if options.profile.is_null() {
+        None
     } else {
         // SAFETY: not null, so a C string by the caller's promise.
         let name = unsafe { CStr::from_ptr(options.profile) };
@@ -306,29 +306,38 @@ pub unsafe extern "C" fn hak_configure(options: *const hak_options_t) -> c_int {
             Line::new().text("hak_configure: no profile has this name: ").text(name.to_str().unwrap_or("?")).write();
             return HAK_ERROR_PROFILE;
         };
-        profile.settings().policy
+        Some(profile.settings().policy)
     };
-    if let Err(field) = choose(options, &mut policy) {
-        return refuse_value(field);
-    }
-    match hakmem::publish_policy(&policy) {
+    let choose = match choice(options) {
+        Ok(choose) => choose,
+        Err(field) => return refuse_value(field),
+    };
+    let published = hakmem::update_policy(|policy| {
+        if let Some(profile) = &profile {
+            policy.clone_from(profile);
+        }
+        choose(policy);
+    });
+    match published {
         Ok(_) => HAK_OK,
         Err(error) => refuse_value(error.field()),
     }
 }
 
-/// Copies the numbers that are not to be kept. The name of the one that does not fit its type is the error.
-fn choose(options: &hak_options_t, policy: &mut FrozenPolicy) -> Result<(), &'static str> {
-    if options.purge_delay_ms != HAK_KEEP {
-        policy.purge_delay_ms = u32::try_from(options.purge_delay_ms).map_err(|_| "purge_delay_ms")?;
-    }
-    if options.big_retain_bytes != HAK_KEEP {
-        policy.big_retain_bytes = usize::try_from(options.big_retain_bytes).map_err(|_| "big_retain_bytes")?;
-    }
-    if options.memory_limit_bytes != HAK_KEEP {
-        policy.memory_limit_bytes = usize::try_from(options.memory_limit_bytes).map_err(|_| "memory_limit_bytes")?;
-    }
-    Ok(())
+/// What copies the numbers that are not to be kept. The name of the one that does not fit its type is the error.
+fn choice(options: &hak_options_t) -> Result<impl Fn(&mut FrozenPolicy), &'static str> {
+    let purge_delay_ms = chosen(options.purge_delay_ms, "purge_delay_ms")?;
+    let big_retain_bytes = chosen(options.big_retain_bytes, "big_retain_bytes")?;
+    let memory_limit_bytes = chosen(options.memory_limit_bytes, "memory_limit_bytes")?;
+    Ok(move |policy: &mut FrozenPolicy| {
+        policy.purge_delay_ms = purge_delay_ms.unwrap_or(policy.purge_delay_ms);
+        policy.big_retain_bytes = big_retain_bytes.unwrap_or(policy.big_retain_bytes);
+        policy.memory_limit_bytes = memory_limit_bytes.unwrap_or(policy.memory_limit_bytes);
+    })
+}
+
+fn chosen<T: TryFrom<u64>>(number: u64, field: &'static str) -> Result<Option<T>, &'static str> {
+    if number == HAK_KEEP { Ok(None) } else { T::try_from(number).map(Some).map_err(|_| field) }
 }
 
 fn refuse_value(field: &str) -> c_int {
@@ -547,9 +556,32 @@ mod tests {
         // SAFETY: a live structure of full size.
         assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
         assert_eq!(hakmem::policy().cache_max_blocks, Profile::MixedTinyv3C7Safe.settings().policy.cache_max_blocks);
-        let options = hak_options_t { profile: c"DEFAULT".as_ptr(), ..keep_all() };
+        let default = hak_options_t { profile: c"DEFAULT".as_ptr(), ..keep_all() };
         // SAFETY: a live structure of full size.
-        assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
+        assert_eq!(unsafe { hak_configure(&raw const default) }, HAK_OK);
+
+        // Interleaving: one thread has read the policy when another one publishes its own change.
+        let configure = |options: hak_options_t, field: fn(&FrozenPolicy) -> usize, expected: usize| {
+            // SAFETY: a live structure of full size.
+            assert_eq!(unsafe { hak_configure(&raw const options) }, HAK_OK);
+            assert_eq!(field(&hakmem::policy()), expected);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for bytes in (64_usize << 20..).take(20_000) {
+                    let options = hak_options_t { big_retain_bytes: bytes as u64, ..keep_all() };
+                    configure(options, |policy| policy.big_retain_bytes, bytes);
+                }
+            });
+            scope.spawn(|| {
+                for bytes in (1_usize << 40..).take(20_000) {
+                    let options = hak_options_t { memory_limit_bytes: bytes as u64, ..keep_all() };
+                    configure(options, |policy| policy.memory_limit_bytes, bytes);
+                }
+            });
+        });
+        // SAFETY: a live structure of full size.
+        assert_eq!(unsafe { hak_configure(&raw const default) }, HAK_OK);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl SampledPool {
         stamp: impl FnOnce() -> Stamp,
     ) -> Result<(), Finding> {
         let slot = self.slot(note);
-        if settled(slot) != State::Live || slot.block.load_relaxed() != address || !slot.try_claim(State::Live) {
+        if !claim_block(slot, address) {
             if self.is_swept(slot, address) {
                 return Ok(());
             }
@@ -427,6 +427,21 @@ fn bind_units(cx: &SampledContext<'_>, slots: &FlatTable<Slot>, queue: &mut Queu
 
 fn behind_link(link: u32) -> Option<u32> {
     link.checked_sub(1)
+}
+
+/// The slot for the caller alone, if it holds a block in use that begins at `address`.
+fn claim_block(slot: &Slot, address: usize) -> bool {
+    let is_its = || slot.block.load_relaxed() == address;
+    while settled(slot) == State::Live && is_its() {
+        if slot.try_claim(State::Live) {
+            if is_its() {
+                return true;
+            }
+            // Of two frees the second one may come when the slot is the next block's already.
+            slot.publish(State::Live);
+        }
+    }
+    false
 }
 
 /// The slot's state, once the call that has it in hand is done; "busy" if that takes too long.

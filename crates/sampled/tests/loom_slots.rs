@@ -43,7 +43,11 @@ impl World {
     }
 
     fn take(&self, thread: u32) -> Option<usize> {
-        let wanted = Wanted { bytes: 100, align: 16, at_end: true, door: Door::New };
+        self.take_of(thread, 100)
+    }
+
+    fn take_of(&self, thread: u32, bytes: usize) -> Option<usize> {
+        let wanted = Wanted { bytes, align: 16, at_end: true, door: Door::New };
         Some(self.pool.allocate(&self.cx(), wanted, || stamp(thread))?.addr().get())
     }
 
@@ -136,5 +140,22 @@ fn a_slot_that_is_used_again_has_one_user() {
         other.join().unwrap();
         world.pool.check_invariants();
         assert_eq!(world.pool.stats().live, 0);
+    });
+}
+
+#[test]
+fn a_second_free_that_comes_late_leaves_the_next_block_of_the_slot_alone() {
+    // Hunts: a free that has seen its block in use, and takes the slot when another free and another allocation have come between.
+    Model::preemptions(1, 1).room(100, 100).deep().check(|| {
+        let world = World::new();
+        let block = world.take(1).unwrap();
+        let other = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.free(3, block).is_ok())
+        };
+        let first = world.free(2, block).is_ok();
+        let next = world.take_of(2, 200);
+        assert_ne!(first, other.join().unwrap(), "of two frees one is good");
+        assert!(next.is_none_or(|next| world.free(2, next).is_ok()), "a free of one block took another");
     });
 }

@@ -77,7 +77,7 @@ fn subjects(options: &Options) -> Result<Vec<Subject>> {
     }
     for policy in &options.policies {
         let document = Document::read(policy)?;
-        let name = policy.file_stem().map_or_else(|| "policy".into(), |name| name.to_string_lossy());
+        let name = name_of(policy, &options.policies);
         subjects.push(hakmem(document.policy).with_sites(&document.sites).called(&format!("hakmem {name}")));
     }
     for (name, library) in &options.peers {
@@ -86,6 +86,13 @@ fn subjects(options: &Options) -> Result<Vec<Subject>> {
     }
     ensure!(!subjects.is_empty(), "nothing to compare");
     Ok(subjects)
+}
+
+/// What a policy file is called in the table: its stem, or its path where another one has the same stem.
+fn name_of(policy: &Path, policies: &[PathBuf]) -> String {
+    let is_alone = policies.iter().filter(|other| other.file_stem() == policy.file_stem()).count() == 1;
+    let stem = policy.file_stem().filter(|_| is_alone);
+    stem.unwrap_or(policy.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The run whose memory over time is in the middle.
@@ -161,6 +168,13 @@ mod tests {
         let rows: Vec<&str> = text.lines().skip(2).collect();
         assert!(rows[0].starts_with("| one | 2 | 1.00 |") && rows[0].contains("| 1.000 | 0.000 |"), "{text}");
         assert!(rows[1].contains("| 0.500 | 0.850 | 0.000 |"), "{text}");
+    }
+
+    #[test]
+    fn policies_of_one_stem_are_told_apart() {
+        let policies = ["old/policy.toml", "new/policy.toml", "new/other.toml"].map(PathBuf::from);
+        let names = policies.each_ref().map(|policy| name_of(policy, &policies));
+        assert_eq!(names, ["old/policy.toml", "new/policy.toml", "other"]);
     }
 
     #[test]

@@ -271,15 +271,19 @@ pub fn spread(values: &[f64]) -> f64 {
 
 /// How likely a fair coin shows at least `wins` heads in `total` throws.
 pub fn sign_test(wins: usize, total: usize) -> f64 {
-    let mut ways = 1.0;
-    let mut sum = 0.0;
+    let (mut ways, mut sum, mut all) = (1.0, 0.0, 0.0);
     for heads in 0..=total {
+        all += ways;
         if heads >= wins {
             sum += ways;
         }
         ways = ways * (total - heads) as f64 / (heads + 1) as f64;
+        // From 1024 throws on no float holds all ways. Their ratio is what counts.
+        if ways > 1e100 {
+            (ways, sum, all) = (ways / 1e100, sum / 1e100, all / 1e100);
+        }
     }
-    sum / 2_f64.powi(i32::try_from(total).unwrap_or(i32::MAX))
+    sum / all
 }
 
 #[cfg(test)]
@@ -358,6 +362,10 @@ mod tests {
         assert!((sign_test(7, 8) - 9.0 / 256.0).abs() < 1e-12);
         assert!((sign_test(0, 5) - 1.0).abs() < 1e-12);
         assert!(sign_test(6, 8) > 0.05 && sign_test(7, 8) < 0.05);
+        for total in [1001, 1025, 4001, 100_001] {
+            assert!((sign_test(total / 2 + 1, total) - 0.5).abs() < 1e-9, "{total} throws");
+            assert!(sign_test(total, total) < 1e-9 && (sign_test(0, total) - 1.0).abs() < 1e-12);
+        }
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl Batch {
         self.entries.get_mut(..self.len).unwrap_or(&mut [])
     }
 
-    /// Calls `discard` once per maximal contiguous range of the batch, neighbouring superslabs merged, and notes refusals.
+    /// Calls `discard` once per maximal contiguous range of the batch, neighbouring superslabs merged, and notes refusals. A range that
+    /// is refused is tried in halves: one OS page that the program has locked would keep all that is behind it.
     pub(crate) fn discard_ranges(&mut self, mut discard: impl FnMut(SlabIndex, u32) -> bool) {
         self.entries_mut().sort_unstable_by_key(|entry| entry.superslab);
         let mut pending = (0_u32, 0_u32);
@@ -112,10 +113,24 @@ impl Batch {
                     continue;
                 }
                 if count != 0 && !discard(SlabIndex::new(start), count) {
-                    self.refuse(start, start + count);
+                    self.discard_halves(start, count, &mut discard);
                 }
                 pending = (first_unit + slot, units);
             }
+        }
+    }
+
+    /// Both halves before a part of either: so a locked OS page does not look like a kernel that refuses whatever it is asked, of which
+    /// it is asked no more for a while (`Reservation::discard`).
+    fn discard_halves(&mut self, start: u32, units: u32, discard: &mut impl FnMut(SlabIndex, u32) -> bool) {
+        if units == 1 {
+            self.refuse(start, start + 1);
+            return;
+        }
+        let halves = [(start, units / 2), (start + units / 2, units - units / 2)];
+        let is_done = halves.map(|(start, units)| discard(SlabIndex::new(start), units));
+        for ((start, units), _) in halves.into_iter().zip(is_done).filter(|(_, is_done)| !is_done) {
+            self.discard_halves(start, units, discard);
         }
     }
 
@@ -352,6 +367,22 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_os_page_keeps_its_own_unit_and_no_other() {
+        let mut pool = pool();
+        for superslab in 1..=16 {
+            open_and_give_all(&mut pool, superslab, 0);
+        }
+        let (mut batch, mut calls) = (Batch::new(), 0);
+        assert!(pool.collect(&mut batch, Scope::All, 0));
+        batch.discard_ranges(|first, units| {
+            calls += 1;
+            !(first.get()..first.get() + units).contains(&(5 * 32 + 7))
+        });
+        assert_eq!((pool.finish(&mut batch, 0), calls), (16 * 32 - 1, 19));
+        assert_eq!((pool.read(5).dirty, pool.free_dirty_units), (mask(7, 1), 1));
+    }
+
+    #[test]
     fn what_was_urgent_and_is_taken_again_waits_like_the_others() {
         let mut pool = pool();
         pool.policy.eager_free = true;
@@ -384,7 +415,7 @@ mod tests {
         pool.give_units(1, 8, 4, 0);
         let mut batch = Batch::new();
         assert!(pool.collect(&mut batch, Scope::All, 0));
-        batch.discard_ranges(|first, _units| first.slot() != 8);
+        batch.discard_ranges(|first, _units| !(8..12).contains(&first.slot()));
         assert_eq!(pool.finish(&mut batch, 0), 4);
         assert_eq!((pool.read(1).free, pool.read(1).free_dirty()), (mask(0, 4) | mask(8, 4), mask(8, 4)));
         pool.check();

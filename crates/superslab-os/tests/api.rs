@@ -769,25 +769,29 @@ fn the_peak_is_what_was_handed_out_at_one_time_at_most() {
 /// Not under Miri, whose memory cannot be locked.
 #[cfg(not(miri))]
 #[test]
-fn what_the_program_has_locked_is_not_purged_until_it_is_unlocked() {
-    let os = os_with(never());
-    let run = os.take_run(32, 1).unwrap();
-    bytes_at(&os, run.first, SUPERSLAB_BYTES).fill(9);
-    let page = os.address_of(run.first).cast::<libc::c_void>();
-    // SAFETY: a page of memory that the test holds.
-    if unsafe { libc::mlock(page, OS_PAGE_BYTES) } != 0 {
-        return;
+fn an_os_page_that_the_program_has_locked_keeps_its_own_unit_and_no_other() {
+    let bytes = 16 * SUPERSLAB_BYTES;
+    for locked_unit in [0, 200, 511] {
+        let os = os_with(never());
+        let extent = os.take_extent(16, 0, 1).unwrap().first;
+        bytes_at(&os, extent, bytes).fill(9);
+        let page = os.address_of(extent.add(locked_unit)).cast::<libc::c_void>();
+        // SAFETY: a page of memory that the test holds.
+        if unsafe { libc::mlock(page, OS_PAGE_BYTES) } != 0 {
+            return;
+        }
+        os.give_extent(extent, 16, Purge::Later);
+        assert_eq!((os.purge_all(), os.purgeable_bytes()), (bytes - SLAB_BYTES, SLAB_BYTES));
+        // Ten for the extent, and six for the superslab that is tried once more.
+        let stats = os.stats();
+        assert_eq!((stats.madvise_failed, stats.madvise_disabled), (16, 0), "no reason to stop purging");
+        os.check_invariants();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::munlock(page, OS_PAGE_BYTES) }, 0);
+        assert_eq!((os.purge_all(), os.purgeable_bytes()), (SLAB_BYTES, 0));
+        assert_eq!(os.take_extent(16, 0, 1).map(|extent| extent.zeroed), Some(true));
+        assert!(bytes_at(&os, extent, bytes).iter().all(|byte| *byte == 0));
     }
-    os.give_run(run.first, 32);
-    assert_eq!((os.purge_all(), os.purgeable_bytes()), (0, SUPERSLAB_BYTES));
-    let stats = os.stats();
-    assert_eq!((stats.madvise_failed, stats.madvise_enomem, stats.purged_bytes), (1, 0, 0));
-    os.check_invariants();
-    // SAFETY: as above.
-    assert_eq!(unsafe { libc::munlock(page, OS_PAGE_BYTES) }, 0);
-    assert_eq!((os.purge_all(), os.purgeable_bytes()), (SUPERSLAB_BYTES, 0));
-    assert_eq!(os.take_run(32, 1), Some(hakmem_superslab_os::Run { first: run.first, clean: u32::MAX }));
-    assert!(bytes_at(&os, run.first, SUPERSLAB_BYTES).iter().all(|byte| *byte == 0));
 }
 
 #[test]

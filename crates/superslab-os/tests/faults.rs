@@ -168,15 +168,16 @@ fn a_refused_guard_says_so_and_the_memory_stays_usable() {
 fn a_refused_purge_leaves_memory_dirty_and_is_tried_again() {
     let _alone = Alone::new();
     let os = os_with(OsPolicy { warm_superslabs: 0, ..never() });
-    let run = os.take_run(5, 1).unwrap();
-    bytes_at(&os, run.first, 5 * SLAB_BYTES).fill(1);
-    os.give_run(run.first, 5);
+    let run = os.take_run(32, 1).unwrap();
+    bytes_at(&os, run.first, SUPERSLAB_BYTES).fill(1);
+    os.shrink_run(run.first, 32, 31);
     refuse_calls(Call::Madvise, 0, 1);
-    assert_eq!((os.purge_all(), os.purgeable_bytes()), (0, 5 * SLAB_BYTES));
+    assert_eq!((os.purge_all(), os.purgeable_bytes()), (0, SLAB_BYTES));
     os.check_invariants();
-    assert_eq!(os.take_run(5, 1).unwrap(), hakmem_superslab_os::Run { first: run.first, clean: 0 });
-    os.give_run(run.first, 5);
-    assert_eq!((os.purge_all(), os.purgeable_bytes()), (5 * SLAB_BYTES, 0));
+    let unit = run.first.add(31);
+    assert_eq!(os.take_run(1, 1).unwrap(), hakmem_superslab_os::Run { first: unit, clean: 0 });
+    os.give_run(unit, 1);
+    assert_eq!((os.purge_all(), os.purgeable_bytes()), (SLAB_BYTES, 0));
     assert_eq!(os.stats().madvise_enomem, 1);
 }
 

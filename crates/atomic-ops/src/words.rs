@@ -50,14 +50,6 @@ macro_rules! shared_word {
                 self.0.load(Ordering::Acquire)
             }
 
-            /// Reads in the single total order of sequentially consistent operations.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            #[must_use]
-            pub fn load_seq_cst(&self) -> $value {
-                self.0.load(Ordering::SeqCst)
-            }
-
             /// Writes without ordering anything.
             #[inline]
             #[cfg_attr(alloc_loom, track_caller)]
@@ -70,20 +62,6 @@ macro_rules! shared_word {
             #[cfg_attr(alloc_loom, track_caller)]
             pub fn store_release(&self, value: $value) {
                 self.0.store(value, Ordering::Release);
-            }
-
-            /// Writes in the single total order of sequentially consistent operations.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            pub fn store_seq_cst(&self, value: $value) {
-                self.0.store(value, Ordering::SeqCst);
-            }
-
-            /// Exchanges, acquiring what the previous writer released.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            pub fn swap_acquire(&self, value: $value) -> $value {
-                self.0.swap(value, Ordering::Acquire)
             }
 
             /// Exchanges, acquiring and releasing.
@@ -103,16 +81,6 @@ macro_rules! shared_word {
                 self.0.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
             }
 
-            /// Replaces `current` by `new` or returns what stands there; may fail without a reason. Releases on success.
-            ///
-            /// # Errors
-            /// The value found, when it was not `current` or the processor gave up.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            pub fn cas_weak_release(&self, current: $value, new: $value) -> Result<$value, $value> {
-                self.0.compare_exchange_weak(current, new, Ordering::Release, Ordering::Relaxed)
-            }
-
             /// Replaces `current` by `new` or returns what stands there. Acquires and releases.
             ///
             /// # Errors
@@ -121,16 +89,6 @@ macro_rules! shared_word {
             #[cfg_attr(alloc_loom, track_caller)]
             pub fn cas_acq_rel(&self, current: $value, new: $value) -> Result<$value, $value> {
                 self.0.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
-            }
-
-            /// Replaces `current` by `new` or returns what stands there, in the single total order.
-            ///
-            /// # Errors
-            /// The value found, when it was not `current`.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            pub fn cas_seq_cst(&self, current: $value, new: $value) -> Result<$value, $value> {
-                self.0.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
             }
         }
     };
@@ -165,13 +123,6 @@ macro_rules! shared_number {
             #[cfg_attr(alloc_loom, track_caller)]
             pub fn or_acq_rel(&self, bits: $value) -> $value {
                 self.0.fetch_or(bits, Ordering::AcqRel)
-            }
-
-            /// Sets bits in the single total order; returns the previous value.
-            #[inline]
-            #[cfg_attr(alloc_loom, track_caller)]
-            pub fn or_seq_cst(&self, bits: $value) -> $value {
-                self.0.fetch_or(bits, Ordering::SeqCst)
             }
 
             /// Clears all bits that are not in `mask`, acquiring and releasing; returns the previous value.
@@ -228,14 +179,6 @@ impl<T> SharedPtr<T> {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Reads in the single total order of sequentially consistent operations.
-    #[inline]
-    #[cfg_attr(alloc_loom, track_caller)]
-    #[must_use]
-    pub fn load_seq_cst(&self) -> *mut T {
-        self.0.load(Ordering::SeqCst)
-    }
-
     /// Writes without ordering anything.
     #[inline]
     #[cfg_attr(alloc_loom, track_caller)]
@@ -248,13 +191,6 @@ impl<T> SharedPtr<T> {
     #[cfg_attr(alloc_loom, track_caller)]
     pub fn store_release(&self, pointer: *mut T) {
         self.0.store(pointer, Ordering::Release);
-    }
-
-    /// Writes in the single total order of sequentially consistent operations.
-    #[inline]
-    #[cfg_attr(alloc_loom, track_caller)]
-    pub fn store_seq_cst(&self, pointer: *mut T) {
-        self.0.store(pointer, Ordering::SeqCst);
     }
 
     /// Exchanges, acquiring and releasing.

@@ -120,7 +120,7 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         load_seed: u64,
         /// A file for the best policy that never changes and the oracle of each trace: those in it are not searched again. They are for
-        /// one seed and one table of prices.
+        /// one seed, one number of rounds and one table of prices.
         #[arg(long)]
         marks: Option<PathBuf>,
         /// Makes each price of the model wrong by up to 30 %, by this seed.
@@ -312,7 +312,7 @@ fn evaluate(
     // Written after each trace: an evaluation takes long, and one that is stopped has said something.
     for (trace, changes, is_recorded) in subjects {
         let subject = Subject::new(trace);
-        let best = marks.of(&subject, costs)?;
+        let best = marks.of(&subject, costs, rounds)?;
         let judged = Judged::new(&subject, best, (changes, is_recorded), &variants, (rounds, seeds), costs);
         let score = judged.score(DEFAULT_VARIANT).unwrap_or(f64::NAN);
         eprintln!(

@@ -5,9 +5,10 @@
 //! weighted as [`hakmem_learner::Weights`] says: 1 is the defaults, lower is better. It is a sum over phases, so the oracle is the sum of the
 //! best phases that any policy had: it changes policy at no cost and at once, which nobody can. Regret is what a learner costs
 //! beyond it.
-//! **Rounds.** A trace is replayed many times in a row, as a load that comes back. Policies that never change are judged by their second
-//! round, beside the defaults' second one; learners by their last ones, when they have had the time to converge, beside the
-//! defaults' last ones, and by all of them for the curve.
+//! **Rounds.** A trace is replayed many times in a row, as a load that comes back. Learners are judged by their last ones, when they have had
+//! the time to converge, and by all of them for the curve; policies that never change by the same ones, because where blocks come to
+//! lie goes on changing: what keeps memory for long may hold half as much again after a dozen rounds. A search for such
+//! policies goes by their second round.
 
 mod account;
 mod report;
@@ -22,6 +23,15 @@ pub use search::{Best, BestOfPhase, KnownMarks, Marks, search};
 use hakmem_learner::Weights;
 
 use crate::model::Totals;
+
+/// Rounds at the end that are judged: one in so many.
+const JUDGED_SHARE: usize = 4;
+
+/// The rounds that are judged.
+fn last_rounds<T>(rounds: &[T]) -> &[T] {
+    let judged = (rounds.len() / JUDGED_SHARE).max(1);
+    rounds.get(rounds.len().saturating_sub(judged)..).unwrap_or(rounds)
+}
 
 /// Added to what is resident: below this, libraries and stacks are. As in the learners' score (bytes).
 const MEMORY_FLOOR_BYTES: f64 = (1 << 20) as f64;

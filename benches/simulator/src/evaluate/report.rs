@@ -9,13 +9,11 @@ use hakmem_policy::FrozenPolicy;
 use plotters::prelude::*;
 use rayon::prelude::*;
 
-use super::Scale;
 use super::runs::{Learned, Subject, learned};
 use super::search::Marks;
+use super::{Scale, last_rounds};
 use crate::model::Costs;
 
-/// Rounds at the end that a learner is judged by: one in so many.
-const JUDGED_SHARE: usize = 4;
 /// The bars: regret against the oracle, gain over the best policy that never changes, loss against the defaults where nothing changes.
 const REGRET_BAR: f64 = 0.05;
 const GAIN_BAR: f64 = 0.10;
@@ -90,8 +88,7 @@ pub struct Row {
 impl Row {
     fn new(variant: &str, seed: u64, scale: &Scale, run: &Learned) -> Self {
         let rounds: Vec<f64> = run.rounds.iter().map(|round| scale.score(round)).collect();
-        let judged = (rounds.len() / JUDGED_SHARE).max(1);
-        let last = rounds.get(rounds.len().saturating_sub(judged)..).unwrap_or(&rounds);
+        let last = last_rounds(&rounds);
         let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
         Self {
             variant: variant.to_owned(),

@@ -50,18 +50,30 @@ pub(super) fn attended(subject: &Subject, policy: &FrozenPolicy, costs: &Costs) 
     settle(machine, subject)
 }
 
-fn settle(mut machine: Machine, subject: &Subject) -> Vec<Cost> {
-    subject.round().for_each(|event| machine.step(event));
-    let mut phases = Vec::new();
+fn settle(machine: Machine, subject: &Subject) -> Vec<Cost> {
+    run_rounds(machine, subject, 2).pop().unwrap_or_default()
+}
+
+/// What each phase of each round costs under a policy that never changes.
+pub(super) fn unchanged(subject: &Subject, policy: &FrozenPolicy, costs: &Costs, rounds: u32) -> Vec<Vec<Cost>> {
+    run_rounds(Machine::new(&subject.trace, policy, costs), subject, rounds)
+}
+
+fn run_rounds(mut machine: Machine, subject: &Subject, rounds: u32) -> Vec<Vec<Cost>> {
+    let mut all = Vec::new();
     let mut before = machine.totals();
-    for event in subject.round() {
-        machine.step(event);
-        if event.what == What::Phase {
-            end_phase(&mut machine, &mut before, &mut phases);
+    for _round in 0..rounds {
+        let mut phases = Vec::new();
+        for event in subject.round() {
+            machine.step(event);
+            if event.what == What::Phase {
+                end_phase(&mut machine, &mut before, &mut phases);
+            }
         }
+        end_phase(&mut machine, &mut before, &mut phases);
+        all.push(phases);
     }
-    end_phase(&mut machine, &mut before, &mut phases);
-    phases
+    all
 }
 
 fn end_phase(machine: &mut Machine, before: &mut Totals, phases: &mut Vec<Cost>) {

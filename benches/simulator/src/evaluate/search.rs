@@ -10,13 +10,15 @@ use hakmem_learner::{Knob, Weights};
 use hakmem_policy::FrozenPolicy;
 use rayon::prelude::*;
 
-use super::runs::{Subject, settled};
-use super::{Cost, Scale};
+use super::runs::{Subject, settled, unchanged};
+use super::{Cost, Scale, last_rounds};
 use crate::model::Costs;
 
 /// Policies tried at most, where the trace is long, and where it is short; between them, as many as replay so many events.
 const TRIES: std::ops::RangeInclusive<usize> = 120..=600;
 const REPLAYED_EVENTS: usize = 120_000_000;
+/// Policies that are the best for the whole trace by their second round, one of which may be the best by later ones.
+const CONTENDERS: usize = 16;
 /// What counts as better: less is the noise of a sum.
 const BETTER: f64 = 1e-4;
 
@@ -37,6 +39,8 @@ pub struct Best {
     pub costs: Vec<Cost>,
     /// Policies tried.
     pub tried: usize,
+    /// The best for each phase, and the best ones for the whole trace.
+    pub contenders: Vec<FrozenPolicy>,
 }
 
 /// What an oracle would run in a phase.
@@ -52,7 +56,7 @@ pub struct BestOfPhase {
     pub policy: FrozenPolicy,
 }
 
-/// What learners are held against on a trace.
+/// What learners are held against on a trace, in the rounds that they are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
     /// The measure.
@@ -63,10 +67,33 @@ pub struct Marks {
     pub oracle: f64,
 }
 
-impl From<Best> for Marks {
-    fn from(best: Best) -> Self {
-        Self { scale: best.scale, score: best.score, oracle: best.oracle }
+impl Marks {
+    /// Of the best policies that a search finds.
+    fn find(subject: &Subject, costs: &Costs, rounds: u32) -> Self {
+        let best = search(subject, costs);
+        let policies = std::iter::once(&FrozenPolicy::DEFAULT).chain(&best.contenders).collect::<Vec<_>>();
+        let runs = policies.into_par_iter().map(|policy| unchanged(subject, policy, costs, rounds));
+        Self::of(&runs.collect::<Vec<_>>())
     }
+
+    /// By what each phase of each round cost under some policies, the defaults first.
+    fn of(runs: &[Vec<Vec<Cost>>]) -> Self {
+        let judged: Vec<Vec<Cost>> = runs.iter().map(|rounds| mean_of_rounds(last_rounds(rounds))).collect();
+        let scale = Scale::new(judged.first().map_or(&[], Vec::as_slice), Weights::default());
+        let score = judged.iter().map(|phases| scale.score(phases)).fold(f64::INFINITY, f64::min);
+        Self { scale, score, oracle: scale.oracle(&judged) }
+    }
+}
+
+/// Phase by phase.
+fn mean_of_rounds(rounds: &[Vec<Cost>]) -> Vec<Cost> {
+    let phases = rounds.iter().map(Vec::len).min().unwrap_or(0);
+    let count = rounds.len() as f64;
+    let mean = |phase: usize| {
+        let sum = Cost::sum(&rounds.iter().filter_map(|costs| costs.get(phase).copied()).collect::<Vec<_>>());
+        Cost { cpu_ns: sum.cpu_ns / count, faults: sum.faults / count, byte_ns: sum.byte_ns / count }
+    };
+    (0..phases).map(mean).collect()
 }
 
 /// Marks that were found before, one line for each trace: a search takes longer than learners do, and does not depend on them.
@@ -103,14 +130,14 @@ impl KnownMarks {
     ///
     /// # Errors
     /// If they cannot be written down.
-    pub fn of(&mut self, subject: &Subject, costs: &Costs) -> Result<Marks> {
+    pub fn of(&mut self, subject: &Subject, costs: &Costs, rounds: u32) -> Result<Marks> {
         let trace = (subject.trace.name.clone(), subject.trace.events().len());
         if let Some(row) = self.rows.iter().find(|row| row.trace == trace) {
             let [score, oracle, cpu_ns, faults, byte_ns] = row.numbers;
             let scale = Scale::new(&[Cost { cpu_ns, faults, byte_ns }], Weights::default());
             return Ok(Marks { scale, score, oracle });
         }
-        let marks = Marks::from(search(subject, costs));
+        let marks = Marks::find(subject, costs, rounds);
         let Cost { cpu_ns, faults, byte_ns } = marks.scale.defaults;
         self.rows.push(MarksRow { trace, numbers: [marks.score, marks.oracle, cpu_ns, faults, byte_ns] });
         self.write()?;
@@ -195,8 +222,23 @@ pub fn search(subject: &Subject, costs: &Costs) -> Best {
     let costs_of_best =
         known.iter().find(|(known, _)| *known == policy).map(|(_, costs)| costs.clone()).unwrap_or_default();
     let phases = best_of_phases(&scale, &known, &policy);
+    let contenders = contenders(&scale, &known);
     let costs: Vec<Vec<Cost>> = known.into_iter().map(|(_, phases)| phases).collect();
-    Best { oracle: scale.oracle(&costs), scale, policy, score, phases, costs: costs_of_best, tried }
+    Best { oracle: scale.oracle(&costs), scale, policy, score, phases, costs: costs_of_best, tried, contenders }
+}
+
+/// Those that may turn out to be the best for the whole trace or for a phase.
+fn contenders(scale: &Scale, known: &[(FrozenPolicy, Vec<Cost>)]) -> Vec<FrozenPolicy> {
+    let mut places: Vec<usize> = (0..known.len()).collect();
+    let score = |place: usize| known.get(place).map_or(f64::INFINITY, |(_, phases)| scale.score(phases));
+    places.sort_by(|one, other| score(*one).total_cmp(&score(*other)));
+    places.truncate(CONTENDERS);
+    for winner in winners(scale, known) {
+        if !places.contains(&winner) {
+            places.push(winner);
+        }
+    }
+    places.into_iter().filter_map(|place| known.get(place)).map(|(policy, _)| policy.clone()).collect()
 }
 
 /// What an oracle would run in each phase.
@@ -240,4 +282,32 @@ fn winners(scale: &Scale, known: &[(FrozenPolicy, Vec<Cost>)]) -> Vec<usize> {
         }
     }
     winners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run whose rounds have two phases, which cost so much.
+    fn run(rounds: &[[f64; 2]]) -> Vec<Vec<Cost>> {
+        rounds
+            .iter()
+            .map(|phases| phases.map(|cost| Cost { cpu_ns: cost, faults: cost, byte_ns: cost }).to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn policies_that_never_change_are_judged_by_the_rounds_that_learners_are_judged_by() {
+        let defaults = run(&[[1e9, 1e9]; 8]);
+        // Half as dear at first, twice as dear in the end.
+        let spoils =
+            run(&[[5e8, 5e8], [5e8, 5e8], [1e9, 1e9], [1e9, 1e9], [1e9, 1e9], [1e9, 1e9], [2e9, 2e9], [2e9, 2e9]]);
+        let steady = run(&[[8e8, 1e9]; 8]);
+        let marks = Marks::of(&[defaults.clone(), spoils, steady]);
+        assert!((marks.score - 0.9).abs() < 1e-3, "{marks:?}");
+        // In one phase one policy, in the other another one.
+        let other = run(&[[1.2e9, 6e8]; 8]);
+        let marks = Marks::of(&[defaults, run(&[[8e8, 1e9]; 8]), other]);
+        assert!((marks.score - 0.9).abs() < 1e-3 && (marks.oracle - 0.7).abs() < 1e-3, "{marks:?}");
+    }
 }

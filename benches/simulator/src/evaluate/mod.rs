@@ -7,7 +7,7 @@
 //! beyond it.
 //! **Rounds.** A trace is replayed many times in a row, as a load that comes back. Learners are judged by their last ones, when they have had
 //! the time to converge, and by all of them for the curve; policies that never change by the same ones, because where blocks come to
-//! lie goes on changing: what keeps memory for long may hold half as much again after a dozen rounds. A search for such
+//! lie goes on changing: what keeps memory for long may hold a third more after a dozen rounds. A search for such
 //! policies goes by their second round.
 
 mod account;

@@ -20,6 +20,8 @@ const DECOMMIT_MIN_BYTES: usize = 256 << 10;
 const DECOMMIT_SHARE: usize = 8;
 /// Freed bytes may be kept up to one in this many of the bytes in use, if that is more than policy says.
 const RETAIN_SHARE: usize = 8;
+/// What the last superslab of a block may lack and have huge pages like the others.
+const LAST_LACKS_BYTES: usize = SUPERSLAB_BYTES / 4;
 
 /// Counters of a [`BigCache`]. Events count up for ever; `cached_bytes`, `outside_*` are what is there now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -372,7 +374,7 @@ impl BigCache {
             cx.os.shrink_extent(kept.first, kept.superslabs, shape.superslabs);
         }
         if cx.wants_huge(shape.bytes) && !kept.huge {
-            cx.os.advise_huge(kept.first, shape.bytes);
+            advise_huge(cx, kept.first, shape.bytes);
         }
         Some(kept)
     }
@@ -446,7 +448,7 @@ impl BigCache {
         let was_huge = cx.wants_huge(old_bytes);
         let advised = if was_huge { (old_bytes / SUPERSLAB_BYTES) as u32 } else { 0 };
         let advised_bytes = advised as usize * SUPERSLAB_BYTES;
-        cx.os.advise_huge(superslab_behind(index, advised), new_bytes - advised_bytes);
+        advise_huge(cx, superslab_behind(index, advised), new_bytes - advised_bytes);
     }
 
     /// How many bytes may be kept now.
@@ -501,10 +503,15 @@ fn back(cx: &BigContext<'_>, first: SlabIndex, shape: &Shape, backing: Backing) 
         Backing::AllButFirst => 1,
         Backing::Huge => 0,
     };
-    // A refusal leaves the block backed otherwise, and as good.
     let _is_done = cx.os.advise_small(first, small);
     let small_bytes = small as usize * SUPERSLAB_BYTES;
-    let _is_done = cx.os.advise_huge(superslab_behind(first, small), shape.bytes.saturating_sub(small_bytes));
+    advise_huge(cx, superslab_behind(first, small), shape.bytes.saturating_sub(small_bytes));
+}
+
+/// Huge pages behind the superslabs that the next `bytes` bytes of a block fill, or nearly: what a last one lacks would be taken all the same.
+fn advise_huge(cx: &BigContext<'_>, first: SlabIndex, bytes: usize) {
+    // A refusal leaves the block backed otherwise, and as good.
+    let _is_done = cx.os.advise_huge(first, bytes.saturating_add(LAST_LACKS_BYTES));
 }
 
 /// Moves `superslabs` superslabs, of which a block uses `bytes` bytes, from one extent to another; copies what cannot be moved. True if

@@ -346,6 +346,24 @@ fn a_block_that_grows_has_huge_pages_from_where_it_had_none() {
     heap.os.check_invariants();
 }
 
+/// What it lacks is memory that nobody asked for.
+#[cfg(not(miri))]
+#[test]
+fn a_last_superslab_has_huge_pages_if_the_block_nearly_fills_it() {
+    for (bytes, advised) in
+        [(3 * MIB + MIB / 2, 2 * MIB), (3 * MIB + MIB / 2 - 4096, 0), (7 * MIB, 4 * MIB), (8 * MIB, 6 * MIB)]
+    {
+        let policy = BigPolicy { thp_bytes: 2 * MIB, ..BigPolicy::DEFAULT };
+        let (heap, cache) = (Heap::new(1 << 30, policy), BigCache::new());
+        let _block = take(&heap, &cache, bytes);
+        assert_eq!(
+            heap.os.stats().huge_advised_bytes as usize,
+            advised,
+            "of {bytes} bytes, all but the first superslab"
+        );
+    }
+}
+
 #[cfg(not(miri))]
 #[test]
 fn a_block_that_grows_has_the_pages_that_its_hint_says() {

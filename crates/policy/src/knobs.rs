@@ -196,7 +196,7 @@ knobs! {
     /// A retained big block serves requests that it exceeds by at most this part of their size.
     big_slack_permille: u32 = 500, permille(0, 1000), "HAKMEM_BIG_SLACK";
     /// Big blocks of at least this size get huge pages.
-    big_thp_bytes: usize = 4 << 20, bytes(2 * MIB, TIB).or_zero().or_never(), "HAKMEM_BIG_THP_BYTES";
+    big_thp_bytes: usize = 2 << 20, bytes(2 * MIB, TIB).or_zero().or_never(), "HAKMEM_BIG_THP_BYTES";
     /// Address room, in relation to its size, that is kept behind a big block which grew by `realloc`.
     realloc_room_permille: u32 = 1000, permille(0, 16_000), "HAKMEM_REALLOC_ROOM";
 

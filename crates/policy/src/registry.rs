@@ -397,7 +397,12 @@ mod tests {
             Kind::Choice(names) => names.iter().map(|name| (*name).to_string()).collect(),
             Kind::Text => vec!["/tmp/%p".into()],
         };
-        candidates.into_iter().find(|candidate| *candidate != default).unwrap()
+        let is_another = |candidate: &String| {
+            let mut settings = Settings::DEFAULT;
+            (variable.apply)(&mut settings, candidate.as_bytes()).unwrap();
+            shown(variable, &settings) != default
+        };
+        candidates.into_iter().find(is_another).unwrap()
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub const DIMENSIONS: &[Dimension] = &[
     },
     steps_of!("refill_bytes": "1K", "8K", "16K", "64K"),
     steps_of!("big_retain_ms": "50", "500", "never"),
-    steps_of!("big_thp_bytes": "2M", "32M", "never"),
+    steps_of!("big_thp_bytes": "4M", "32M", "never"),
     steps_of!("run_cache_bytes": "0", "512K", "8M"),
     steps_of!("warm_superslabs": "0", "4", "16"),
     Dimension {

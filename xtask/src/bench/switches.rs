@@ -51,7 +51,7 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_BUNDLE_RUNS", &["4"]),
     // Big blocks.
     switch("HAKMEM_BIG_RETAIN_MS", &["20", "500", "500 HAKMEM_BIG_RETAIN_BYTES=256M"]),
-    switch("HAKMEM_BIG_THP_BYTES", &["2M", "16M", "never"]),
+    switch("HAKMEM_BIG_THP_BYTES", &["4M", "16M", "never"]),
     switch("HAKMEM_REALLOC_ROOM", &["0", "4000"]),
     // What is given back, and when.
     switch("HAKMEM_PURGE_DELAY_MS", &["0", "50", "1000", "never"]),
@@ -62,6 +62,7 @@ pub const SWITCHES: &[Switch] = &[
     switch("HAKMEM_THP_HEAP_BYTES", &["0", "32M", "128M", "never"]),
     switch("HAKMEM_THP_FILL_UNITS", &["16"]),
     switch("HAKMEM_SCAVENGER", &["off", "on"]),
+    switch("HAKMEM_SCAVENGE_MIN_BYTES", &["1M", "32M"]),
     // Where a free looks (docs/decisions/0016-where-a-free-looks.md).
     switch(LAYOUT, &["slab-tail", "object-header"]),
 ];

@@ -22,7 +22,7 @@ const MISSES_BEFORE_BUNDLE: u8 = 2;
 /// that what a request and a free of a few units need lies in neighbouring lines.
 #[repr(C)]
 pub struct RunCache {
-    /// Where the runs lie that were kept so far.
+    /// Where the runs lie for which there was room so far.
     view: View,
     allocated_bytes: Owned64,
     freed_bytes: Owned64,
@@ -116,10 +116,14 @@ impl RunCache {
         true
     }
 
-    /// Keeps the run of a freed block of `units` units and `bytes` usable bytes. The caller has won `claim`.
+    /// Takes the run of a freed block of `units` units and `bytes` usable bytes, and keeps it where there is room. The caller has won
+    /// `claim`.
     pub fn free(&self, cx: &RunContext<'_>, index: SlabIndex, units: u32, bytes: usize) {
         self.freed_bytes.add(bytes as u64);
-        self.keep(cx, FreeRun { first: index, units, zeroed: false });
+        if !self.lanes.put_in_room(cx, FreeRun { first: index, units, zeroed: false }) {
+            self.lanes.turn_away(units);
+            cx.os.give_run(index, units);
+        }
     }
 
     /// Changes a block's size without moving it; see [`shared::resize_in_place`]. A run that this cache keeps right behind
@@ -249,6 +253,10 @@ impl RunCache {
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn allocate_slow(&self, cx: &RunContext<'_>, shape: &Shape) -> Option<Block> {
+        if self.lanes.is_missed(shape.units) && self.make_room(cx, shape.units) {
+            self.view.learn(cx);
+            self.lanes.leave_room(shape.units);
+        }
         if let Some(block) = self.allocate_bundle(cx, shape) {
             return Some(block);
         }
@@ -301,7 +309,7 @@ impl RunCache {
         cx.policy.bundle_runs.min(SLABS_PER_SUPERSLAB / shape.units).min(free_places + 1)
     }
 
-    /// Keeps a run, and gives the oldest ones back to the OS box where a bound would be passed.
+    /// Keeps a fresh run, and gives older ones back to the OS box where a bound would be passed.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     fn keep(&self, cx: &RunContext<'_>, run: FreeRun) {
         self.view.learn(cx);
@@ -312,7 +320,7 @@ impl RunCache {
         }
     }
 
-    /// Gives the oldest runs back until one of `units` units more is within every bound. False if it can never be.
+    /// Gives the oldest runs of other lengths back until one of `units` units more is within every bound. False if it cannot be.
     fn make_room(&self, cx: &RunContext<'_>, units: u32) -> bool {
         let (policy, lanes) = (&cx.policy, &self.lanes);
         let class = large_class(units);
@@ -321,11 +329,13 @@ impl RunCache {
         if units > max_units || max_runs == 0 || class_cap == 0 {
             return false;
         }
-        let of_class = lengths_of_class(class);
-        while lanes.held_of(class) >= class_cap && self.let_go(cx, of_class) {}
+        let this = Lengths::between(units, units);
+        let others = lengths_of_class(class).without(this);
+        let is_over = || lanes.held_of(class) >= class_cap;
+        while is_over() && self.let_go(cx, others) {}
         let is_full = || lanes.held_runs() >= max_runs || lanes.held_units() + units > max_units;
-        while is_full() && self.let_go(cx, Lengths::ALL) {}
-        true
+        while is_full() && self.let_go(cx, Lengths::ALL.without(this)) {}
+        !is_over() && !is_full()
     }
 
     /// Lets room for runs of these lengths go, else the oldest run. False: there was neither.

@@ -2,7 +2,8 @@
 //!
 //! A run that is taken leaves *room* in its lane: the next one of its length may come without another look at the bounds of the
 //! cache, which hold for runs and room together. So a request and a free of one length cost a few words each, in whatever
-//! order they come.
+//! order they come. Room is also left by a request that would have found a run that was *turned away* for want of room: so what a
+//! thread frees and never asks for again (the places that a growing block has left) is not kept.
 //!
 //! **Invariants.** `held == runs in the lane + room`, for each lane and in the sums. From the newest run of a lane to its oldest no age falls.
 
@@ -53,7 +54,7 @@ impl Lengths {
         Self(self.0 | others.0)
     }
 
-    const fn without(self, others: Self) -> Self {
+    pub(crate) const fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
 
@@ -93,10 +94,12 @@ pub(crate) struct Lanes {
     held_by_class: [Cell<u32>; LARGE_CLASS_COUNT],
     held_runs: Cell<u32>,
     held_units: Cell<u32>,
-    /// What stands in the word of a run that comes now and finds its lane empty: its age.
+    /// What stands in the word of a run that comes now and finds its lane empty: its age. Set by the first room or run.
     stamp: Cell<Kept>,
     /// Age of the runs that came right behind the last trim.
     trimmed: Cell<u32>,
+    /// For each length, runs since the last trim that found no room, and that no request has missed yet.
+    turned_away: [Cell<u8>; LANES],
 }
 
 impl Lanes {
@@ -109,6 +112,7 @@ impl Lanes {
             held_units: Cell::new(0),
             stamp: Cell::new(Kept::UNSET),
             trimmed: Cell::new(0),
+            turned_away: [const { Cell::new(0) }; LANES],
         }
     }
 
@@ -147,15 +151,51 @@ impl Lanes {
         true
     }
 
-    /// Puts a run into its lane, whose word says "unused". The caller has looked at the bounds.
+    /// Puts a run, whose word says "unused", into its lane if there is room.
+    pub(crate) fn put_in_room(&self, cx: &RunContext<'_>, run: FreeRun) -> bool {
+        let Some(lane) = self.lane(run.units).filter(|lane| lane.room() != 0) else { return false };
+        lane.balance.sub(1);
+        self.link(cx, run);
+        true
+    }
+
+    /// Puts a run, whose word says "unused", into its lane. The caller has looked at the bounds.
     pub(crate) fn put_new(&self, cx: &RunContext<'_>, run: FreeRun) {
         self.hold(run.units, 1);
+        self.link(cx, run);
+    }
+
+    fn link(&self, cx: &RunContext<'_>, run: FreeRun) {
         let age = (self.stamp.get().note() + 1) & AGE_MASK;
         self.stamp.set(Kept::new(age));
         let note = Kept::new(age | if run.zeroed { ZEROED } else { 0 });
         let Some(lane) = self.lane(run.units) else { return };
         word(cx, run.first).keep(note.before(lane.head.get()));
         lane.head.set(run.first.get());
+    }
+
+    /// A run of `units` units is given back that found no room.
+    pub(crate) fn turn_away(&self, units: u32) {
+        if let Some(count) = self.turned_away(units) {
+            count.set((count.get() + 1).min(MAX_RUNS as u8));
+        }
+    }
+
+    /// Whether a request for `units` units, which no run serves, would have found one that was turned away. Each counts once.
+    pub(crate) fn is_missed(&self, units: u32) -> bool {
+        let Some(count) = self.turned_away(units) else { return false };
+        let before = count.get();
+        count.set(before.saturating_sub(1));
+        before != 0
+    }
+
+    /// Leaves room for one run of this length. The caller has looked at the bounds.
+    pub(crate) fn leave_room(&self, units: u32) {
+        self.stamp.set(Kept::new(self.stamp.get().note()));
+        self.hold(units, 1);
+        if let Some(lane) = self.lane(units) {
+            lane.balance.add(1);
+        }
     }
 
     /// The newest of the shortest runs of `units..=widest` units that begin at a multiple of `align_units`. It leaves room.
@@ -189,11 +229,12 @@ impl Lanes {
         self.held(Lengths::ALL).find_map(|units| self.remove_where(cx, units, is_stale))
     }
 
-    /// What comes from now on is fresh at the next trim.
+    /// What comes from now on is fresh at the next trim, and what was turned away before is missed no more.
     pub(crate) fn note_trim(&self) {
         let age = (self.stamp.get().note() + 1) & AGE_MASK;
         self.stamp.set(Kept::new(age));
         self.trimmed.set(age);
+        self.turned_away.iter().for_each(|count| count.set(0));
     }
 
     /// Forgets the room for runs of these lengths: what comes next looks at the bounds. False: there was none.
@@ -260,6 +301,10 @@ impl Lanes {
         fact((held_runs, held_units) == (self.held_runs(), self.held_units()), "run cache: sums do not balance");
         fact(held_runs <= MAX_RUNS, "run cache: more runs than the cache may have");
         fact(held_by_class == self.held_by_class.each_ref().map(Cell::get), "run cache: class sums do not balance");
+    }
+
+    fn turned_away(&self, units: u32) -> Option<&Cell<u8>> {
+        self.turned_away.get(units.wrapping_sub(1) as usize)
     }
 
     fn lane(&self, units: u32) -> Option<&Lane> {

@@ -8,7 +8,8 @@
 //! that wins `RouteWord::claim` puts the run into its own cache.
 //! **Orderings.** None of its own: `set_run` (release) → `claim` (acquire) in the ownership box carries a run's contents
 //! from the allocating to the freeing thread, the OS box's lock from cache to cache.
-//! **Why.** No owner, because a run is one block: there is no free list to hand over, so whoever frees it can keep it.
+//! **Why.** No owner, because a run is one block: there is no free list to hand over, so whoever frees it can keep it. Not at
+//! the first free of its length: what nobody asks for again serves better in the OS box (docs/decisions/0020).
 
 #![cfg_attr(not(test), no_std)]
 

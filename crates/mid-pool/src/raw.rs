@@ -13,12 +13,12 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Before a run was kept.
+    /// Before there was room for a run.
     pub(crate) const fn nowhere() -> Self {
         Self { base: Cell::new(core::ptr::null_mut()), routes: Cell::new(core::ptr::null()) }
     }
 
-    /// Remembers what a run that comes brings along.
+    /// Remembers where the runs lie that will come.
     pub(crate) fn learn(&self, cx: &RunContext<'_>) {
         if let Some(window) = cx.os.window() {
             self.base.set(window.base);

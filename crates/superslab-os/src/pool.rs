@@ -329,7 +329,10 @@ impl Pool {
             } else {
                 self.enqueue_newest(superslab);
             }
-            self.list(superslab, WARM_BUCKET);
+        }
+        if !is_clean {
+            // The lowest ends up first in the list: what takes one of them leaves the others in one piece.
+            (first..first + count).rev().for_each(|superslab| self.list(superslab, WARM_BUCKET));
         }
         self.map.set_free(first, count);
         let units = u64::from(count) * u64::from(SLABS_PER_SUPERSLAB);

@@ -78,6 +78,16 @@ fn a_run_is_had_again_while_it_waits_dirty() {
 }
 
 #[test]
+fn a_run_takes_the_first_superslab_of_what_a_big_block_has_left() {
+    let os = os_with(never());
+    let [clean, big] = [1, 4].map(|superslabs| os.take_extent(superslabs, 0, 1).unwrap().first);
+    os.give_extent(clean, 1, Purge::Now);
+    os.give_extent(big, 4, Purge::Later);
+    assert_eq!(os.take_run(SLABS_PER_SUPERSLAB, 1).unwrap().first, big, "what is dirty, and not in its midst");
+    os.check_invariants();
+}
+
+#[test]
 fn a_dirty_unit_is_reused_before_a_clean_one() {
     let os = os_with(never());
     let runs: Vec<_> = (0..4).map(|_| os.take_run(1, 1).unwrap()).collect();

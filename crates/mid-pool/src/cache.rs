@@ -101,8 +101,8 @@ impl RunCache {
         Some(block)
     }
 
-    /// Keeps the run of the freed block at `address`, which lies in the unit `index` with this word, if one of its length was taken
-    /// from here before, and claims it. False: nothing was done, and whoever frees it looks at what it is.
+    /// Keeps the run of the freed block at `address`, which lies in the unit `index` with this word, if there is room for
+    /// one of its length, and claims it. False: nothing was done, and whoever frees it looks at what it is.
     #[inline(always)]
     #[must_use]
     pub fn free_again(&self, address: usize, index: SlabIndex, word: &RouteWord) -> bool {
@@ -149,13 +149,14 @@ impl RunCache {
         true
     }
 
-    /// Gives all cached runs back.
+    /// Gives all cached runs back, and begins anew: the next one to use this cache may be another thread.
     #[unsafe(link_section = ".text.hot.hakmem.long")]
     pub fn flush(&self, cx: &RunContext<'_>) {
         self.lanes.forget_room(Lengths::ALL);
         while let Some(run) = self.lanes.remove_any(cx) {
             cx.os.give_run(run.first, run.units);
         }
+        self.lanes.note_trim();
     }
 
     /// Gives the runs back that came before the previous trim and were not used since.

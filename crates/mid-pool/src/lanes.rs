@@ -191,6 +191,7 @@ impl Lanes {
 
     /// Leaves room for one run of this length. The caller has looked at the bounds.
     pub(crate) fn leave_room(&self, units: u32) {
+        // The run that comes may be the first of all, by the short way, which does not set it.
         self.stamp.set(Kept::new(self.stamp.get().note()));
         self.hold(units, 1);
         if let Some(lane) = self.lane(units) {

@@ -5,7 +5,7 @@
 //! a second free of a block finds no route and is caught. `cached bytes == 64 KiB x sum of the cached runs' units`,
 //! bounded by [`RunPolicy::cache_bytes`]. A block is called zeroed only when every unit it touches is known to be.
 //! **Access.** A [`RunCache`] belongs to one thread; others read its counters. Blocks may be freed by any thread: the one
-//! that wins `RouteWord::claim` puts the run into its own cache.
+//! that wins `RouteWord::claim` keeps the run in its own cache, or gives it back.
 //! **Orderings.** None of its own: `set_run` (release) → `claim` (acquire) in the ownership box carries a run's contents
 //! from the allocating to the freeing thread, the OS box's lock from cache to cache.
 //! **Why.** No owner, because a run is one block: there is no free list to hand over, so whoever frees it can keep it. Not at

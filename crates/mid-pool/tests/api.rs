@@ -71,6 +71,16 @@ fn what_was_turned_away_before_a_trim_is_missed_no_more() {
 }
 
 #[test]
+fn who_takes_the_cache_over_has_missed_nothing() {
+    let (heap, cache) = (heap(), RunCache::new());
+    let take = || cache.allocate(&heap.cx(), SLAB_BYTES, 16).unwrap();
+    free(&heap, &cache, take());
+    cache.flush(&heap.cx());
+    free(&heap, &cache, take());
+    assert_eq!(cache.cached_bytes(), 0);
+}
+
+#[test]
 fn a_freed_run_is_the_next_one_of_its_size() {
     let (heap, cache) = (heap(), RunCache::new());
     let first = cache.allocate(&heap.cx(), 200_000, 16).unwrap();
@@ -533,8 +543,7 @@ fn a_full_window_gives_none_and_the_cache_is_emptied_for_the_last_block() {
         assert!(blocks.len() < 32, "more blocks than the window has place for");
     }
     assert!(!blocks.is_empty());
-    let smaller: Vec<_> = blocks.drain(..2).collect();
-    for block in smaller {
+    for block in blocks.drain(..2) {
         free(&heap, &cache, block);
     }
     for block in take_wanted(&heap, &cache, &[17, 17]) {

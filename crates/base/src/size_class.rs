@@ -417,18 +417,19 @@ const fn finest_table() -> [u8; FINE_ENTRIES] {
     table
 }
 
-/// Fewest blocks of a slab, unless it has as many units as one may have.
-const MIN_BLOCKS: usize = 8;
+/// Fewest blocks of a slab.
+const MIN_BLOCKS: usize = 4;
 /// Most units of a slab.
 pub const MAX_SLAB_UNITS: usize = 8;
 
-/// Units per slab: the fewest that hold eight blocks (or fill one unit) and waste at most 1/32.
+/// Units per slab: the fewest that hold four blocks and waste at most a tenth. What is wasted is hardly ever touched; what many units
+/// cost is that one block holds them all (docs/decisions/0021-small-slabs.md).
 const fn units_for(block_bytes: usize) -> usize {
     let mut units = 1;
     loop {
         let bytes = bytes_for_blocks(units);
         let waste = bytes % block_bytes;
-        if bytes / block_bytes >= MIN_BLOCKS && waste * 32 <= bytes || units == MAX_SLAB_UNITS {
+        if bytes / block_bytes >= MIN_BLOCKS && waste * 10 <= bytes || units == MAX_SLAB_UNITS {
             return units;
         }
         units += 1;
@@ -533,8 +534,8 @@ mod tests {
             let slab = usize::from(geometry.units) * SLAB_BYTES;
             let used = usize::from(geometry.capacity) * class.block_bytes();
             assert!(used <= slab);
-            assert!(slab - used <= slab / 16, "{}: {} of {slab} unused", class.block_bytes(), slab - used);
-            assert!(geometry.capacity >= 8);
+            assert!(slab - used <= slab / 10, "{}: {} of {slab} unused", class.block_bytes(), slab - used);
+            assert!(geometry.capacity >= 4);
         }
     }
 

@@ -153,7 +153,7 @@ knobs! {
     /// The free list of an empty slab is walked and counted before another size class may use the slab: one more look at
     /// every block of it. Debug builds always do.
     slab_reuse_guard: bool = false, Kind::Switch, "HAKMEM_SLAB_REUSE_GUARD";
-    /// A thread keeps one empty slab per size class up to 8 KiB, to carve it again, instead of returning it.
+    /// A thread keeps one empty slab per size class up to 10 KiB, to carve it again, instead of returning it.
     keep_empty_slabs: bool = true, Kind::Switch, "HAKMEM_KEEP_EMPTY_SLABS";
     /// Blocks on the pool's route go through the thread's cache all the same, instead of one by one to and from their slab.
     pool_flatten: bool = false, Kind::Switch, "HAKMEM_POOL_FLATTEN";

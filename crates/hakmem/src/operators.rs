@@ -14,17 +14,11 @@ use crate::modules::{dl_info, without_folder};
 
 const OPERATOR_NEW: &CStr = c"_Znwm";
 
-/// The operators that others are made of: those of one object, of arrays, and both with an alignment.
-const REPLACEABLE: [&CStr; 8] = [
-    OPERATOR_NEW,
-    c"_ZdlPv",
-    c"_Znam",
-    c"_ZdaPv",
-    c"_ZnwmSt11align_val_t",
-    c"_ZdlPvSt11align_val_t",
-    c"_ZnamSt11align_val_t",
-    c"_ZdaPvSt11align_val_t",
-];
+/// The operators that others are made of: those of one object, of arrays, and both with an alignment. One name behind the other, where
+/// small processes have them in memory already: all of them ask.
+#[unsafe(link_section = ".rodata.hot.hakmem")]
+static REPLACEABLE: [u8; 112] = *b"_Znwm\0_ZdlPv\0_Znam\0_ZdaPv\0\
+    _ZnwmSt11align_val_t\0_ZdlPvSt11align_val_t\0_ZnamSt11align_val_t\0_ZdaPvSt11align_val_t\0";
 
 /// Libraries whose operators call nothing that is not found first in ours, so that they never run beside ours.
 const RUNTIMES: [&[u8]; 3] = [b"libstdc++.so", b"libc++.so", b"libc++abi.so"];
@@ -53,9 +47,12 @@ pub fn note_help_of_runtime() {
 /// Whether the program, or a library before ours, has replaced some operator. No lock of hakmem's may be held.
 #[cold]
 #[must_use]
+#[unsafe(link_section = ".text.hot.hakmem")]
 pub fn are_replaced() -> bool {
     let Some(ours) = ours() else { return false };
-    REPLACEABLE.iter().any(|name| defined_in(libc::RTLD_DEFAULT, name).is_some_and(|object| object.is_foreign(&ours)))
+    let mut names =
+        REPLACEABLE.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
+    names.any(|name| defined_in(libc::RTLD_DEFAULT, name).is_some_and(|object| object.is_foreign(&ours)))
 }
 
 /// Whether somebody else defines `operator new`: before us, or behind us and not as the C++ runtime.
@@ -75,6 +72,7 @@ struct Object {
 }
 
 impl Object {
+    #[inline]
     fn is_foreign(&self, ours: &Self) -> bool {
         self.base != ours.base && !self.is_runtime()
     }

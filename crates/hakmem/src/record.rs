@@ -108,6 +108,7 @@ impl HeapRecord {
     }
 
     /// Copies the numbers that this thread's slow paths use.
+    #[unsafe(link_section = ".text.hot.hakmem")]
     pub fn set_policy(&self, policy: &FrozenPolicy) {
         self.heap.set_policy(FrontPolicy::from_frozen(policy));
         self.run_policy.set(run_policy(policy));

@@ -418,6 +418,7 @@ impl Pool {
         }
     }
 
+    #[unsafe(link_section = ".text.hot.hakmem")]
     fn relist(&mut self, superslab: u32) {
         let record = self.read(superslab);
         let (old, new) = (record.listed_in(), record.bucket(self.policy.tiering));

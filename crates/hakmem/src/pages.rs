@@ -1,5 +1,7 @@
 //! Giving memory back: on request, on heartbeats, and when an allocation fails.
 
+use hakmem_superslab_os::SuperslabOs;
+
 use crate::attach::{heap_for_thread, pick_up_policy};
 use crate::global::GLOBAL;
 use crate::hardened;
@@ -8,11 +10,14 @@ use crate::scavenger;
 use crate::tls;
 use crate::unread;
 
+/// Bytes that a look at what is due purges at most, rounded up to batches: some 8 ms in the kernel.
+const MOST_PER_LOOK: usize = 256 << 20;
+
 /// What is due now: purges, kept big blocks that have become old, in small programs what waits in unread mail.
 #[unsafe(link_section = ".text.hot.hakmem")]
 pub(crate) fn maintain() {
     let front = &GLOBAL.front;
-    front.os.purge_due();
+    purge_share(&front.os);
     if let Some(tables) = front.tables() {
         GLOBAL.big.evict_due(&GLOBAL.big_context(tables, tls::heap()));
     }
@@ -21,6 +26,20 @@ pub(crate) fn maintain() {
         unread::sort_due();
     }
     watch_purgeable();
+}
+
+/// Purges one batch of what is due, and where much waits a quarter of it: there is one look in thousands of allocations, and a program
+/// that has settled down after a large peak makes few.
+#[inline]
+fn purge_share(os: &SuperslabOs) {
+    let mut left = (os.purgeable_bytes() / 4).min(MOST_PER_LOOK);
+    loop {
+        let purged = os.purge_due();
+        if purged == 0 || purged >= left {
+            return;
+        }
+        left -= purged;
+    }
 }
 
 /// Bytes that a purge could return: free dirty memory and kept big blocks.

@@ -8,6 +8,7 @@
 //! Each case runs in its own process. `HAKTEST_SPIKE_MIB` sets the height; `HAKTEST_LONG=1` makes it 1 GiB.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing, reason = "a test may stop")]
 
+use std::hint::black_box;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -38,6 +39,23 @@ fn ordinary_activity_returns_a_spike_to_the_system() {
         activity(Duration::from_secs(1));
         spike.judge();
     });
+}
+
+#[test]
+fn a_few_looks_return_a_large_spike() {
+    const TEST: &str = "a_few_looks_return_a_large_spike";
+    if Child::role().is_none() {
+        // What is freed is not to be due before all of it is, and nobody else looks.
+        let child = Child::of_test(TEST, "check").env("HAKMEM_PURGE_DELAY_MS", "4000");
+        return child.env("HAKMEM_SCAVENGER", "off").run().assert_success();
+    }
+    let spike = Spike { height_bytes: 512 << 20, ..Spike::prepare() };
+    spike.rise_and_fall();
+    thread::sleep(Duration::from_millis(4100));
+    for _ in 0..12 * hakmem::FrozenPolicy::default().heartbeat_allocs {
+        drop(black_box(Box::new([1_u8; 64])));
+    }
+    spike.judge();
 }
 
 #[test]

@@ -48,8 +48,9 @@ const WITH_FEATURE: &[(&str, &str, &str)] = &[
     ("hakmem", "ablation-object-header", "stress"),
 ];
 
-/// Tests that are run once more as a release is built: the compiler may make a jump through the dynamic linker of a call only there.
-const AS_RELEASE: &[(&str, &str)] = &[("hakmem-preload", "life_cycle")];
+/// Tests that are run once more as a release is built: only there may the compiler make a jump through the dynamic linker of a call,
+/// and only there do the pages of the library lie as users have them.
+const AS_RELEASE: &[(&str, &str)] = &[("hakmem-preload", "life_cycle"), ("hakmem-preload", "small_process")];
 
 /// All tests of the workspace, package by package: in one cargo call the packages' features add up, and tests of the facade run on
 /// boxes in their form for tests (they pass there, too).
